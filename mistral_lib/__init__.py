@@ -1,0 +1,17 @@
+"""Mistral in Keras and JAX, and the book that builds it."""
+
+import os
+import sys
+
+if "keras" not in sys.modules:
+    os.environ.setdefault("KERAS_BACKEND", "jax")
+
+import keras
+
+if keras.config.backend() != "jax":
+    raise ImportError(
+        f"mistral_lib runs on Keras with JAX, but Keras runs on {keras.config.backend()!r}. Set the "
+        "environment variable KERAS_BACKEND=jax before the first import of keras."
+    )
+
+__version__ = "0.1.0"
