@@ -1,0 +1,169 @@
+"""One look for every figure of the book (used by all chapters).
+
+A notebook calls `style()` once; after that `plt.subplots` draws in the book's colours and sizes.
+Meaning never rests on colour alone: masks carry symbols in their cells, differences carry rings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Circle
+
+# Okabe and Ito's palette: colour-blind readers can tell these apart, and so can a grey printer.
+BLUE, ORANGE, GREEN = "#0072B2", "#E69F00", "#009E73"
+RED, PURPLE, SKY = "#D55E00", "#CC79A7", "#56B4E9"
+INK, GREY, PALE, PAPER = "#1B1B1F", "#5F6470", "#ECEEF2", "#FFFFFF"
+
+# What a cell of a mask says: seen, or the reason why not. The arrows point at where the key is.
+SEEN, FUTURE, TOO_FAR, PADDED = "●", "▸", "◂", "×"
+SYMBOL_KEY = (
+    f"{SEEN} seen     {FUTURE} in the future     {TOO_FAR} too far back     {PADDED} padding"
+)
+
+PIXELS_PER_INCH = 96  # of the page: a figure 7 inches wide is displayed 672 pixels wide
+
+
+def style() -> None:
+    """Sets the book's figure style, and sharp PNGs where a notebook shows them.
+
+    Text is 10 pt in a figure shown at its own size, on an opaque page, so that the figure reads the
+    same in light and dark themes.
+
+    >>> style()
+    >>> plt.rcParams["font.size"]
+    10.0
+    """
+    plt.rcParams.update(
+        {
+            "figure.dpi": PIXELS_PER_INCH,
+            "figure.facecolor": PAPER,
+            "savefig.facecolor": PAPER,
+            "figure.constrained_layout.use": True,
+            "font.family": "DejaVu Sans",  # ships with matplotlib: the same everywhere
+            "font.size": 10,
+            "text.color": INK,
+            "axes.labelcolor": INK,
+            "axes.edgecolor": GREY,
+            "axes.titlelocation": "left",
+            "axes.titlesize": 10.5,
+            "axes.titleweight": "bold",
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.prop_cycle": plt.cycler(color=[BLUE, RED, GREEN, ORANGE, PURPLE, SKY]),
+            "xtick.color": INK,
+            "ytick.color": INK,
+            "lines.linewidth": 2,
+            "hatch.linewidth": 0.6,
+            "legend.frameon": False,
+        }
+    )
+    try:
+        from IPython import get_ipython
+        from matplotlib_inline.backend_inline import set_matplotlib_formats
+    except ImportError:  # outside a notebook
+        return
+    if get_ipython() is not None:
+        set_matplotlib_formats("retina")
+
+
+def mask_symbols(
+    query_positions: np.ndarray,
+    key_positions: np.ndarray,
+    window: int | None = None,
+    key_mask: np.ndarray | None = None,
+) -> np.ndarray:
+    """For every cell of a mask, the symbol that says whether the key is seen, or why not.
+
+    A cell that several rules hide carries the first of: future, too far back, padding.
+
+    Args:
+        query_positions: int array (S,).
+        key_positions: int array (T,).
+        window: number of visible tokens, or `None`.
+        key_mask: bool array (T,), true for real tokens, or `None`.
+
+    Returns:
+        An array of one-character strings, (S, T).
+
+    >>> print(mask_symbols(np.arange(3), np.arange(3), window=2))
+    [['●' '▸' '▸']
+     ['●' '●' '▸']
+     ['◂' '●' '●']]
+    """
+    distance = np.subtract.outer(np.asarray(query_positions), np.asarray(key_positions))
+    symbols = np.full(distance.shape, SEEN)
+    if key_mask is not None:
+        symbols[:, ~np.asarray(key_mask, bool)] = PADDED
+    if window is not None:
+        symbols[distance >= window] = TOO_FAR
+    symbols[distance < 0] = FUTURE
+    return symbols
+
+
+def draw_mask(
+    ax: Axes,
+    mask: np.ndarray,
+    *,
+    rows: Sequence[str] | None = None,
+    columns: Sequence[str] | None = None,
+    symbols: np.ndarray | None = None,
+    ring: np.ndarray | None = None,
+    title: str | None = None,
+) -> None:
+    """Draws a mask: one row a query, one column a key, a filled cell where the query may look.
+
+    Args:
+        ax: the axes to draw on; its ticks and limits are replaced.
+        mask: bool array (S, T).
+        rows: S labels, usually the tokens; no labels if `None`.
+        columns: T labels along the top; no labels if `None`.
+        symbols: array of text (S, T) for the cells; by default a dot in every filled cell.
+        ring: bool array (S, T) of the cells to ring, for example where two masks differ.
+        title: what the picture shows, as a finding.
+
+    >>> figure, ax = plt.subplots()
+    >>> draw_mask(ax, np.tri(3, dtype=bool), rows="abc", columns="abc", title="Causal")
+    >>> [label.get_text() for label in ax.get_yticklabels()]
+    ['a', 'b', 'c']
+    """
+    mask = np.asarray(mask, bool)
+    queries, keys = mask.shape
+    if symbols is None:
+        symbols = np.where(mask, SEEN, " ")
+    ax.set_facecolor(PALE)
+    ax.pcolormesh(
+        np.ma.masked_equal(mask, False),
+        cmap=plt.matplotlib.colors.ListedColormap([BLUE]),
+        edgecolors="none",
+    )
+    for (row, column), seen in np.ndenumerate(mask):
+        colour = PAPER if seen else GREY
+        text = str(symbols[row, column])
+        ax.text(column + 0.5, row + 0.5, text, color=colour, ha="center", va="center", fontsize=9)
+    if ring is not None:
+        for row, column in np.argwhere(ring):
+            for width, colour in ((4.5, PAPER), (2.2, RED)):
+                edge = Circle((column + 0.5, row + 0.5), 0.38, fill=False, ec=colour, lw=width)
+                ax.add_patch(edge)
+    ax.set(xlim=(0, keys), ylim=(queries, 0), aspect="equal")
+    ax.set_xticks(np.arange(keys) + 0.5, columns if columns is not None else [""] * keys)
+    ax.set_yticks(np.arange(queries) + 0.5, rows if rows is not None else [""] * queries)
+    ax.set_xticks(np.arange(keys + 1), minor=True)
+    ax.set_yticks(np.arange(queries + 1), minor=True)
+    ax.grid(which="minor", color=PAPER, linewidth=1.5)
+    ax.tick_params(which="both", length=0, labeltop=True, labelbottom=False, pad=3)
+    for label in ax.get_xticklabels():
+        label.set_rotation(90 if len(label.get_text()) > 2 else 0)
+    ax.spines[:].set_visible(False)
+    if title:
+        ax.set_title(title, pad=8)
+
+
+def symbol_key(figure: Figure) -> None:
+    """Writes under a figure what the symbols in its masks mean."""
+    figure.supxlabel(SYMBOL_KEY, fontsize=10)
