@@ -15,3 +15,8 @@ if keras.config.backend() != "jax":
     )
 
 __version__ = "0.1.0"
+
+from mistral_lib.backbone import Backbone, MistralBackbone, without_weights
+from mistral_lib.causal_lm import MistralCausalLM
+
+__all__ = ["Backbone", "MistralBackbone", "MistralCausalLM", "without_weights"]

@@ -1,0 +1,283 @@
+"""The backbone: embedding, blocks, final norm (chapter 12, "The backbone")."""
+
+import contextlib
+
+import keras
+import numpy as np
+
+from mistral_lib.checks import check_choice, check_integer, check_number
+from mistral_lib.layers.attention import PATHS
+from mistral_lib.layers.decoder import MistralDecoder
+from mistral_lib.layers.embedding import TokenEmbedding
+from mistral_lib.layers.rms_norm import RMSNorm
+
+
+@contextlib.contextmanager
+def without_weights():
+    """Builds models whose variables have shapes and dtypes but no memory.
+
+    For counting parameters, and for loading: a variable built here takes its first value from
+    `assign`, and its initializer never runs.
+
+    >>> with without_weights():
+    ...     model = MistralBackbone(32000, 32, 32, 4096, 14336, 8)
+    >>> f"{model.count_params():,}"
+    '7,241,732,096'
+    """
+    with keras.StatelessScope(initialize_variables=False):
+        yield
+
+
+class Backbone(keras.Model):
+    """What every backbone can do: take token ids as they come, and name its embedding."""
+
+    @property
+    def token_embedding(self) -> TokenEmbedding:
+        """The layer that embeds token ids, and with `reverse=True` projects back to logits."""
+        return self._token_embedding
+
+    def __call__(self, inputs, *args, **kwargs):
+        return super().__call__(standardize_inputs(inputs), *args, **kwargs)
+
+    def predict(self, x, *args, **kwargs):
+        return super().predict(standardize_inputs(x), *args, **kwargs)
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**config)
+
+
+def standardize_inputs(inputs):
+    """Nested lists become arrays; a wrong key, shape or type is refused by name.
+
+    Anything but a dictionary (a dataset, say) is returned as it is.
+    """
+    if not isinstance(inputs, dict):
+        return inputs
+    expected = ("token_ids", "padding_mask")
+    if set(inputs) != set(expected):
+        raise ValueError(
+            f"The inputs must have the keys {expected}, but have {tuple(inputs)}. A padding mask is "
+            "1 for real tokens and 0 for padding, in the shape of token_ids."
+        )
+    arrays = {}
+    for name in expected:
+        value = inputs[name]
+        if isinstance(value, (list, tuple)):
+            try:
+                value = np.array(value)
+            except ValueError as error:
+                raise ValueError(
+                    f"{name} has rows of different lengths. Pad them on the right to one length, "
+                    "and mark the padding with 0 in padding_mask."
+                ) from error
+        arrays[name] = value
+    shapes = [tuple(arrays[name].shape) for name in expected]
+    if len(shapes[0]) != 2 or shapes[0] != shapes[1]:
+        raise ValueError(
+            f"token_ids and padding_mask must both have the shape (batch, length), but have the "
+            f"shapes {shapes[0]} and {shapes[1]}."
+        )
+    dtype = keras.backend.standardize_dtype(arrays["token_ids"].dtype)
+    if not ("int" in dtype or isinstance(arrays["token_ids"], keras.KerasTensor)):
+        raise TypeError(f"token_ids must be integers, but their dtype is {dtype}.")
+    return arrays
+
+
+@keras.saving.register_keras_serializable(package="mistral_lib")
+class MistralBackbone(Backbone):
+    """The Mistral decoder, from token ids to hidden states.
+
+    Args:
+        vocabulary_size: number of token ids, V.
+        num_layers: number of blocks.
+        num_query_heads: query heads of each block, H.
+        hidden_dim: size of a hidden state, D.
+        intermediate_dim: width inside the feed-forward network, F.
+        num_key_value_heads: key-value heads of each block, K, a divisor of H.
+        rope_max_wavelength: base of the rotary frequencies.
+        rope_scaling_factor: token positions are divided by it.
+        layer_norm_epsilon: epsilon of every RMSNorm.
+        sliding_window: number of tokens that a query sees, its own included; `None` for all.
+        dropout: rate on the attention output, before and after its projection.
+        dtype: a dtype or Keras dtype policy; `None` is Keras's global policy. Softmax,
+            normalisation and rotary positions are computed in float32 whatever the policy.
+        head_dim: size of a head, even; by default `hidden_dim / num_query_heads`.
+        tie_word_embeddings: whether the output projection is the transposed embedding.
+        **kwargs: `name` and `trainable`.
+
+    Call arguments:
+        inputs: a dictionary of `token_ids`, integers (B, S), and `padding_mask`, ints or bools
+            (B, S), true for real tokens; NumPy arrays, JAX arrays or nested lists. Padding may
+            stand anywhere: no query sees a padded key, and what comes out at a padded position is
+            finite and without meaning.
+
+    Returns:
+        Hidden states (B, S, D) in the policy's compute dtype.
+
+    Raises:
+        ValueError, TypeError: an argument is out of range or of the wrong type; the message names
+            it.
+
+    The attention path (see `mistral_lib.layers.attention.choose_path`) is chosen from the shape and
+    the device. Setting `attention_path` to "dense", "banded" or "fused" forces one, "auto" frees it.
+
+    Source: Jiang et al., "Mistral 7B", 2023.
+
+    >>> backbone = MistralBackbone(
+    ...     vocabulary_size=10,
+    ...     num_layers=2,
+    ...     num_query_heads=4,
+    ...     hidden_dim=16,
+    ...     intermediate_dim=32,
+    ...     num_key_value_heads=2,
+    ...     sliding_window=3,
+    ... )
+    >>> backbone({"token_ids": [[1, 2, 3, 0]], "padding_mask": [[1, 1, 1, 0]]}).shape
+    (1, 4, 16)
+    """
+
+    def __init__(
+        self,
+        vocabulary_size: int,
+        num_layers: int,
+        num_query_heads: int,
+        hidden_dim: int,
+        intermediate_dim: int,
+        num_key_value_heads: int,
+        rope_max_wavelength: float = 10000,
+        rope_scaling_factor: float = 1.0,
+        layer_norm_epsilon: float = 1e-6,
+        sliding_window: int | None = 512,
+        dropout: float = 0,
+        dtype=None,
+        *,
+        head_dim: int | None = None,
+        tie_word_embeddings: bool = False,
+        **kwargs,
+    ):
+        config = {
+            "vocabulary_size": check_integer("vocabulary_size", vocabulary_size),
+            "num_layers": check_integer("num_layers", num_layers),
+            "num_query_heads": check_integer("num_query_heads", num_query_heads),
+            "hidden_dim": check_integer("hidden_dim", hidden_dim),
+            "intermediate_dim": check_integer("intermediate_dim", intermediate_dim),
+            "num_key_value_heads": check_integer("num_key_value_heads", num_key_value_heads),
+            "rope_max_wavelength": check_number("rope_max_wavelength", rope_max_wavelength),
+            "rope_scaling_factor": check_number("rope_scaling_factor", rope_scaling_factor),
+            "layer_norm_epsilon": check_number("layer_norm_epsilon", layer_norm_epsilon),
+            "sliding_window": sliding_window
+            if sliding_window is None
+            else check_integer("sliding_window", sliding_window),
+            "dropout": check_number("dropout", dropout, zero=True, below=1),
+            "head_dim": head_dim if head_dim is None else check_integer("head_dim", head_dim),
+            "tie_word_embeddings": check_choice(
+                "tie_word_embeddings", tie_word_embeddings, (True, False)
+            ),
+        }
+        unknown = set(kwargs) - {"name", "trainable"}
+        if unknown:
+            raise TypeError(
+                f"MistralBackbone has no argument {sorted(unknown)[0]!r}. It takes "
+                f"{', '.join(config)}, dtype, name and trainable."
+            )
+        head_dim = self._check_heads(**config)
+        policy = self._check_dtype(dtype)
+
+        self._token_embedding = TokenEmbedding(
+            config["vocabulary_size"],
+            config["hidden_dim"],
+            tie_weights=config["tie_word_embeddings"],
+            embeddings_initializer=keras.initializers.RandomNormal(stddev=0.02),
+            dtype=policy,
+            name="token_embedding",
+        )
+        self.transformer_layers = [
+            MistralDecoder(
+                intermediate_dim=config["intermediate_dim"],
+                num_query_heads=config["num_query_heads"],
+                num_key_value_heads=config["num_key_value_heads"],
+                head_dim=head_dim,
+                rope_max_wavelength=config["rope_max_wavelength"],
+                rope_scaling_factor=config["rope_scaling_factor"],
+                layer_norm_epsilon=config["layer_norm_epsilon"],
+                sliding_window=config["sliding_window"],
+                dropout=config["dropout"],
+                dtype=policy,
+                name=f"transformer_layer_{index}",
+            )
+            for index in range(config["num_layers"])
+        ]
+        self.layer_norm = RMSNorm(
+            config["layer_norm_epsilon"], dtype=policy, name="sequence_output_layernorm"
+        )
+
+        token_ids = keras.Input((None,), dtype="int32", name="token_ids")
+        padding_mask = keras.Input((None,), dtype="bool", name="padding_mask")
+        hidden_states = self._token_embedding(token_ids)
+        for layer in self.transformer_layers:
+            hidden_states = layer(hidden_states, padding_mask=padding_mask)
+        super().__init__(
+            inputs={"token_ids": token_ids, "padding_mask": padding_mask},
+            outputs=self.layer_norm(hidden_states),
+            **kwargs,
+        )
+        self.dtype_policy = policy
+        for name, value in config.items():
+            setattr(self, name, value)
+        self.head_dim = head_dim
+        # What the caller gave, so that a config without head_dim stays without.
+        self._config = config
+
+    @staticmethod
+    def _check_heads(hidden_dim, num_query_heads, num_key_value_heads, head_dim, **_):
+        """The head size that the arguments ask for, or an error that names the two at odds."""
+        if num_query_heads % num_key_value_heads:
+            raise ValueError(
+                f"num_query_heads ({num_query_heads}) must be a multiple of num_key_value_heads "
+                f"({num_key_value_heads}): each key-value head serves a group of query heads."
+            )
+        if head_dim is None:
+            if hidden_dim % num_query_heads:
+                raise ValueError(
+                    f"hidden_dim ({hidden_dim}) must be a multiple of num_query_heads "
+                    f"({num_query_heads}). For heads of another size, pass head_dim."
+                )
+            head_dim = hidden_dim // num_query_heads
+        if head_dim % 2:
+            raise ValueError(
+                f"head_dim must be even, but is {head_dim}: rotary positions turn features in "
+                "pairs. By default it is hidden_dim / num_query_heads."
+            )
+        return head_dim
+
+    @staticmethod
+    def _check_dtype(dtype):
+        try:
+            return keras.dtype_policies.get(dtype)
+        except (ValueError, TypeError) as error:
+            raise ValueError(
+                f"dtype must be a dtype or a Keras dtype policy such as 'float32', 'bfloat16' or "
+                f"'mixed_bfloat16', but is {dtype!r}."
+            ) from error
+
+    @property
+    def attention_path(self) -> str:
+        """The attention path of all blocks: "auto", or the one forced."""
+        return self.transformer_layers[0].self_attention.attention_path
+
+    @attention_path.setter
+    def attention_path(self, path: str):
+        check_choice("attention_path", path, ("auto", *PATHS))
+        for layer in self.transformer_layers:
+            layer.self_attention.attention_path = path
+        # What Keras has compiled holds the old path.
+        self.train_function = self.test_function = self.predict_function = None
+
+    def get_config(self):
+        return {
+            "name": self.name,
+            "trainable": self.trainable,
+            **self._config,
+            "dtype": keras.dtype_policies.serialize(self.dtype_policy),
+        }

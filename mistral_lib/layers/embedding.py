@@ -1,0 +1,47 @@
+"""From token ids to vectors and back to logits (chapter 3, "Embeddings and back")."""
+
+import jax.numpy as jnp
+import keras
+
+
+@keras.saving.register_keras_serializable(package="mistral_lib")
+class TokenEmbedding(keras.layers.ReversibleEmbedding):
+    """A lookup table of token vectors, and the projection from vectors back to the vocabulary.
+
+    Differs from Keras's layer in one thing: the logits are float32 whatever the dtype policy, and
+    the weights are not copied to float32 for that. Only the sums of the product are.
+
+    Args: as `keras.layers.ReversibleEmbedding`; Mistral uses `tie_weights=False`.
+
+    Call arguments:
+        inputs: token ids (B, S), or with `reverse=True` hidden states (B, S, D).
+        reverse: whether to project back to the vocabulary.
+
+    Returns:
+        Vectors (B, S, D) in the compute dtype; with `reverse=True` float32 logits (B, S, V).
+
+    Source: Press and Wolf, "Using the Output Embedding to Improve Language Models", 2016.
+
+    >>> import numpy as np
+    >>> embedding = TokenEmbedding(10, 4, dtype="bfloat16")
+    >>> vectors = embedding(np.array([[1, 2, 3]]))
+    >>> logits = embedding(vectors, reverse=True)
+    >>> vectors.shape, str(vectors.dtype), logits.shape, str(logits.dtype)
+    ((1, 3, 4), 'bfloat16', (1, 3, 10), 'float32')
+    """
+
+    def call(self, inputs, reverse=False):
+        if not reverse:
+            return super().call(inputs)
+        kernel = jnp.asarray(
+            self.embeddings if self.tie_weights else self.reverse_embeddings, self.compute_dtype
+        )
+        return jnp.matmul(
+            jnp.asarray(inputs, self.compute_dtype),
+            kernel.T if self.tie_weights else kernel,  # (D, V)
+            preferred_element_type="float32",
+        )
+
+    def compute_output_spec(self, inputs, reverse=False):
+        spec = super().compute_output_spec(inputs, reverse=reverse)
+        return keras.KerasTensor(spec.shape, dtype="float32") if reverse else spec

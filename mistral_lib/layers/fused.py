@@ -1,0 +1,72 @@
+"""Attention in one GPU kernel (chapter 19, "GPU runs")."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from mistral_lib.layers.banded import banded_attention
+
+
+def fused_is_available(dtype, head_dim: int) -> bool:
+    """Whether this machine's GPU has cuDNN's attention kernel for this dtype and head size.
+
+    It needs float16 or bfloat16, a GPU of compute capability 8.0 (Ampere) or newer, and a head size
+    that is a multiple of 8 and at most 128 (256 from compute capability 9.0 on).
+
+    >>> fused_is_available("float32", 128)
+    False
+    """
+    if jax.default_backend() != "gpu" or jnp.dtype(dtype) not in (jnp.bfloat16, jnp.float16):
+        return False
+    # Only NVIDIA devices have a compute capability like "9.0"; AMD's is a name.
+    capability = str(getattr(jax.local_devices()[0], "compute_capability", ""))
+    major = capability.split(".")[0]
+    if not major.isdigit() or int(major) < 8:
+        return False
+    return head_dim % 8 == 0 and head_dim <= (256 if int(major) >= 9 else 128)
+
+
+@partial(jax.jit, static_argnames=("window", "implementation"))
+def fused_attention(query, key, value, padding_mask=None, window=None, implementation="cudnn"):
+    """Causal attention by `jax.nn.dot_product_attention`, which never stores a score.
+
+    The kernel takes a length for each row instead of a mask. A batch whose padding is not all on
+    the right therefore takes the banded path, chosen when it runs.
+
+    Args:
+        query: float16 or bfloat16 array (B, S, K, G, h).
+        key: array (B, S, K, h) of the same dtype.
+        value: array (B, S, K, h) of the same dtype.
+        padding_mask: bool array (B, S), true for real tokens; `None` if all are.
+        window: number of tokens that a query sees, its own included; `None` for all.
+        implementation: "cudnn", or "xla" to run the same call where there is no GPU.
+
+    Returns:
+        A float array (B, S, K, G, h): zero for padded queries.
+    """
+    shape = query.shape
+
+    def attend(lengths):
+        return jax.nn.dot_product_attention(
+            query.reshape(*shape[:2], -1, shape[-1]),
+            key,
+            value,
+            is_causal=True,
+            query_seq_lengths=lengths,
+            key_value_seq_lengths=lengths,
+            # JAX counts the tokens to the left of the query's own.
+            local_window_size=None if window is None else (window - 1, 0),
+            implementation=implementation,
+        ).reshape(shape)
+
+    if padding_mask is None:
+        return attend(None)
+    lengths = padding_mask.sum(axis=1, dtype="int32")
+    right_padded = padding_mask == (jnp.arange(shape[1]) < lengths[:, None])
+    output = jax.lax.cond(
+        right_padded.all(),
+        lambda: attend(lengths),
+        lambda: banded_attention(query, key, value, padding_mask, window),
+    )
+    return jnp.where(padding_mask[:, :, None, None, None], output, 0)
