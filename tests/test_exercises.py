@@ -11,7 +11,6 @@ import pytest
 from mistral_lib.teaching.exercises import all_exercises, check, find, hint
 from mistral_lib.teaching.exercises.kinds import (
     KINDS,
-    BreakingInput,
     Estimate,
     Explanation,
     Function,
@@ -73,9 +72,12 @@ def test_nonsense_never_raises_and_is_never_right(name, nonsense):
 def test_the_card_is_filled_in(name):
     exercise = EXERCISES[name]
     assert exercise.kind in KINDS
-    assert 1 <= exercise.minutes <= 30 and exercise.difficulty in (1, 2, 3)
-    assert len(exercise.hints) == 3 and all(text.strip() for text in exercise.hints)
-    assert name.count(".") == 1 and EXERCISES[name] is find(name)
+    assert 1 <= exercise.minutes <= 30
+    assert exercise.difficulty in (1, 2, 3)
+    assert len(exercise.hints) == 3
+    assert all(text.strip() for text in exercise.hints)
+    assert name.count(".") == 1
+    assert EXERCISES[name] is find(name)
 
 
 def test_a_wrong_function_is_told_the_smallest_failing_case(capsys):
@@ -111,7 +113,8 @@ def test_an_estimate_names_how_far_off_it_is(capsys):
 
 def test_breaking_input_must_be_possible():
     verdict = EXERCISES["masks.break_it"].examine((np.array([9]), np.arange(3), 2))
-    assert verdict.right is False and "last positions" in verdict.message
+    assert verdict.right is False
+    assert "last positions" in verdict.message
 
 
 def test_hints_come_in_three_steps(capsys):
@@ -124,13 +127,15 @@ def test_hints_come_in_three_steps(capsys):
 def test_an_unknown_name_lists_those_that_exist():
     with pytest.raises(ValueError, match=r"masks\.window"):
         check("masks.widow", 1)
-    with pytest.raises(ValueError, match="chapters are .*masks"):
+    with pytest.raises(ValueError, match=r"chapters are .*masks"):
         check("mask.window", 1)
 
 
 def test_difference_sees_numbers_texts_and_ragged_lists():
-    assert same([0.1 + 0.2], [0.3]) and not same([1.0], [1.1])
-    assert same(" Causal", "causal") and not same([[1], [2, 3]], [1, 2])
+    assert same([0.1 + 0.2], [0.3])
+    assert not same([1.0], [1.1])
+    assert same(" Causal", "causal")
+    assert not same([[1], [2, 3]], [1, 2])
     assert "Expected: [1, 2, 3]" in difference([1, 2, 4], [1, 2, 3])
     assert difference(5, 4) == "Yours: 5. Expected: 4."
 

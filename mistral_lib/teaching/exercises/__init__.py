@@ -42,7 +42,7 @@ def hint(name: str, step: int = 1) -> None:
         ValueError: no exercise has that name, or no hint has that number.
 
     >>> hint("masks.right_padding", 1)
-    masks.right_padding, hint 1 of 3 (concept): Which rule has already hidden a pad from a real token?
+    masks.right_padding, hint 1 of 3 (concept): Which rule hides a pad from a real token already?
     """
     exercise = find(name)
     if step not in (1, 2, 3):

@@ -136,7 +136,7 @@ EXERCISES = [
             (15, "count the rows of real tokens only, and only cells that were open before."),
         ),
         hints=(
-            "Which rule has already hidden a pad from a real token?",
+            "Which rule hides a pad from a real token already?",
             "Take the last real token, position 5, and the first pad, position 6.",
             "Compare attention_mask(p, p, 4) with attention_mask(p, p, 4, real) in rows 0 to 5.",
         ),
