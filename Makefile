@@ -1,0 +1,56 @@
+# Every target makes what it needs first: `make test` on a fresh clone makes .venv and installs into it.
+# Works with GNU make 3.81 (macOS) and with nothing beyond a POSIX shell, awk and Python 3.11 to 3.13.
+
+RUN = .venv/bin/python
+RUFF = $(RUN) -m ruff
+# Only read while .venv does not exist yet: `make book PYTHON=/path/to/python3.12`.
+PYTHON =
+URL =
+
+.DEFAULT_GOAL := help
+.PHONY: help setup book serve test lint format notebooks screenshots repository clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
+
+setup: ## make .venv and install requirements.txt into it, if that has not been done yet
+	@python=$$(sh tools/find_python.sh "$(PYTHON)") && "$$python" tools/make_venv.py
+
+book: setup ## build the pages from the executed notebooks; a warning is an error
+	@$(RUN) tools/build_book.py
+
+serve: book ## build the pages and serve them at http://localhost:8000
+	@$(RUN) -m http.server 8000 --bind 127.0.0.1 --directory _build/html
+
+test: setup lint ## check the style, run the tests and docstring examples, compare every notebook's outputs
+	@echo "Tests and docstring examples"
+	@$(RUN) -m pytest
+	@echo "Notebooks: run again, outputs compared"
+	@$(RUN) -m pytest -p no:python --nbval --nbval-current-env --nbval-cell-timeout 300 \
+		--nbval-sanitize-with tests/nbval_sanitize.cfg book
+
+lint: setup ## check the format and the style of code and notebooks
+	@echo "Format and style"
+	@$(RUFF) format --quiet --check --exclude book .
+	@$(RUFF) format --quiet --check --line-length 88 book
+	@$(RUFF) check --quiet --exclude book .
+	@$(RUFF) check --quiet --line-length 88 book
+
+format: setup ## rewrite code and notebooks in that format
+	@$(RUFF) check --quiet --fix --exclude book .
+	@$(RUFF) check --quiet --fix --line-length 88 book
+	@$(RUFF) format --exclude book .
+	@$(RUFF) format --line-length 88 book
+
+notebooks: setup ## run every notebook in place and refresh the numbers in its prose
+	@$(RUN) tools/notebooks.py run
+
+screenshots: book ## photograph every page: light, dark, and as wide as a phone (needs Chromium)
+	@$(RUN) tools/screenshots.py
+
+repository: setup ## write the repository's address everywhere: make repository URL=https://github.com/me/fork
+	@$(RUN) tools/repository.py $(URL)
+
+clean: ## remove .venv, the built pages and every cache
+	rm -rf .venv _build .pytest_cache .ruff_cache .hypothesis *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
