@@ -1,0 +1,62 @@
+"""Numbers that the prose takes from the code (used by all chapters).
+
+A cell records a value; the prose writes it as `7,241,732,096<!-- =params_7b -->`, and
+`tools/notebooks.py` keeps the two equal. So no number in the book is typed by hand.
+"""
+
+import re
+
+from IPython import get_ipython
+from IPython.display import display
+
+# The form that papermill, scrapbook and MyST-NB share: stored in the notebook, shown nowhere.
+PREFIX = "application/papermill.record/"
+NAME = re.compile(r"[a-z][a-z0-9_]*")
+NUMBER = re.compile(r"[-−]?\d[\d,.]*(e[-+]?\d+)?%?")
+
+
+def record(**values: int | str) -> None:
+    """Records numbers under names, for the prose of this chapter and of any other.
+
+    The values become part of the cell's stored output, which is compared whenever the notebook is
+    run again. So record only what is the same on every machine: no times, no unrounded floats.
+    Outside a notebook the values are checked, and nothing else happens.
+
+    Args:
+        **values: an int, written with thousands separated (7,241,732,096), or a str that holds the
+            number as the prose shall show it (`f"{share:.1f}"`). Units stay in the prose.
+
+    Raises:
+        TypeError: if a value is neither an int nor a str.
+        ValueError: if a name has a capital letter, or a str is not a number.
+
+    >>> record(params_7b=7_241_732_096, bits_per_byte=f"{1.4766:.2f}")
+    """
+    written = {name: _written(name, value) for name, value in values.items()}
+    if get_ipython() is None:
+        return
+    for name, text in written.items():
+        display(
+            {f"{PREFIX}text/plain": text, "text/plain": ""},
+            metadata={"scrapbook": {"name": name, "mime_prefix": PREFIX}},
+            raw=True,
+        )
+
+
+def _written(name: str, value: int | str) -> str:
+    """A value as the prose shows it."""
+    if not NAME.fullmatch(name):
+        raise ValueError(
+            f"The name {name!r} is not made of small letters, digits and underscores. "
+            "Rename it, for example to 'params_7b'."
+        )
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    if not isinstance(value, str):
+        raise TypeError(
+            f"{name} is a {type(value).__name__}, but has to be an int or a str. "
+            f'Round it as the prose shall show it: record({name}=f"{{value:.2f}}").'
+        )
+    if not NUMBER.fullmatch(value):
+        raise ValueError(f"{name} is {value!r}, which is not a number. Leave units to the prose.")
+    return value
