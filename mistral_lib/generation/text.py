@@ -1,0 +1,108 @@
+"""Text while it is being generated (chapter 15, "The rolling cache").
+
+A text cannot be shown id by id: the character ☃ may be three byte pieces, and the space in front of
+a piece is dropped at the start of a text and nowhere else.
+"""
+
+import codecs
+from collections.abc import Sequence
+
+from mistral_lib.tokenizer import MistralTokenizer
+
+
+class StreamDecoder:
+    """Decodes ids block by block; the pieces joined are the text that decoding all at once gives.
+
+    Only the bytes of a character that is not yet complete are held back, three at most, so no piece
+    splits a character. Each block costs the time of decoding itself, however long the text is.
+
+    Args:
+        tokenizer: a `MistralTokenizer`.
+        prompt_ids: ids that come first. Their text is left out of the pieces, and decides how the
+            pieces begin: after a prompt the first piece keeps its leading space, so that
+            `tokenizer.decode(prompt_ids)` and the pieces join to the whole text. Where a prompt
+            ends inside a character, that character belongs to the first piece.
+
+    >>> import io, sentencepiece
+    >>> model = io.BytesIO()
+    >>> sentencepiece.SentencePieceTrainer.train(
+    ...     sentence_iterator=iter(["the window slides"]),
+    ...     model_writer=model,
+    ...     minloglevel=2,
+    ...     vocab_size=275,
+    ...     model_type="bpe",
+    ...     byte_fallback=True,
+    ... )
+    >>> tokenizer = MistralTokenizer(model.getvalue())
+    >>> decoder = StreamDecoder(tokenizer)
+    >>> [decoder.push([id]) for id in tokenizer.encode("the ☃ is")] + [decoder.flush()]
+    ['', 't', 'he', ' ', '', '', '☃', ' ', 'i', 's', '']
+    """
+
+    def __init__(self, tokenizer: MistralTokenizer, prompt_ids: Sequence[int] = ()):
+        self._tokenizer = tokenizer
+        # The context stands for all that was written: decoding behind it writes what decoding
+        # behind the whole text would. Once a text has begun, any id that writes a whole character
+        # does; the last ids of a vocabulary are such characters.
+        self._mid_text = next(
+            (
+                [id]
+                for id in reversed(range(tokenizer.vocabulary_size()))
+                if tokenizer.decode([id]) not in ("", "\ufffd")
+            ),
+            [],
+        )
+        self._context = []
+        self._held = []
+        self._flushed = False
+        self.push(prompt_ids)
+
+    def push(self, ids: Sequence[int]) -> str:
+        """Takes the next ids and returns the text that they settle.
+
+        Args:
+            ids: integers, (n,): a list, tuple or array, also empty.
+
+        Returns:
+            The new text; empty where the ids write nothing or stop inside a character.
+
+        Raises:
+            TypeError, ValueError: as `MistralTokenizer.decode`.
+            RuntimeError: `flush` was called.
+        """
+        if self._flushed:
+            raise RuntimeError("This StreamDecoder was flushed. Make a new one for another text.")
+        # Padding writes nothing, not even a break between two bytes.
+        ids = self._held + [id for id in ids if id != self._tokenizer.pad_token_id]
+        settled = len(ids) - self._incomplete_bytes(ids)
+        text = self._write(ids[:settled])
+        self._held = ids[settled:]
+        return text
+
+    def flush(self) -> str:
+        """Ends the text: bytes of a character that never became complete, as U+FFFD each."""
+        self._flushed = True
+        return self._write(self._held)
+
+    def _incomplete_bytes(self, ids: list[int]) -> int:
+        """How many of the last ids are bytes that another byte could complete to a character."""
+        data = b""
+        for id in reversed(ids[-3:]):  # four bytes are a character or will never be one
+            byte = self._tokenizer.byte_value(id)
+            if byte is None:
+                break
+            data = bytes([byte]) + data
+        _, complete = codecs.utf_8_decode(data, "replace", False)
+        return len(data) - complete
+
+    def _write(self, ids: list[int]) -> str:
+        """The text of ids behind the context, which is brought up to date."""
+        behind = len(self._tokenizer.decode(self._context))
+        text = self._tokenizer.decode(self._context + ids)[behind:]
+        if text:
+            self._context = self._mid_text
+        elif self._context != self._mid_text:
+            # At the start a lone space piece writes nothing, yet the next one will.
+            visible = [id for id in ids if not self._tokenizer.is_control(id)]
+            self._context = visible[-1:] or self._context
+        return text

@@ -1,0 +1,193 @@
+"""Text as training batches and as prompts (chapter 2, "Tokens").
+
+Training cuts and pads every text to one length, so that a batch is a rectangle, and shifts it by
+one for the labels. Generation does neither: a prompt keeps its length.
+"""
+
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+
+from mistral_lib.tokenizer import MistralTokenizer, as_texts
+
+
+@keras.saving.register_keras_serializable(package="mistral_lib")
+class MistralCausalLMPreprocessor:
+    """Turns text into what a `MistralCausalLM` trains on and generates from.
+
+    Called on text, it packs `<s>`, the text and `</s>` into `sequence_length + 1` ids, padded on
+    the right with 0, and returns all but the last as input and all but the first as labels. A text
+    that is too long is cut at its end to make room for `</s>`. The outputs equal KerasHub's.
+
+    Args:
+        tokenizer: a `MistralTokenizer`. Its own `add_bos` and `add_eos` play no part here.
+        sequence_length: number of ids S in a row of the input, at least 1.
+        add_start_token: whether a row and a prompt begin with `<s>`.
+        add_end_token: whether a row ends with `</s>`; a prompt never does.
+
+    Raises:
+        TypeError, ValueError: an argument of another type, or a length below 1.
+
+    >>> import io, sentencepiece
+    >>> model = io.BytesIO()
+    >>> sentencepiece.SentencePieceTrainer.train(
+    ...     sentence_iterator=iter(["a b c"]),
+    ...     model_writer=model,
+    ...     minloglevel=2,
+    ...     vocab_size=12,
+    ...     model_type="word",
+    ...     hard_vocab_limit=False,
+    ... )
+    >>> preprocessor = MistralCausalLMPreprocessor(MistralTokenizer(model.getvalue()), 5)
+    >>> x, y, sample_weight = preprocessor(["a b", "a b c a b c"])
+    >>> print(x["token_ids"])
+    [[1 3 4 2 0]
+     [1 3 4 5 3]]
+    >>> print(y)
+    [[3 4 2 0 0]
+     [3 4 5 3 2]]
+    >>> print(sample_weight.astype(int))
+    [[1 1 1 0 0]
+     [1 1 1 1 1]]
+    """
+
+    def __init__(
+        self,
+        tokenizer: MistralTokenizer,
+        sequence_length: int = 1024,
+        add_start_token: bool = True,
+        add_end_token: bool = True,
+    ):
+        if not isinstance(tokenizer, MistralTokenizer):
+            raise TypeError(
+                "MistralCausalLMPreprocessor: tokenizer must be a MistralTokenizer, got "
+                f"{type(tokenizer).__name__}."
+            )
+        for name, flag in (("add_start_token", add_start_token), ("add_end_token", add_end_token)):
+            if not isinstance(flag, bool):
+                raise TypeError(
+                    f"MistralCausalLMPreprocessor: {name} must be True or False, got {flag!r}."
+                )
+        self.tokenizer = tokenizer
+        self.sequence_length = _check_length(sequence_length)
+        self.add_start_token = add_start_token
+        self.add_end_token = add_end_token
+
+    def __call__(
+        self,
+        x: str | Sequence[str],
+        y: None = None,
+        sample_weight: None = None,
+        sequence_length: int | None = None,
+    ) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
+        """Training input, labels and weights of texts.
+
+        Args:
+            x: a str, or a list, tuple or array of B of them.
+            y: must be None: the labels are made here.
+            sample_weight: must be None, likewise.
+            sequence_length: S for this call; `None` takes the constructor's.
+
+        Returns:
+            `x`, a dict of `token_ids`, int32 (B, S), and `padding_mask`, bool (B, S), true on
+            tokens; `y`, int32 (B, S), the id that follows each; `sample_weight`, bool (B, S), true
+            where `y` is a token. For a single str the arrays are (S,).
+
+        Raises:
+            TypeError: `x` is not text.
+            ValueError: `y` or `sample_weight` is given, or the length is below 1.
+        """
+        for name, given in (("y", y), ("sample_weight", sample_weight)):
+            if given is not None:
+                raise ValueError(
+                    f"MistralCausalLMPreprocessor makes {name} from x: leave {name} out. For "
+                    "labels of your own, train on arrays with preprocessor=None."
+                )
+        length = self.sequence_length if sequence_length is None else _check_length(sequence_length)
+        texts, batched = as_texts(x)
+        ids, mask = self._pack(texts, length + 1)  # (B, S + 1)
+        if not batched:
+            ids, mask = ids[0], mask[0]
+        inputs = {"token_ids": ids[..., :-1], "padding_mask": mask[..., :-1]}
+        return inputs, ids[..., 1:], mask[..., 1:]
+
+    def _pack(self, texts: list[str], length: int) -> tuple[np.ndarray, np.ndarray]:
+        """Ids, int32, and their mask, bool, both (B, length): start, text, end and padding."""
+        start = [self.tokenizer.start_token_id] if self.add_start_token else []
+        end = [self.tokenizer.end_token_id] if self.add_end_token else []
+        ids = np.full((len(texts), length), self.tokenizer.pad_token_id, "int32")
+        mask = np.zeros((len(texts), length), "bool")
+        room = length - len(start) - len(end)
+        for row, tokens in enumerate(self.tokenizer.encode(texts, add_bos=False, add_eos=False)):
+            tokens = start + tokens[:room] + end
+            ids[row, : len(tokens)] = tokens
+            mask[row, : len(tokens)] = True
+        return ids, mask
+
+    def generate_preprocess(
+        self, x: str | Sequence[str], sequence_length: int | None = None
+    ) -> list[list[int]]:
+        """The ids of prompts: `<s>` and the text, neither padded nor cut.
+
+        Args:
+            x: a str, or a list, tuple or array of B of them.
+            sequence_length: the longest prompt allowed, in ids; `None` sets no limit.
+
+        Returns:
+            B lists of ids; one list in a list for a single str.
+
+        Raises:
+            TypeError: `x` is not text.
+            ValueError: a prompt is longer than `sequence_length`.
+        """
+        texts, _ = as_texts(x)
+        prompts = self.tokenizer.encode(texts, add_bos=self.add_start_token, add_eos=False)
+        if sequence_length is not None:
+            longest = max(map(len, prompts), default=0)
+            if longest > _check_length(sequence_length):
+                raise ValueError(
+                    f"A prompt has {longest} ids, and sequence_length allows {sequence_length}. "
+                    "Prompts are never cut: shorten it or allow more."
+                )
+        return prompts
+
+    def generate_postprocess(self, ids: Sequence[Sequence[int]]) -> list[str]:
+        """The texts of rows of ids, without control tokens and padding.
+
+        Args:
+            ids: B lists of ids, or an integer array (B, S).
+
+        Returns:
+            B texts.
+
+        Raises:
+            TypeError, ValueError: as `MistralTokenizer.decode`.
+        """
+        return [self.tokenizer.decode(row) for row in ids]
+
+    def get_config(self) -> dict:
+        """The constructor's arguments, the tokenizer serialized by Keras."""
+        return {
+            "tokenizer": keras.saving.serialize_keras_object(self.tokenizer),
+            "sequence_length": self.sequence_length,
+            "add_start_token": self.add_start_token,
+            "add_end_token": self.add_end_token,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict) -> "MistralCausalLMPreprocessor":
+        """A preprocessor from `get_config()`; `tokenizer` may also be a MistralTokenizer."""
+        config = dict(config)
+        if isinstance(config.get("tokenizer"), dict):
+            config["tokenizer"] = keras.saving.deserialize_keras_object(config["tokenizer"])
+        return cls(**config)
+
+
+def _check_length(sequence_length: int) -> int:
+    """A sequence length as an int, at least 1."""
+    if isinstance(sequence_length, bool) or not isinstance(sequence_length, int | np.integer):
+        raise TypeError(f"sequence_length must be an int, got {sequence_length!r}.")
+    if sequence_length < 1:
+        raise ValueError(f"sequence_length must be at least 1, got {sequence_length}.")
+    return int(sequence_length)

@@ -1,0 +1,319 @@
+"""Text to token ids and back (chapter 2, "Tokens").
+
+A SentencePiece model cuts text into pieces of its vocabulary. A character that the vocabulary lacks
+falls back to its UTF-8 bytes, each of which has a piece of its own, such as `<0xE2>`. Spaces are
+part of the pieces, written as `▁`.
+"""
+
+import base64
+import operator
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import keras
+import numpy as np
+import sentencepiece
+
+from mistral_lib.vocabulary import parse_model, read_vocabulary
+
+VOCABULARY_FILE = "vocabulary.spm"
+
+
+@keras.saving.register_keras_serializable(package="mistral_lib")
+class MistralTokenizer:
+    """Mistral's tokenizer: a SentencePiece model with `<s>`, `</s>` and padding id 0.
+
+    Encoding treats all text alike: `"<s>"` or `"[INST]"` inside a text becomes the ordinary pieces
+    that spell it, never the control token of that name. Decoding writes nothing for control tokens
+    nor for id 0, which pads rows and is `<unk>` in Mistral's vocabularies, and one U+FFFD for every
+    byte piece that is part of no valid UTF-8 character. Every other id decodes as SentencePiece
+    does.
+
+    Args:
+        proto: path of a SentencePiece model (`tokenizer.model`, `vocabulary.spm`), or its bytes.
+            `None` leaves the vocabulary to `load_assets`.
+        add_bos: whether `encode` puts `<s>` in front, unless the call says otherwise.
+        add_eos: whether `encode` appends `</s>`, unless the call says otherwise.
+
+    Raises:
+        FileNotFoundError: no file at `proto`.
+        TypeError: an argument of another type.
+        ValueError: not a SentencePiece model, or one without `<s>` and `</s>`.
+
+    Source: Kudo and Richardson, "SentencePiece", 2018; the interface is KerasHub's.
+
+    >>> import io, sentencepiece
+    >>> model = io.BytesIO()
+    >>> sentencepiece.SentencePieceTrainer.train(
+    ...     sentence_iterator=iter(["the window slides"]),
+    ...     model_writer=model,
+    ...     minloglevel=2,
+    ...     vocab_size=275,
+    ...     model_type="bpe",
+    ...     byte_fallback=True,
+    ... )
+    >>> tokenizer = MistralTokenizer(model.getvalue())
+    >>> [tokenizer.id_to_token(i) for i in tokenizer.encode("the ☃", add_bos=True)]
+    ['<s>', '▁', 't', 'he', '▁', '<0xE2>', '<0x98>', '<0x83>']
+    >>> tokenizer.decode(tokenizer.encode("the ☃", add_bos=True))
+    'the ☃'
+    """
+
+    start_token = "<s>"
+    end_token = "</s>"
+    pad_token_id = 0
+
+    def __init__(
+        self,
+        proto: str | os.PathLike | bytes | None,
+        add_bos: bool = False,
+        add_eos: bool = False,
+    ):
+        for name, flag in (("add_bos", add_bos), ("add_eos", add_eos)):
+            if not isinstance(flag, bool):
+                raise TypeError(f"MistralTokenizer: {name} must be True or False, got {flag!r}.")
+        self.add_bos = add_bos
+        self.add_eos = add_eos
+        self.proto = None
+        self._processor = None
+        if proto is not None:
+            self._set_proto(proto)
+
+    def _set_proto(self, proto):
+        if isinstance(proto, bytes):
+            source = "the bytes given as proto"
+        elif isinstance(proto, str | os.PathLike):
+            source = os.fspath(proto)
+            proto = read_vocabulary(Path(proto))
+        else:
+            raise TypeError(
+                "MistralTokenizer: proto must be the path of a SentencePiece model or its bytes, "
+                f"got {type(proto).__name__}."
+            )
+        self._processor = parse_model(proto, source)
+        self.proto = proto
+
+    @property
+    def _model(self) -> sentencepiece.SentencePieceProcessor:
+        if self._processor is None:
+            raise ValueError(
+                "MistralTokenizer has no vocabulary yet: construct it with a proto, or call "
+                f"load_assets(folder) on a folder that holds {VOCABULARY_FILE}."
+            )
+        return self._processor
+
+    @property
+    def start_token_id(self) -> int:
+        """The id of `<s>`, which begins every text."""
+        return self._model.piece_to_id(self.start_token)
+
+    @property
+    def end_token_id(self) -> int:
+        """The id of `</s>`, which ends every text."""
+        return self._model.piece_to_id(self.end_token)
+
+    @property
+    def unk_token_id(self) -> int:
+        """The id of `<unk>`; with byte fallback, no text is ever encoded to it."""
+        return self._model.unk_id()
+
+    def vocabulary_size(self) -> int:
+        """The number of ids; valid ids are 0 to one less."""
+        return self._model.vocab_size()
+
+    def get_vocabulary(self) -> list[str]:
+        """All pieces, in the order of their ids."""
+        return self._model.id_to_piece(list(range(self.vocabulary_size())))
+
+    def id_to_token(self, id: int) -> str:
+        """The piece of an id. Raises ValueError for an id outside the vocabulary."""
+        return self._model.id_to_piece(_check_id(id, self.vocabulary_size()))
+
+    def token_to_id(self, token: str) -> int:
+        """The id of a piece; `unk_token_id` for a string that is no piece."""
+        if not isinstance(token, str):
+            raise TypeError(f"token_to_id: token must be a str, got {type(token).__name__}.")
+        return self._model.piece_to_id(token)
+
+    def is_control(self, id: int) -> bool:
+        """Whether an id is a control token: no text encodes to it and it decodes to nothing."""
+        return self._model.is_control(_check_id(id, self.vocabulary_size()))
+
+    def byte_value(self, id: int) -> int | None:
+        """The byte, 0 to 255, that an id stands for; `None` for an id that is no byte piece."""
+        piece = self.id_to_token(id)
+        return int(piece[3:5], 16) if self._model.is_byte(operator.index(id)) else None
+
+    def encode(
+        self,
+        text: str | Sequence[str],
+        add_bos: bool | None = None,
+        add_eos: bool | None = None,
+    ) -> list[int] | list[list[int]]:
+        """Token ids of a text, or of each text of a batch.
+
+        Args:
+            text: a str; or a list, tuple or one-dimensional array of them. UTF-8 bytes stand for
+                the str that they spell.
+            add_bos: whether to put `<s>` in front; `None` takes the constructor's choice.
+            add_eos: whether to append `</s>`; `None` takes the constructor's choice.
+
+        Returns:
+            A list of ids for one text, a list of such lists for a batch.
+
+        Raises:
+            TypeError: something else than text.
+            ValueError: a lone surrogate or invalid UTF-8, which no Unicode text holds.
+        """
+        texts, batched = as_texts(text)
+        add_bos = self.add_bos if add_bos is None else add_bos
+        add_eos = self.add_eos if add_eos is None else add_eos
+        start = [self.start_token_id] if add_bos else []
+        end = [self.end_token_id] if add_eos else []
+        rows = [start + row + end for row in self._model.encode(texts)]
+        return rows if batched else rows[0]
+
+    __call__ = tokenize = encode
+
+    def decode(self, ids) -> str | list[str]:
+        """The text of token ids, or of each row of a batch.
+
+        Args:
+            ids: integers: a list, tuple, NumPy or JAX array (S,), or one id; or a list of rows or
+                an array (B, S).
+
+        Returns:
+            A str for one row, a list of str for a batch.
+
+        Raises:
+            TypeError: ids that are no integers.
+            ValueError: an id outside the vocabulary, or more than two dimensions.
+        """
+        rows, batched = _as_rows(ids)
+        size = self.vocabulary_size()
+        texts = []
+        for row in rows:
+            row = [_check_id(id, size, position) for position, id in enumerate(row)]
+            texts.append(self._model.decode([id for id in row if id != self.pad_token_id]))
+        return texts if batched else texts[0]
+
+    detokenize = decode
+
+    def get_config(self) -> dict:
+        """The constructor's arguments for JSON: `proto` in base64, `add_bos`, `add_eos`."""
+        proto = None if self.proto is None else base64.b64encode(self.proto).decode("ascii")
+        return {"proto": proto, "add_bos": self.add_bos, "add_eos": self.add_eos}
+
+    @classmethod
+    def from_config(cls, config: dict) -> "MistralTokenizer":
+        """A tokenizer from `get_config()`. Its `proto` is base64, never read as a path."""
+        config = dict(config)
+        if isinstance(config.get("proto"), str):
+            try:
+                config["proto"] = base64.b64decode(config["proto"], validate=True)
+            except ValueError as error:
+                raise ValueError(
+                    f"MistralTokenizer.from_config: proto is not valid base64 ({error}). It must "
+                    "be the proto of get_config(), or null where load_assets follows."
+                ) from error
+        return cls(**config)
+
+    def save_assets(self, folder: str | os.PathLike) -> None:
+        """Writes the vocabulary to `vocabulary.spm` in a folder, which is made if it is missing."""
+        proto = self._model.serialized_model_proto()
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        # Beside the target first: a crash then leaves the old file whole.
+        beside = folder / f".{VOCABULARY_FILE}.{os.getpid()}"
+        try:
+            beside.write_bytes(proto)
+            os.replace(beside, folder / VOCABULARY_FILE)
+        finally:
+            beside.unlink(missing_ok=True)
+
+    def load_assets(self, folder: str | os.PathLike) -> None:
+        """Takes the vocabulary from `vocabulary.spm` in a folder, in place of the present one."""
+        self._set_proto(Path(folder) / VOCABULARY_FILE)
+
+
+def as_texts(text: str | Sequence[str]) -> tuple[list[str], bool]:
+    """A text or a batch of texts as a list of str, checked.
+
+    Args:
+        text: as `MistralTokenizer.encode` takes it.
+
+    Returns:
+        The texts, and whether they came as a batch.
+
+    Raises:
+        TypeError, ValueError: as `MistralTokenizer.encode`.
+
+    >>> as_texts("one"), as_texts(("one", b"two"))
+    ((['one'], False), (['one', 'two'], True))
+    """
+    if isinstance(text, np.ndarray):
+        text = text.tolist()  # a str where the array has no dimension
+    batched = isinstance(text, list | tuple)
+    if not batched and not isinstance(text, str | bytes):
+        raise TypeError(f"Expected a str or a list of str, got {type(text).__name__}.")
+    if not batched:
+        return [_as_text(text, "the text")], False
+    return [_as_text(row, f"text {index}") for index, row in enumerate(text)], True
+
+
+def _as_text(text, name: str) -> str:
+    """One str that UTF-8 can hold; `name` is what to call it in an error."""
+    try:
+        if isinstance(text, bytes):
+            return text.decode("utf-8")
+        if not isinstance(text, str):
+            raise TypeError(f"Expected a str, but {name} is {type(text).__name__}: {text!r:.80}.")
+        text.encode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"Expected UTF-8, but {name} has the byte 0x{error.object[error.start]:02x} at "
+            f"position {error.start}. Decode it yourself: data.decode('utf-8', errors='replace')."
+        ) from error
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"Expected Unicode text, but {name} has the lone surrogate "
+            f"{error.object[error.start]!r} at position {error.start}. Replace such characters: "
+            "text.encode('utf-8', errors='replace').decode('utf-8')."
+        ) from error
+    return text
+
+
+def _as_rows(ids) -> tuple[list[list], bool]:
+    """Rows of ids, not yet checked, and whether they came as a batch."""
+    ids = _without_arrays(ids)
+    if isinstance(ids, int):
+        ids = [ids]
+    if not isinstance(ids, list | tuple):
+        raise TypeError(f"Expected a list or an array of token ids, got {type(ids).__name__}.")
+    rows = [_without_arrays(row) for row in ids]
+    kinds = {isinstance(row, list | tuple) for row in rows}
+    if len(kinds) == 2:
+        raise TypeError("Expected token ids or rows of token ids, got a list that mixes the two.")
+    return (rows, True) if kinds == {True} else ([rows], False)
+
+
+def _without_arrays(ids):
+    """A NumPy or JAX array as nested lists, anything else as it is."""
+    return np.asarray(ids).tolist() if hasattr(ids, "__array__") else ids
+
+
+def _check_id(id, size: int, position: int | None = None) -> int:
+    """A Python int from 0 to `size` - 1; `position` is its place in a row, for an error."""
+    where = "" if position is None else f" at position {position}"
+    try:
+        if isinstance(id, bool):
+            raise TypeError
+        index = operator.index(id)
+    except TypeError:
+        raise TypeError(f"Token ids must be integers, got {id!r:.80}{where}.") from None
+    if not 0 <= index < size:
+        raise ValueError(
+            f"Token id {index}{where} is outside the vocabulary of {size} ids (0 to {size - 1})."
+        )
+    return index
