@@ -1,0 +1,30 @@
+"""Facts about this repository that several tools need, each read from its one place."""
+
+import subprocess
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+BOOK = ROOT / "book"
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+REPOSITORY = PROJECT["urls"]["Repository"]
+TAG = f"v{PROJECT['version']}"
+
+
+def notebook_paths() -> list[Path]:
+    """Every notebook of the book, in the order of the chapters."""
+    return sorted(BOOK.glob("*.ipynb"), key=lambda path: (path.stem != "intro", path.stem))
+
+
+def colab_link(path: str) -> str:
+    """Where Colab opens a notebook of this repository; `path` starts at the repository's root."""
+    slug = REPOSITORY.removeprefix("https://github.com/")
+    return f"https://colab.research.google.com/github/{slug}/blob/{TAG}/{path}"
+
+
+def tracked_files() -> list[Path]:
+    """Every file that git tracks or would track, as it now stands."""
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    paths = [ROOT / name for name in names.split("\0") if name]
+    return [path for path in paths if path.is_file()]

@@ -1,0 +1,219 @@
+"""Runs the notebooks in place, and keeps what several of them share the same everywhere.
+
+    python tools/notebooks.py run  [NOTEBOOK ...]    run, then sync everything
+    python tools/notebooks.py sync                   without running
+
+Syncing writes the set-up cell and the link to Colab, copies recorded numbers into the prose of
+every notebook and page, and drops metadata that would only make differences between versions long.
+"""
+
+import argparse
+import hashlib
+import re
+import sys
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+from nbformat import NotebookNode
+
+from house import BOOK, PROJECT, REPOSITORY, ROOT, TAG, colab_link, notebook_paths
+from mistral_lib.teaching.facts import NAME, NUMBER, PREFIX
+
+SECONDS_PER_CELL = 300
+METADATA = {
+    "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+    "language_info": {"name": "python", "pygments_lexer": "ipython3"},
+}
+SETUP_TAGS = ["hide-cell", "setup"]
+SETUP = """\
+# Set-up: on Google Colab this installs the book's library; elsewhere it does nothing.
+import importlib.util
+import os
+import subprocess
+import sys
+
+os.environ.setdefault("KERAS_BACKEND", "jax")
+on_colab = importlib.util.find_spec("google") and importlib.util.find_spec("google.colab")
+if on_colab and not importlib.util.find_spec("mistral_lib"):
+    library = "git+{repository}@{tag}"
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"]
+    subprocess.run([*pip, "{keras}", "{sentencepiece}", library], check=True)
+    importlib.invalidate_caches()"""
+# A number in the prose, or a question mark that waits for one, and the name it was recorded under.
+FACT = re.compile(rf"((?<![\w.,])(?P<text>{NUMBER.pattern}|\?))?<!-- =(?P<name>{NAME.pattern}) -->")
+
+
+def setup_source() -> str:
+    """The code of the set-up cell, for this repository and version."""
+    bounds = {needed.split(">")[0]: needed for needed in PROJECT["dependencies"]}
+    return SETUP.format(
+        repository=REPOSITORY,
+        tag=TAG,
+        keras=bounds["keras"],
+        sentencepiece=bounds["sentencepiece"],
+    )
+
+
+def recorded(notebook: NotebookNode) -> dict[str, str]:
+    """The numbers that a notebook's cells recorded, by name."""
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    marked = [output for output in outputs if "scrapbook" in output.get("metadata", {})]
+    return {out.metadata["scrapbook"]["name"]: out.data[f"{PREFIX}text/plain"] for out in marked}
+
+
+def gather(paths: list[Path]) -> dict[str, str]:
+    """The recorded numbers of several notebooks.
+
+    Raises:
+        ValueError: if two notebooks recorded different numbers under one name.
+    """
+    facts: dict[str, str] = {}
+    for path in paths:
+        for name, text in recorded(nbformat.read(path, 4)).items():
+            if facts.setdefault(name, text) != text:
+                raise ValueError(
+                    f"{name} is {text} in {path.name}, but {facts[name]} in a notebook before it. "
+                    "Give one of the two another name."
+                )
+    return facts
+
+
+def write_facts(text: str, facts: dict[str, str]) -> str:
+    """A text with every known number in it as it was recorded.
+
+    >>> write_facts("It has ?<!-- =params --> parameters.", {"params": "2,704"})
+    'It has 2,704<!-- =params --> parameters.'
+    """
+
+    def replace(match: re.Match) -> str:
+        known = facts.get(match["name"], match["text"] or "")
+        return f"{known}<!-- ={match['name']} -->"
+
+    return FACT.sub(replace, text)
+
+
+def place_setup(notebook: NotebookNode) -> None:
+    """Makes the set-up cell the first code cell, right after the cell with the title."""
+    others = [c for c in notebook.cells if "setup" not in c.metadata.get("tags", [])]
+    old = [c for c in notebook.cells if "setup" in c.metadata.get("tags", [])]
+    cell = old[0] if old else nbformat.v4.new_code_cell()
+    if cell.source != setup_source():
+        cell.source, cell.outputs = setup_source(), []
+    cell.metadata = NotebookNode(tags=SETUP_TAGS)
+    notebook.cells = [*others[:1], cell, *others[1:]]
+
+
+def place_colab_link(notebook: NotebookNode, path: Path) -> None:
+    """Puts a link to Colab under the title, in place of an old one."""
+    link = f"[Open in Colab]({colab_link(path.relative_to(ROOT).as_posix())})"
+    title, _, rest = notebook.cells[0].source.partition("\n")
+    rest = re.sub(r"^\[Open in Colab\]\(\S*\)\n*", "", rest.lstrip("\n"))
+    notebook.cells[0].source = f"{title}\n\n{link}\n\n{rest}".rstrip("\n")
+
+
+def normalise(notebook: NotebookNode) -> None:
+    """Keeps of the metadata what the book needs, and joins output that arrived in pieces."""
+    notebook.metadata = NotebookNode(METADATA)
+    notebook.nbformat, notebook.nbformat_minor = 4, 5
+    taken: set[str] = set()
+    count = 0
+    for cell in notebook.cells:
+        kept = {key: cell.metadata[key] for key in ("tags", "mystnb") if key in cell.metadata}
+        cell.metadata = NotebookNode(kept)
+        cell.id = hashlib.sha256(cell.source.encode()).hexdigest()[:8]
+        while cell.id in taken:
+            cell.id += "-"
+        taken.add(cell.id)
+        if cell.cell_type == "code":
+            if cell.execution_count is not None:
+                count += 1
+                cell.execution_count = count
+            cell.outputs = [_plain_output(o, count) for o in _joined(cell.outputs)]
+
+
+def _plain_output(output: NotebookNode, count: int) -> NotebookNode:
+    """An output without the metadata that front ends add."""
+    if "metadata" in output:
+        output.metadata = NotebookNode(
+            {key: value for key, value in output.metadata.items() if key == "scrapbook"}
+        )
+    if output.output_type == "execute_result":
+        output.execution_count = count
+    return output
+
+
+def _joined(outputs: list[NotebookNode]) -> list[NotebookNode]:
+    """The outputs, with neighbouring pieces of one stream as a single piece."""
+    joined: list[NotebookNode] = []
+    for output in outputs:
+        last = joined[-1] if joined else {}
+        if output.output_type == "stream" and last.get("name") == output.name:
+            last["text"] += output.text
+        else:
+            joined.append(output)
+    return joined
+
+
+def tidy(notebook: NotebookNode, path: Path, facts: dict[str, str]) -> NotebookNode:
+    """Brings one notebook to the form in which it is committed; changes it in place."""
+    place_setup(notebook)
+    place_colab_link(notebook, path)
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            cell.source = write_facts(cell.source, facts)
+    normalise(notebook)
+    return notebook
+
+
+def sync(paths: list[Path]) -> None:
+    """Tidies the notebooks, and refreshes the numbers in the pages and the README."""
+    facts = gather(paths)
+    for path in paths:
+        notebook = nbformat.read(path, 4)
+        _write(path, nbformat.writes(tidy(notebook, path, facts)) + "\n")
+    for path in [ROOT / "README.md", *BOOK.glob("*.md")]:
+        _write(path, write_facts(path.read_text(), facts))
+
+
+def _write(path: Path, text: str) -> None:
+    """Writes a file, but only if that changes it."""
+    if path.read_text() != text:
+        path.write_text(text)
+        print(f"Rewrote {path.name}")
+
+
+def run(path: Path) -> None:
+    """Runs one notebook from top to bottom and stores its outputs, unless a cell fails."""
+    print(f"Running {path.name}", flush=True)
+    notebook = nbformat.read(path, 4)
+    place_setup(notebook)
+    client = NotebookClient(
+        notebook,
+        timeout=SECONDS_PER_CELL,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(path.parent)}},
+        extra_arguments=["--log-level=40"],  # the kernel warns about its own network otherwise
+    )
+    try:
+        client.execute()
+    except CellExecutionError as error:
+        sys.exit(f"{path.name} stopped in this cell; the file is as it was.\n{error}")
+    path.write_text(nbformat.writes(notebook) + "\n")
+
+
+def main() -> None:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("action", choices=["run", "sync"])
+    parser.add_argument("notebook", nargs="*", type=Path, help="those to run; all by default")
+    arguments = parser.parse_args()
+    if arguments.action == "run":
+        for path in arguments.notebook or notebook_paths():
+            run(path.resolve())
+    sync(notebook_paths())
+
+
+if __name__ == "__main__":
+    main()
