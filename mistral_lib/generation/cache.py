@@ -1,0 +1,184 @@
+"""Keys and values of the last W tokens, and no more (chapter 15, "The rolling cache")."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from mistral_lib.layers.dense import masked_attention
+from mistral_lib.masks import attention_mask
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class RollingCache:
+    """What attention must remember of the tokens that a model has read.
+
+    The token at position p lives in slot `p % slots`; a newer token overwrites the one that no
+    query can see any more. Every row of a batch stands at its own position.
+
+    Attributes:
+        layers: for each block a pair of arrays, keys after RoPE and values, (B, slots, K, h).
+        lengths: int32 (B,), the number of tokens that each row has read.
+    """
+
+    layers: tuple
+    lengths: jax.Array
+
+
+def new_cache(backbone, batch_size: int, max_length: int, lookahead: int = 1) -> RollingCache:
+    """An empty cache for rows of up to `max_length` tokens.
+
+    Args:
+        backbone: the `MistralBackbone` that will fill it.
+        batch_size: number of rows, B.
+        max_length: the most tokens that a row will read.
+        lookahead: the most tokens written at once before they are final (speculative decoding);
+            `lookahead - 1` slots are kept beyond the window, so that the rejected ones have
+            overwritten nothing.
+
+    Returns:
+        A cache of `min(window + lookahead - 1, max_length)` slots in the backbone's compute dtype.
+
+    >>> from mistral_lib import MistralBackbone
+    >>> backbone = MistralBackbone(10, 2, 4, 16, 32, 2, sliding_window=3)
+    >>> cache = new_cache(backbone, batch_size=1, max_length=100)
+    >>> len(cache.layers), cache.layers[0][0].shape
+    (2, (1, 3, 2, 4))
+    """
+    slots = max_length
+    if backbone.sliding_window is not None:
+        slots = min(backbone.sliding_window + lookahead - 1, max_length)
+    shape = (batch_size, slots, backbone.num_key_value_heads, backbone.head_dim)
+    dtype = backbone.compute_dtype
+    layers = tuple(
+        (jnp.zeros(shape, dtype), jnp.zeros(shape, dtype)) for _ in range(backbone.num_layers)
+    )
+    return RollingCache(layers, jnp.zeros(batch_size, "int32"))
+
+
+def slot_positions(lengths, slots: int):
+    """The position of the token in each slot, for rows that have read `lengths` tokens.
+
+    Args:
+        lengths: integer array (B,).
+        slots: number of slots.
+
+    Returns:
+        An integer array (B, slots): the newest position p below the length with
+        `p % slots == slot`, or a negative number where the slot is empty.
+
+    >>> print(slot_positions(jnp.array([2, 5]), slots=3))
+    [[ 0  1 -1]
+     [ 3  4  2]]
+    """
+    newest = lengths[:, None] - 1
+    return newest - (newest - jnp.arange(slots)) % slots
+
+
+def write(array, new, positions, keep):
+    """Puts new keys or values in their slots, in place where XLA owns the memory.
+
+    Args:
+        array: (B, slots, K, h).
+        new: (B, C, K, h).
+        positions: integer array (B, C) of the new tokens.
+        keep: bool array (B, C); at most `slots` consecutive positions of a row may be kept, so
+            that no slot is written twice.
+
+    Returns:
+        The updated array. Rows are scattered to, so that each can stand at its own position.
+    """
+    slots = array.shape[1]
+    index = jnp.where(keep, positions % slots, slots)  # `slots` is out of bounds: dropped
+    rows = jnp.arange(array.shape[0])[:, None]
+    return array.at[rows, index].set(new.astype(array.dtype), mode="drop")
+
+
+def attend_cached(layer, query, key, value, lengths, counts, window):
+    """Attention of C new tokens over the cache and each other, and the cache after it.
+
+    Args:
+        layer: the pair of arrays of one block, (B, slots, K, h).
+        query: (B, C, K, G, h), after RoPE.
+        key: (B, C, K, h), after RoPE.
+        value: (B, C, K, h).
+        lengths: integer array (B,), tokens read before these.
+        counts: integer array (B,), how many of the C tokens of each row are real (the first ones).
+        window: number of tokens that a query sees, its own included; `None` for all.
+
+    Returns:
+        The output (B, C, K, G, h), without meaning for tokens that are not real, and the new pair.
+    """
+    slots, new = layer[0].shape[1], key.shape[1]
+    positions = lengths[:, None] + jnp.arange(new)  # (B, C)
+    real = jnp.arange(new) < counts[:, None]
+    total = lengths + counts
+    keep = real & (positions >= total[:, None] - slots)
+    written = tuple(
+        write(old, fresh, positions, keep) for old, fresh in zip(layer, (key, value), strict=True)
+    )
+    # Where the slots hold the window of the first new token beside the last one, or never wrap,
+    # the new tokens can be written first, and attention reads the cache alone.
+    if window is None or slots < window or slots >= window + new - 1:
+        key_positions = slot_positions(total, slots)
+        keys, values = written
+        seen = key_positions >= 0
+    else:
+        key_positions = slot_positions(lengths, slots)
+        keys, values = (
+            jnp.concatenate([old, fresh.astype(old.dtype)], axis=1)
+            for old, fresh in zip(layer, (key, value), strict=True)
+        )
+        seen = jnp.concatenate([key_positions >= 0, real], axis=1)
+        key_positions = jnp.concatenate([key_positions, positions], axis=1)
+    mask = attention_mask(positions, key_positions, window, seen)
+    return masked_attention(query, keys, values, mask), written
+
+
+def extend(backbone, cache: RollingCache, token_ids, counts=None):
+    """Reads C more tokens of every row, whatever was read before.
+
+    Prefill, chunks of a long prompt, a further turn and a decoding step are all this one call.
+
+    Args:
+        backbone: a `MistralBackbone`.
+        cache: its cache, from `new_cache` or an earlier call.
+        token_ids: integer array (B, C).
+        counts: integer array (B,), how many of the C tokens of each row are real; the others, on
+            the right, leave no trace in the cache. By default all are.
+
+    Returns:
+        Hidden states (B, C, D), and the new cache. Equal to the hidden states of the backbone on
+        the whole sequence, up to rounding.
+
+    >>> from mistral_lib import MistralBackbone
+    >>> backbone = MistralBackbone(10, 2, 4, 16, 32, 2, sliding_window=3)
+    >>> cache = new_cache(backbone, batch_size=1, max_length=100)
+    >>> hidden_states, cache = extend(backbone, cache, jnp.array([[1, 2, 3, 4, 5]]))
+    >>> hidden_states, cache = extend(backbone, cache, jnp.array([[6, 7]]))
+    >>> hidden_states.shape, int(cache.lengths[0])
+    ((1, 2, 16), 7)
+    """
+    if counts is None:
+        counts = jnp.full(token_ids.shape[:1], token_ids.shape[1], "int32")
+    positions = cache.lengths[:, None] + jnp.arange(token_ids.shape[1])
+    layers = []
+
+    def attend(query, key, value):
+        output, layer = attend_cached(
+            cache.layers[len(layers)],
+            query,
+            key,
+            value,
+            cache.lengths,
+            counts,
+            backbone.sliding_window,
+        )
+        layers.append(layer)
+        return output
+
+    hidden_states = backbone.token_embedding(token_ids)
+    for block in backbone.transformer_layers:
+        hidden_states = block(hidden_states, positions=positions, attend=attend, training=False)
+    return backbone.layer_norm(hidden_states), RollingCache(tuple(layers), cache.lengths + counts)

@@ -1,0 +1,185 @@
+"""Prompts as people write them, and results in the same form (chapter 1, "One token")."""
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+
+from mistral_lib.checks import check_integer
+
+
+@dataclasses.dataclass(frozen=True)
+class Prompts:
+    """Checked prompts.
+
+    Attributes:
+        rows: token ids, one list for each prompt.
+        restore: turns the finished rows, prompt and new tokens, into the form of the input.
+        is_text: whether the prompts came as text.
+    """
+
+    rows: list[list[int]]
+    restore: Callable
+    is_text: bool
+
+
+def read_prompts(inputs, preprocessor, vocabulary_size: int) -> Prompts:
+    """Prompts from text, token ids, or KerasHub's dictionary.
+
+    Args:
+        inputs: a str, a list of str, a list or array of ids, a list of such lists (of any lengths)
+            or a 2-D array, or a dictionary of `token_ids` and `padding_mask`.
+        preprocessor: a `MistralCausalLMPreprocessor`, needed for text; or `None`.
+        vocabulary_size: what every id must be below.
+
+    Raises:
+        ValueError: text without a preprocessor, an empty prompt, an id outside the vocabulary.
+        TypeError: anything else than the above.
+
+    >>> read_prompts([[1, 2], [3]], None, vocabulary_size=10).rows
+    [[1, 2], [3]]
+    """
+    if isinstance(inputs, dict):
+        rows = _masked_rows(inputs)
+        prompts = Prompts(rows, _as_dictionary, is_text=False)
+    elif is_text(inputs):
+        if preprocessor is None:
+            raise ValueError(
+                "Text needs a tokenizer, and this model has no preprocessor. Pass token ids, or "
+                "build the model with a MistralCausalLMPreprocessor."
+            )
+        single = isinstance(inputs, str)
+        rows = preprocessor.generate_preprocess(inputs)
+        prompts = Prompts(rows, lambda texts: texts[0] if single else texts, is_text=True)
+    else:
+        rows, single = _id_rows(inputs)
+        prompts = Prompts(rows, lambda ids: ids[0] if single else ids, is_text=False)
+    _check_rows(rows, vocabulary_size)
+    return prompts
+
+
+def new_token_limits(
+    rows: list[list[int]], max_length: int | None, max_new_tokens: int | None
+) -> list[int]:
+    """How many new tokens each prompt may be given.
+
+    Args:
+        rows: the prompts' token ids.
+        max_length: the most tokens of prompt and continuation together, or `None`.
+        max_new_tokens: the most new tokens, or `None`. Exactly one of the two must be given.
+
+    Raises:
+        ValueError: both or neither are given, or a prompt leaves no room below `max_length`.
+
+    >>> new_token_limits([[1, 2], [3]], max_length=5, max_new_tokens=None)
+    [3, 4]
+    """
+    if (max_length is None) == (max_new_tokens is None):
+        found = "neither" if max_length is None else "both"
+        raise ValueError(
+            "Give max_length (of prompt and continuation together) or max_new_tokens, one of the "
+            f"two; found {found}."
+        )
+    if max_new_tokens is not None:
+        return [check_integer("max_new_tokens", max_new_tokens)] * len(rows)
+    check_integer("max_length", max_length)
+    longest = max(map(len, rows))
+    if longest >= max_length:
+        raise ValueError(
+            f"max_length is {max_length}, but a prompt already has {longest} tokens, and prompts "
+            f"are never cut. Raise max_length above {longest}, or give max_new_tokens."
+        )
+    return [max_length - len(row) for row in rows]
+
+
+def row_seeds(seed, num_rows: int) -> list[int]:
+    """A seed for each row: `seed`, `seed + 1`, ... for an integer, or the seeds that are given.
+
+    >>> row_seeds(7, 3)
+    [7, 8, 9]
+    """
+    if isinstance(seed, (list, tuple, np.ndarray)):
+        if len(seed) != num_rows:
+            raise ValueError(
+                f"seed has {len(seed)} entries for {num_rows} prompts. Give one for each prompt, "
+                "or a single integer."
+            )
+        seeds = [check_integer("seed", each, minimum=0) for each in seed]
+    else:
+        first = check_integer("seed", seed, minimum=0)
+        seeds = [first + row for row in range(num_rows)]
+    if max(seeds) >= 2**32:
+        raise ValueError(f"seed must be below 2**32, but is {max(seeds)}.")
+    return seeds
+
+
+def is_text(inputs) -> bool:
+    """Whether the input is a text, or a list or array of texts."""
+    if isinstance(inputs, np.ndarray):
+        return inputs.dtype.kind in "UST"
+    return isinstance(inputs, str) or (
+        isinstance(inputs, (list, tuple)) and len(inputs) > 0 and isinstance(inputs[0], str)
+    )
+
+
+def _id_rows(inputs) -> tuple[list[list[int]], bool]:
+    if hasattr(inputs, "__array__"):
+        inputs = np.asarray(inputs).tolist()
+    if not isinstance(inputs, (list, tuple)):
+        raise TypeError(
+            "A prompt must be text, a list of texts, token ids or lists of token ids, but is of "
+            f"type {type(inputs).__name__}."
+        )
+    single = not any(isinstance(row, (list, tuple)) or hasattr(row, "__len__") for row in inputs)
+    return [_ids(row) for row in ([inputs] if single else inputs)], single
+
+
+def _ids(row) -> list[int]:
+    if hasattr(row, "__array__"):
+        row = np.asarray(row).tolist()
+    if not isinstance(row, (list, tuple)):
+        raise TypeError(f"A row of token ids must be a list, but is {row!r}.")
+    return [check_integer("a token id", token, minimum=0) for token in row]
+
+
+def _check_rows(rows, vocabulary_size):
+    if not rows:
+        raise ValueError("There is no prompt: the input is empty.")
+    for index, row in enumerate(rows):
+        if not row:
+            raise ValueError(
+                f"Prompt {index} is empty. A model continues at least one token: begin with the "
+                "start token."
+            )
+        if max(row) >= vocabulary_size:
+            raise ValueError(
+                f"Prompt {index} holds the token id {max(row)}, but the vocabulary ends at "
+                f"{vocabulary_size - 1}. Was it made with another tokenizer?"
+            )
+
+
+def _masked_rows(inputs) -> list[list[int]]:
+    if set(inputs) != {"token_ids", "padding_mask"}:
+        raise ValueError(
+            f"A dictionary must have the keys token_ids and padding_mask, but has {tuple(inputs)}."
+        )
+    token_ids = np.asarray(inputs["token_ids"])
+    mask = np.asarray(inputs["padding_mask"]).astype(bool)
+    if token_ids.ndim != 2 or token_ids.shape != mask.shape:
+        raise ValueError(
+            "token_ids and padding_mask must both have the shape (batch, length), but have "
+            f"{token_ids.shape} and {mask.shape}."
+        )
+    if (mask[:, 1:] & ~mask[:, :-1]).any():
+        raise ValueError("padding_mask must mark padding on the right only, 1 1 1 0 0.")
+    return [_ids(ids[real]) for ids, real in zip(token_ids, mask, strict=True)]
+
+
+def _as_dictionary(rows) -> dict[str, np.ndarray]:
+    longest = max(map(len, rows))
+    token_ids = np.zeros((len(rows), longest), "int32")
+    mask = np.zeros((len(rows), longest), bool)
+    for index, row in enumerate(rows):
+        token_ids[index, : len(row)] = row
+        mask[index, : len(row)] = True
+    return {"token_ids": token_ids, "padding_mask": mask}
