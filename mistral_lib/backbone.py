@@ -2,14 +2,23 @@
 
 import contextlib
 
+import jax
 import keras
-import numpy as np
 
-from mistral_lib.checks import check_choice, check_integer, check_number
+from mistral_lib.checks import (
+    check_boolean,
+    check_choice,
+    check_integer,
+    check_number,
+    standardize_inputs,
+)
 from mistral_lib.layers.attention import PATHS
 from mistral_lib.layers.decoder import MistralDecoder
 from mistral_lib.layers.embedding import TokenEmbedding
+from mistral_lib.layers.fused import fused_is_available
 from mistral_lib.layers.rms_norm import RMSNorm
+
+FLOAT_DTYPES = {"float32", "bfloat16", "float16"}
 
 
 @contextlib.contextmanager
@@ -37,51 +46,15 @@ class Backbone(keras.Model):
         return self._token_embedding
 
     def __call__(self, inputs, *args, **kwargs):
-        return super().__call__(standardize_inputs(inputs), *args, **kwargs)
+        inputs = standardize_inputs(inputs, self.vocabulary_size)
+        return super().__call__(inputs, *args, **kwargs)
 
     def predict(self, x, *args, **kwargs):
-        return super().predict(standardize_inputs(x), *args, **kwargs)
+        return super().predict(standardize_inputs(x, self.vocabulary_size), *args, **kwargs)
 
     @classmethod
     def from_config(cls, config):
         return cls(**config)
-
-
-def standardize_inputs(inputs):
-    """Nested lists become arrays; a wrong key, shape or type is refused by name.
-
-    Anything but a dictionary (a dataset, say) is returned as it is.
-    """
-    if not isinstance(inputs, dict):
-        return inputs
-    expected = ("token_ids", "padding_mask")
-    if set(inputs) != set(expected):
-        raise ValueError(
-            f"The inputs must have the keys {expected}, but have {tuple(inputs)}. A padding mask is "
-            "1 for real tokens and 0 for padding, in the shape of token_ids."
-        )
-    arrays = {}
-    for name in expected:
-        value = inputs[name]
-        if isinstance(value, (list, tuple)):
-            try:
-                value = np.array(value)
-            except ValueError as error:
-                raise ValueError(
-                    f"{name} has rows of different lengths. Pad them on the right to one length, "
-                    "and mark the padding with 0 in padding_mask."
-                ) from error
-        arrays[name] = value
-    shapes = [tuple(arrays[name].shape) for name in expected]
-    if len(shapes[0]) != 2 or shapes[0] != shapes[1]:
-        raise ValueError(
-            f"token_ids and padding_mask must both have the shape (batch, length), but have the "
-            f"shapes {shapes[0]} and {shapes[1]}."
-        )
-    dtype = keras.backend.standardize_dtype(arrays["token_ids"].dtype)
-    if not ("int" in dtype or isinstance(arrays["token_ids"], keras.KerasTensor)):
-        raise TypeError(f"token_ids must be integers, but their dtype is {dtype}.")
-    return arrays
 
 
 @keras.saving.register_keras_serializable(package="mistral_lib")
@@ -120,7 +93,8 @@ class MistralBackbone(Backbone):
             it.
 
     The attention path (see `mistral_lib.layers.attention.choose_path`) is chosen from the shape and
-    the device. Setting `attention_path` to "dense", "banded" or "fused" forces one, "auto" frees it.
+    the device. Setting `attention_path` to "dense", "banded" or "fused" forces one, "auto" frees
+    it. Set it before a model that contains this one is compiled: what it compiled keeps its path.
 
     Source: Jiang et al., "Mistral 7B", 2023.
 
@@ -171,9 +145,7 @@ class MistralBackbone(Backbone):
             else check_integer("sliding_window", sliding_window),
             "dropout": check_number("dropout", dropout, zero=True, below=1),
             "head_dim": head_dim if head_dim is None else check_integer("head_dim", head_dim),
-            "tie_word_embeddings": check_choice(
-                "tie_word_embeddings", tie_word_embeddings, (True, False)
-            ),
+            "tie_word_embeddings": check_boolean("tie_word_embeddings", tie_word_embeddings),
         }
         unknown = set(kwargs) - {"name", "trainable"}
         if unknown:
@@ -181,6 +153,7 @@ class MistralBackbone(Backbone):
                 f"MistralBackbone has no argument {sorted(unknown)[0]!r}. It takes "
                 f"{', '.join(config)}, dtype, name and trainable."
             )
+        kwargs["trainable"] = check_boolean("trainable", kwargs.get("trainable", True))
         head_dim = self._check_heads(**config)
         policy = self._check_dtype(dtype)
 
@@ -253,13 +226,18 @@ class MistralBackbone(Backbone):
 
     @staticmethod
     def _check_dtype(dtype):
+        expected = (
+            "dtype must be 'float32', 'bfloat16', 'float16', 'mixed_bfloat16', 'mixed_float16' or "
+            "a Keras dtype policy of these dtypes"
+        )
         try:
-            return keras.dtype_policies.get(dtype)
+            policy = keras.dtype_policies.get(dtype)
         except (ValueError, TypeError) as error:
-            raise ValueError(
-                f"dtype must be a dtype or a Keras dtype policy such as 'float32', 'bfloat16' or "
-                f"'mixed_bfloat16', but is {dtype!r}."
-            ) from error
+            raise ValueError(f"{expected}, but is {dtype!r}.") from error
+        dtypes = {policy.compute_dtype, policy.variable_dtype}
+        if policy.quantization_mode is not None or not dtypes <= FLOAT_DTYPES:
+            raise ValueError(f"{expected}, but is {dtype!r}.")
+        return policy
 
     @property
     def attention_path(self) -> str:
@@ -269,6 +247,13 @@ class MistralBackbone(Backbone):
     @attention_path.setter
     def attention_path(self, path: str):
         check_choice("attention_path", path, ("auto", *PATHS))
+        if path == "fused" and not fused_is_available(self.compute_dtype, self.head_dim):
+            raise ValueError(
+                f"attention_path cannot be 'fused' here: the dtype {self.compute_dtype}, head_dim "
+                f"{self.head_dim} and device {jax.devices()[0]} have no fused kernel. It needs "
+                "float16 or bfloat16 and an NVIDIA GPU of compute capability 8.0 or newer. 'auto' "
+                "chooses among the paths that run here."
+            )
         for layer in self.transformer_layers:
             layer.self_attention.attention_path = path
         # What Keras has compiled holds the old path.

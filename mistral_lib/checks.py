@@ -1,11 +1,14 @@
-"""Checks of arguments, with messages that say what was found and what was expected."""
+"""Checks of arguments and inputs: messages say what was found and what was expected."""
 
 import math
 import numbers
 
+import keras
+import numpy as np
+
 
 def check_integer(name: str, value, minimum: int = 1) -> int:
-    """`value` as an int, if it is an integer of at least `minimum`.
+    """`value` as an int, if it is an integer of at least `minimum` that JAX can hold (int32).
 
     >>> check_integer("num_layers", 0)
     Traceback (most recent call last):
@@ -17,11 +20,13 @@ def check_integer(name: str, value, minimum: int = 1) -> int:
         )
     if value < minimum:
         raise ValueError(f"{name} must be at least {minimum}, but is {value}.")
+    if value >= 2**31:
+        raise ValueError(f"{name} must be below 2**31, but is {value}.")
     return int(value)
 
 
 def check_number(name: str, value, zero: bool = False, below: float = math.inf) -> float:
-    """`value`, if it is a number above 0 (or 0, with `zero`) and below `below`.
+    """`value` as an int or a float, if it is above 0 (or 0, with `zero`) and below `below`.
 
     >>> check_number("dropout", 1.5, zero=True, below=1)
     Traceback (most recent call last):
@@ -35,18 +40,87 @@ def check_number(name: str, value, zero: bool = False, below: float = math.inf) 
         low = "at least 0" if zero else "above 0"
         high = "finite" if below == math.inf else f"below {below}"
         raise ValueError(f"{name} must be {low} and {high}, but is {value}.")
-    return value
+    # NumPy's numbers become Python's, which a JSON file can hold.
+    return int(value) if isinstance(value, numbers.Integral) else float(value)
 
 
-def check_choice(name: str, value, choices) -> object:
-    """`value`, if it is one of `choices`.
+def check_boolean(name: str, value) -> bool:
+    """`value` as a bool, if it is one.
+
+    >>> check_boolean("tie_word_embeddings", "no")
+    Traceback (most recent call last):
+    TypeError: tie_word_embeddings must be True or False, but is 'no'.
+    """
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be True or False, but is {value!r}.")
+    return bool(value)
+
+
+def check_choice(name: str, value, choices) -> str:
+    """`value`, if it is one of the strings `choices`.
 
     >>> check_choice("attention_path", "sparse", ("auto", "dense"))
     Traceback (most recent call last):
     ValueError: attention_path must be one of 'auto', 'dense', but is 'sparse'.
     """
-    if not any(value is choice or value == choice for choice in choices):
+    if not (isinstance(value, str) and value in choices):
         raise ValueError(
             f"{name} must be one of {', '.join(map(repr, choices))}, but is {value!r}."
         )
     return value
+
+
+def standardize_inputs(inputs, vocabulary_size: int | None = None):
+    """Nested lists become arrays; a wrong key, shape, type or token id is refused by name.
+
+    Anything but a dictionary (a dataset, say) is returned as it is. Token ids are compared with
+    `vocabulary_size`, if it is given, where they are at hand: in lists and NumPy arrays.
+    """
+    if not isinstance(inputs, dict):
+        return inputs
+    expected = ("token_ids", "padding_mask")
+    if set(inputs) != set(expected):
+        raise ValueError(
+            f"The inputs must have the keys {expected}, but have {tuple(inputs)}. A padding mask "
+            "is 1 for real tokens and 0 for padding, in the shape of token_ids."
+        )
+    arrays = {}
+    for name in expected:
+        value = inputs[name]
+        if not hasattr(value, "dtype"):
+            try:
+                value = np.array(value)
+            except ValueError as error:
+                raise ValueError(
+                    f"{name} has rows of different lengths. Pad them on the right to one length, "
+                    "and mark the padding with 0 in padding_mask."
+                ) from error
+        arrays[name] = value
+    shapes = [tuple(arrays[name].shape) for name in expected]
+    if len(shapes[0]) != 2 or shapes[0] != shapes[1]:
+        raise ValueError(
+            f"token_ids and padding_mask must both have the shape (batch, length), but have the "
+            f"shapes {shapes[0]} and {shapes[1]}."
+        )
+    if shapes[0][1] == 0:
+        raise ValueError(
+            f"token_ids and padding_mask must hold at least one token a row, but have the shape "
+            f"{shapes[0]}."
+        )
+    check_token_ids(arrays["token_ids"], vocabulary_size)
+    return arrays
+
+
+def check_token_ids(token_ids, vocabulary_size: int | None):
+    """Refuses token ids that are not integers, or that the embedding does not have."""
+    if "int" not in str(token_ids.dtype) and not isinstance(token_ids, keras.KerasTensor):
+        raise TypeError(f"token_ids must be integers, but their dtype is {token_ids.dtype}.")
+    if vocabulary_size is None or not isinstance(token_ids, np.ndarray) or not token_ids.size:
+        return
+    # JAX would look up NaN for an id that is too large, and another token for a negative one.
+    for token_id in (token_ids.min(), token_ids.max()):
+        if not 0 <= token_id < vocabulary_size:
+            raise ValueError(
+                f"token_ids must be from 0 to {vocabulary_size - 1} (the vocabulary_size is "
+                f"{vocabulary_size}), but one is {token_id}. Ids of another model's tokenizer?"
+            )
