@@ -31,8 +31,8 @@ def choose_path(length: int, window: int | None, dtype, head_dim: int) -> str:
 class MistralAttention(keras.layers.Layer):
     """Grouped-query attention with rotary positions and a sliding window.
 
-    H query heads share K key-value heads in groups of G = H / K. The attribute `attention_path` is "auto"
-    (see `choose_path`) or forces "dense", "banded" or "fused"; all give the same result.
+    H query heads share K key-value heads in groups of G = H / K. The attribute `attention_path` is
+    "auto" (see `choose_path`) or forces "dense", "banded" or "fused"; all give the same result.
 
     Args:
         num_query_heads: H.
@@ -95,14 +95,16 @@ class MistralAttention(keras.layers.Layer):
 
     def call(self, hidden_states, padding_mask=None, positions=None, attend=None, training=None):
         batch, length = hidden_states.shape[:2]
+        heads = (self.num_query_heads, self.head_dim)
+        key_heads = (self.num_key_value_heads, self.head_dim)
         grouped = (
             self.num_key_value_heads,
             self.num_query_heads // self.num_key_value_heads,
             self.head_dim,
         )
-        query = self.query(hidden_states).reshape(batch, length, -1, self.head_dim)
-        key = self.key(hidden_states).reshape(batch, length, -1, self.head_dim)
-        value = self.value(hidden_states).reshape(batch, length, -1, self.head_dim)
+        query = self.query(hidden_states).reshape(batch, length, *heads)
+        key = self.key(hidden_states).reshape(batch, length, *key_heads)
+        value = self.value(hidden_states).reshape(batch, length, *key_heads)
 
         angles = rotary_angles(
             jnp.arange(length) if positions is None else positions,
@@ -121,7 +123,7 @@ class MistralAttention(keras.layers.Layer):
         else:
             output = attend(query, key, value)
         output = self.dropout_layer(output, training=training)
-        return self.attention_output(output.reshape(batch, length, -1))
+        return self.attention_output(output.reshape(batch, length, heads[0] * heads[1]))
 
     def compute_output_spec(self, hidden_states, **kwargs):
         # The call branches on S, which is unknown while a functional model is being built.

@@ -66,7 +66,8 @@ def fused_attention(query, key, value, padding_mask=None, window=None, implement
     right_padded = padding_mask == (jnp.arange(shape[1]) < lengths[:, None])
     output = jax.lax.cond(
         right_padded.all(),
-        lambda: attend(lengths),
+        # A softmax over no key has no gradient: a wholly padded row keeps its first.
+        lambda: attend(jnp.maximum(lengths, 1)),
         lambda: banded_attention(query, key, value, padding_mask, window),
     )
     return jnp.where(padding_mask[:, :, None, None, None], output, 0)
