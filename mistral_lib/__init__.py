@@ -18,5 +18,14 @@ __version__ = "0.1.0"
 
 from mistral_lib.backbone import Backbone, MistralBackbone, without_weights
 from mistral_lib.causal_lm import MistralCausalLM
+from mistral_lib.preprocessor import MistralCausalLMPreprocessor
+from mistral_lib.tokenizer import MistralTokenizer
 
-__all__ = ["Backbone", "MistralBackbone", "MistralCausalLM", "without_weights"]
+__all__ = [
+    "Backbone",
+    "MistralBackbone",
+    "MistralCausalLM",
+    "MistralCausalLMPreprocessor",
+    "MistralTokenizer",
+    "without_weights",
+]
