@@ -43,6 +43,7 @@ format: setup ## rewrite code and notebooks in that format
 	@$(RUFF) format --line-length 88 book
 
 notebooks: setup ## run every notebook in place and refresh the numbers in its prose
+	@$(RUN) tools/chapter_map.py
 	@$(RUN) tools/notebooks.py run
 
 screenshots: book ## photograph every page: light, dark, and as wide as a phone (needs Chromium)

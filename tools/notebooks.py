@@ -35,8 +35,8 @@ import subprocess
 import sys
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
-on_colab = importlib.util.find_spec("google") and importlib.util.find_spec("google.colab")
-if on_colab and not importlib.util.find_spec("mistral_lib"):
+find = importlib.util.find_spec
+if find("google") and find("google.colab") and not find("mistral_lib"):
     library = "git+{repository}@{tag}"
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"]
     subprocess.run([*pip, "{keras}", "{sentencepiece}", library], check=True)
@@ -200,6 +200,7 @@ def run(path: Path) -> None:
         client.execute()
     except CellExecutionError as error:
         sys.exit(f"{path.name} stopped in this cell; the file is as it was.\n{error}")
+    normalise(notebook)
     path.write_text(nbformat.writes(notebook) + "\n")
 
 

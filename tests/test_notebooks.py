@@ -1,0 +1,269 @@
+"""Every notebook satisfies every check, and every check is seen to find what it looks for."""
+
+import subprocess
+import sys
+import types
+from importlib.machinery import ModuleSpec
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_output
+
+import check_notebooks
+import house
+import notebooks
+
+CHAPTERS = {chapter.path.stem: chapter for chapter in check_notebooks.load(house.notebook_paths())}
+FACTS = {"params": "2,704"}
+PATH = house.BOOK / "07_sliding_windows.ipynb"
+PNG = new_output("display_data", {"image/png": "iVBORw0KGgo=", "text/plain": "<Figure>"})
+
+
+@pytest.mark.parametrize("check", check_notebooks.CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_notebook(name, check):
+    assert list(check(CHAPTERS[name])) == []
+
+
+@pytest.mark.parametrize(
+    "page", [house.ROOT / "README.md", *house.BOOK.glob("*.md")], ids=lambda page: page.name
+)
+def test_numbers_of_page(page):
+    facts = notebooks.gather(house.notebook_paths())
+    assert list(check_notebooks.number_problems(page.read_text(), facts)) == []
+
+
+def good() -> nbformat.NotebookNode:
+    """A small notebook with nothing wrong."""
+    cells = [
+        new_markdown_cell(
+            "# 7. Sliding windows and masks\n\nIt has 2,704<!-- =params --> weights."
+        ),
+        new_code_cell("print(2)", outputs=[new_output("stream", name="stdout", text="2\n")]),
+        new_code_cell(
+            "show()",
+            outputs=[PNG],
+            metadata={"mystnb": {"image": {"alt": "a mask"}, "figure": {"name": "fig-mask"}}},
+        ),
+        new_markdown_cell("As {numref}`fig-mask` shows {cite}`jiang2023mistral`."),
+    ]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    notebooks.place_setup(notebook)
+    notebooks.place_colab_link(notebook, PATH)
+    for count, cell in enumerate(c for c in notebook.cells if c.cell_type == "code"):
+        cell.execution_count = count
+    notebooks.normalise(notebook)
+    return notebook
+
+
+def problems(check, notebook, path=PATH) -> list[str]:
+    """What one check says about a notebook."""
+    labels = check_notebooks.labels(notebook)
+    return list(check(check_notebooks.Chapter(path, notebook, FACTS, labels)))
+
+
+@pytest.mark.parametrize("check", check_notebooks.CHECKS, ids=lambda check: check.__name__)
+def test_check_is_silent_about_a_good_notebook(check):
+    assert problems(check, good()) == []
+
+
+def _error(notebook):
+    notebook.cells[2].outputs = [new_output("error", ename="E", evalue="e", traceback=[])]
+
+
+def _source(text, index=-1):
+    def change(notebook):
+        notebook.cells[index].source = text
+
+    return change
+
+
+def _tag(*tags):
+    def change(notebook):
+        notebook.cells[2].metadata.tags = [*tags]
+
+    return change
+
+
+BROKEN = {
+    "not run": (
+        "executed",
+        lambda nb: nb.cells[2].update(execution_count=None),
+        "cell 2 was never",
+    ),
+    "error": ("no_errors", _error, "cell 2 ended in an error"),
+    "no alt": (
+        "alt_texts",
+        lambda nb: nb.cells[3].metadata.pop("mystnb"),
+        "cell 3 draws a picture",
+    ),
+    "blank alt": (
+        "alt_texts",
+        lambda nb: nb.cells[3].metadata.mystnb.image.update(alt=" "),
+        "cell 3 draws a picture",
+    ),
+    "image without alt": ("alt_texts", _source("![](mask.png)"), "cell 4 shows a picture"),
+    "tag without alt": ("alt_texts", _source('<img src="mask.png">'), "cell 4 shows a picture"),
+    "tag with empty alt": ("alt_texts", _source('<img alt="" src="x.png">'), "cell 4 shows"),
+    "no set-up": ("set_up", lambda nb: nb.cells.pop(1), "not the book's set-up cell"),
+    "other set-up": ("set_up", _source("import os", 1), "not the book's set-up cell"),
+    "late set-up": ("set_up", lambda nb: nb.cells.append(nb.cells.pop(1)), "set-up cell"),
+    "second set-up": ("set_up", lambda nb: nb.cells.append(nb.cells[1]), "set-up cell"),
+    "untitled": ("title", _source("Windows", 0), "The first cell starts with 'Windows'"),
+    "other number": ("title", _source("# 8. Reach", 0), "The first cell starts with '# 8. Reach'"),
+    "no link": ("title", _source("# 7. Sliding windows", 0), "no link to Colab"),
+    "filler": ("wording", _source("This is a Powerful idea."), "cell 4 says 'Powerful'"),
+    "curly filler": ("wording", _source("Now let’s see."), "cell 4 says 'let’s'"),
+    "filler in code": ("wording", _source("x = 1  # simply one", 2), "cell 2 says 'simply'"),
+    "wide": ("code_shape", _source("x = 1" + "0" * 84, 2), "a line of 89 columns"),
+    "long": ("code_shape", _source("x = 1\n" * 16, 2), "cell 2 has 16 lines"),
+    "directive": ("plain_markdown", _source("```{note}\nHm.\n```"), "a MyST directive"),
+    "colon directive": ("plain_markdown", _source(":::{note}\nHm.\n:::"), "a MyST directive"),
+    "target": ("plain_markdown", _source("(here)=\n## Here"), "a MyST target"),
+    "role": ("plain_markdown", _source("See {doc}`intro`."), "the role {doc}"),
+    "no figure": ("plain_markdown", _source("See {numref}`fig-no`."), "the figure 'fig-no'"),
+    "other number in prose": ("numbers", _source("2,703<!-- =params -->"), "has 2,703 for params"),
+    "waiting number": ("numbers", _source("?<!-- =params -->"), "has ? for params"),
+    "lost number": ("numbers", _source("about <!-- =params -->"), "has None for params"),
+    "unknown number": ("numbers", _source("7<!-- =depth -->"), "no cell records"),
+    "misspelt mark": ("numbers", _source("2,704<!-- =Params -->"), "not of the form"),
+    "ignored tag": ("compared", _tag("nbval-ignore-output"), "1 of 3 outputs are ignored"),
+    "skipped": ("compared", _tag("nbval-skip"), "1 of 3 outputs are ignored"),
+    "ignored mark": ("compared", _source("# NBVAL_IGNORE_OUTPUT\nf()", 2), "1 of 3 outputs"),
+    "front end": ("tidied", lambda nb: nb.cells[2].metadata.update(collapsed=True), "metadata"),
+    "pieces": ("tidied", lambda nb: nb.cells[2].outputs.append(nb.cells[2].outputs[0]), "metadata"),
+}
+
+
+@pytest.mark.parametrize("fault", BROKEN)
+def test_check_finds(fault):
+    check, breaks, message = BROKEN[fault]
+    notebook = good()
+    breaks(notebook)
+    found = problems(getattr(check_notebooks, check), notebook)
+    assert any(message in problem for problem in found), found
+
+
+def test_every_check_is_seen_to_find_something():
+    assert {check.__name__ for check in check_notebooks.CHECKS} == {
+        c for c, _, _ in BROKEN.values()
+    }
+
+
+def test_an_error_that_is_meant_is_accepted():
+    notebook = good()
+    _error(notebook)
+    _tag("raises-exception")(notebook)
+    assert problems(check_notebooks.no_errors, notebook) == []
+
+
+def test_two_long_cells_are_accepted_and_three_are_not():
+    notebook = good()
+    long_cell = new_code_cell("x = 1\n" * 16, metadata={"tags": ["long-cell"]})
+    notebook.cells += [long_cell] * 2
+    assert problems(check_notebooks.code_shape, notebook) == []
+    notebook.cells += [long_cell]
+    assert problems(check_notebooks.code_shape, notebook) == [
+        "3 cells have more than 15 lines; 2 may."
+    ]
+
+
+def test_numref_with_its_own_text_is_understood():
+    notebook = good()
+    notebook.cells[-1].source = "See {numref}`picture %s <fig-mask>`."
+    assert problems(check_notebooks.plain_markdown, notebook) == []
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("?<!-- =params -->", "2,704<!-- =params -->"),
+        ("**1,000<!-- =params -->** weights", "**2,704<!-- =params -->** weights"),
+        ("10-20<!-- =params -->", "10-2,704<!-- =params -->"),
+        ("(−3.5e-05<!-- =params -->)", "(2,704<!-- =params -->)"),
+        ("97.5%<!-- =other --> stays", "97.5%<!-- =other --> stays"),
+    ],
+)
+def test_numbers_are_written_into_prose(before, after):
+    assert notebooks.write_facts(before, FACTS) == after
+
+
+def test_one_name_for_two_numbers_is_refused(tmp_path):
+    kind = f"{notebooks.PREFIX}text/plain"
+    for name, text in (("a", "1"), ("b", "2")):
+        output = new_output("display_data", {kind: text}, metadata={"scrapbook": {"name": "depth"}})
+        notebook = nbformat.v4.new_notebook(cells=[new_code_cell("", outputs=[output])])
+        nbformat.write(notebook, tmp_path / f"{name}.ipynb")
+    with pytest.raises(ValueError, match=r"depth is 2 in b.ipynb, but 1"):
+        notebooks.gather(sorted(tmp_path.glob("*.ipynb")))
+
+
+def test_tidying_twice_changes_nothing():
+    once = notebooks.tidy(good(), PATH, FACTS)
+    first = nbformat.writes(once)
+    assert nbformat.writes(notebooks.tidy(once, PATH, FACTS)) == first
+
+
+def test_an_old_link_and_set_up_cell_are_replaced():
+    notebook = good()
+    notebook.cells[0].source = "# 7. Windows\n\n[Open in Colab](https://example.org/old)\n\nText."
+    notebook.cells[1].source = "import old"
+    notebooks.tidy(notebook, PATH, FACTS)
+    link = house.colab_link("book/07_sliding_windows.ipynb")
+    assert notebook.cells[0].source == f"# 7. Windows\n\n[Open in Colab]({link})\n\nText."
+    assert notebook.cells[1].source == notebooks.setup_source()
+
+
+def test_running_stores_outputs_and_recorded_numbers(tmp_path):
+    path = tmp_path / "07_small.ipynb"
+    code = "from mistral_lib.teaching.facts import record\nrecord(depth=3)\nprint(6 * 7)"
+    cells = [new_markdown_cell("# 7. Small"), new_code_cell(code)]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
+    notebooks.run(path)
+    stored = nbformat.read(path, 4)
+    assert [cell.get("execution_count") for cell in stored.cells] == [None, 1, 2]
+    assert "42" in "".join(output.get("text", "") for output in stored.cells[2].outputs)
+    assert notebooks.recorded(stored) == {"depth": "3"}
+
+
+def test_a_failing_notebook_keeps_its_file(tmp_path):
+    path = tmp_path / "07_small.ipynb"
+    cells = [new_markdown_cell("# 7. Small"), new_code_cell("1 / 0")]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
+    before = path.read_bytes()
+    with pytest.raises(SystemExit, match="ZeroDivisionError"):
+        notebooks.run(path)
+    assert path.read_bytes() == before
+
+
+def run_setup(monkeypatch, present: set[str]) -> list[list[str]]:
+    """Runs the set-up cell as if only some packages were there; gives the commands it ran."""
+    commands = []
+    monkeypatch.setattr(
+        "importlib.util.find_spec", lambda name: ModuleSpec(name, None) if name in present else None
+    )
+    monkeypatch.setattr(subprocess, "run", lambda command, check: commands.append(command))
+    monkeypatch.delenv("KERAS_BACKEND", raising=False)
+    module = types.ModuleType("cell")
+    exec(notebooks.setup_source(), module.__dict__)
+    assert module.os.environ["KERAS_BACKEND"] == "jax"
+    return commands
+
+
+def test_set_up_installs_on_colab_without_dependencies(monkeypatch):
+    (command,) = run_setup(monkeypatch, {"google", "google.colab", "keras"})
+    assert command[:4] == [sys.executable, "-m", "pip", "install"]
+    assert "--no-deps" in command
+    assert command[-1] == f"git+{house.REPOSITORY}@{house.TAG}"
+
+
+@pytest.mark.parametrize(
+    "present", [set(), {"google"}, {"google", "google.colab", "mistral_lib"}, {"mistral_lib"}]
+)
+def test_set_up_does_nothing_elsewhere(monkeypatch, present, capfd):
+    assert run_setup(monkeypatch, present) == []
+    assert capfd.readouterr() == ("", "")
+
+
+def test_set_up_is_short():
+    assert len(notebooks.setup_source().splitlines()) <= check_notebooks.LINES

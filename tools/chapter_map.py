@@ -1,0 +1,89 @@
+"""Writes the map of chapters, modules and tests into the README and the introduction.
+
+The chapters stand here; which module belongs to which is read from the first lines of the modules'
+docstrings, and whether a chapter exists, from the folder of notebooks.
+"""
+
+import ast
+import re
+from pathlib import Path
+
+import nbformat
+
+from house import BOOK, ROOT
+
+PARTS = {
+    "Predicting": ["One token", "Tokens", "Embeddings and back"],
+    "Looking back": [
+        "One head",
+        "Rotary positions",
+        "Many heads, fewer keys",
+        "Sliding windows and masks",
+        "Reach and banding",
+    ],
+    "The block": ["RMSNorm", "SwiGLU", "The block and the residual stream", "The backbone"],
+    "Learning": ["Training a Mistral from nothing", "LoRA"],
+    "Speaking": ["The rolling cache", "Sampling", "Presets and checkpoints"],
+    "Scale": ["Quantization", "GPU runs", "Many devices"],
+}
+CHAPTERS = dict(enumerate((title for titles in PARTS.values() for title in titles), start=1))
+NAMED = re.compile(r'\(chapter (\d+), "([^"]+)"\)')
+MAP = re.compile(r"<!-- map -->\n.*?<!-- /map -->", re.DOTALL)
+
+
+def modules() -> list[Path]:
+    """The modules of the library, from the repository's root."""
+    found = sorted((ROOT / "mistral_lib").rglob("*.py"))
+    return [path.relative_to(ROOT) for path in found if path.name != "__init__.py"]
+
+
+def first_paragraph(module: Path) -> str:
+    """The first paragraph of a module's docstring, on one line."""
+    docstring = ast.get_docstring(ast.parse((ROOT / module).read_text())) or ""
+    return " ".join(docstring.partition("\n\n")[0].split())
+
+
+def tests_of(module: Path) -> Path:
+    """Where a module's tests have to be; those of all exercises are in one file."""
+    if module.parent.name == "exercises":
+        return Path("tests/test_exercises.py")
+    return Path("tests") / f"test_{module.stem.strip('_')}.py"
+
+
+def notebook_of(chapter: int) -> Path | None:
+    """The notebook of a chapter, from the repository's root, if it has been written."""
+    found = sorted(BOOK.glob(f"{chapter:02}_*.ipynb"))
+    return found[0].relative_to(ROOT) if found else None
+
+
+def table(start: Path) -> str:
+    """The map as a Markdown table between its marks, with links relative to the folder `start`."""
+    named = {module: NAMED.search(first_paragraph(module)) for module in modules()}
+    lines = ["| chapter | modules | tests |", "|---|---|---|"]
+    for chapter, title in CHAPTERS.items():
+        notebook = notebook_of(chapter)
+        where = notebook and notebook.relative_to(start).as_posix()
+        row = [
+            f"[{chapter}. {title}]({where})" if where else f"{chapter}. {title} *in preparation*"
+        ]
+        own = [m for m, match in named.items() if match and int(match[1]) == chapter]
+        row.append(", ".join(f"`{m.relative_to('mistral_lib').as_posix()}`" for m in own))
+        row.append(", ".join(f"`{tests_of(m).name}`" for m in own))
+        lines.append(f"| {' | '.join(row)} |")
+    return "\n".join(["<!-- map -->", *lines, "<!-- /map -->"])
+
+
+def main() -> None:
+    """Rewrites the map wherever its marks stand."""
+    readme = ROOT / "README.md"
+    readme.write_text(MAP.sub(lambda _: table(Path()), readme.read_text()))
+    intro = BOOK / "intro.ipynb"
+    if intro.exists():
+        notebook = nbformat.read(intro, 4)
+        for cell in notebook.cells:
+            cell.source = MAP.sub(lambda _: table(Path("book")), cell.source)
+        intro.write_text(nbformat.writes(notebook) + "\n")
+
+
+if __name__ == "__main__":
+    main()
