@@ -52,7 +52,8 @@ def attention_mask(query_positions, key_positions, window=None, key_mask=None):
      [0 1 1 0]
      [0 0 1 1]]
     """
-    mask = can_see(query_positions[..., :, None], key_positions[..., None, :], window)  # (..., S, T)
+    # (..., S, 1) against (..., 1, T): one question for every pair.
+    mask = can_see(query_positions[..., :, None], key_positions[..., None, :], window)
     if key_mask is not None:
         mask = mask & key_mask[..., None, :]
     return mask

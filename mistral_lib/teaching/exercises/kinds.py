@@ -1,4 +1,4 @@
-"""The kinds of exercise, and how each looks at an answer.
+"""The kinds of exercise, and how each looks at an answer (used by all chapters).
 
 `Function`     write or mend a function: it must equal the solution on every case, smallest first
 `Value`        trace, predict, read: one right answer (a number, a list, an array, a word)

@@ -1,4 +1,4 @@
-"""How an answer is compared with the right one, and how the difference is shown."""
+"""How an answer is compared, and how a difference is shown (used by all chapters)."""
 
 from __future__ import annotations
 
