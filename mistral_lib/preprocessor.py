@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
+from mistral_lib.checks import check_boolean, check_integer
 from mistral_lib.tokenizer import MistralTokenizer, as_texts
 
 
@@ -64,15 +65,10 @@ class MistralCausalLMPreprocessor:
                 "MistralCausalLMPreprocessor: tokenizer must be a MistralTokenizer, got "
                 f"{type(tokenizer).__name__}."
             )
-        for name, flag in (("add_start_token", add_start_token), ("add_end_token", add_end_token)):
-            if not isinstance(flag, bool):
-                raise TypeError(
-                    f"MistralCausalLMPreprocessor: {name} must be True or False, got {flag!r}."
-                )
         self.tokenizer = tokenizer
-        self.sequence_length = _check_length(sequence_length)
-        self.add_start_token = add_start_token
-        self.add_end_token = add_end_token
+        self.sequence_length = check_integer("sequence_length", sequence_length)
+        self.add_start_token = check_boolean("add_start_token", add_start_token)
+        self.add_end_token = check_boolean("add_end_token", add_end_token)
 
     def __call__(
         self,
@@ -104,9 +100,11 @@ class MistralCausalLMPreprocessor:
                     f"MistralCausalLMPreprocessor makes {name} from x: leave {name} out. For "
                     "labels of your own, train on arrays with preprocessor=None."
                 )
-        length = self.sequence_length if sequence_length is None else _check_length(sequence_length)
+        if sequence_length is None:
+            sequence_length = self.sequence_length
+        length = check_integer("sequence_length", sequence_length) + 1
         texts, batched = as_texts(x)
-        ids, mask = self._pack(texts, length + 1)  # (B, S + 1)
+        ids, mask = self._pack(texts, length)  # (B, S + 1)
         if not batched:
             ids, mask = ids[0], mask[0]
         inputs = {"token_ids": ids[..., :-1], "padding_mask": mask[..., :-1]}
@@ -145,7 +143,7 @@ class MistralCausalLMPreprocessor:
         prompts = self.tokenizer.encode(texts, add_bos=self.add_start_token, add_eos=False)
         if sequence_length is not None:
             longest = max(map(len, prompts), default=0)
-            if longest > _check_length(sequence_length):
+            if longest > check_integer("sequence_length", sequence_length):
                 raise ValueError(
                     f"A prompt has {longest} ids, and sequence_length allows {sequence_length}. "
                     "Prompts are never cut: shorten it or allow more."
@@ -182,12 +180,3 @@ class MistralCausalLMPreprocessor:
         if isinstance(config.get("tokenizer"), dict):
             config["tokenizer"] = keras.saving.deserialize_keras_object(config["tokenizer"])
         return cls(**config)
-
-
-def _check_length(sequence_length: int) -> int:
-    """A sequence length as an int, at least 1."""
-    if isinstance(sequence_length, bool) or not isinstance(sequence_length, int | np.integer):
-        raise TypeError(f"sequence_length must be an int, got {sequence_length!r}.")
-    if sequence_length < 1:
-        raise ValueError(f"sequence_length must be at least 1, got {sequence_length}.")
-    return int(sequence_length)

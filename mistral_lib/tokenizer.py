@@ -15,6 +15,7 @@ import keras
 import numpy as np
 import sentencepiece
 
+from mistral_lib.checks import check_boolean
 from mistral_lib.vocabulary import parse_model, read_vocabulary
 
 VOCABULARY_FILE = "vocabulary.spm"
@@ -70,11 +71,8 @@ class MistralTokenizer:
         add_bos: bool = False,
         add_eos: bool = False,
     ):
-        for name, flag in (("add_bos", add_bos), ("add_eos", add_eos)):
-            if not isinstance(flag, bool):
-                raise TypeError(f"MistralTokenizer: {name} must be True or False, got {flag!r}.")
-        self.add_bos = add_bos
-        self.add_eos = add_eos
+        self.add_bos = check_boolean("add_bos", add_bos)
+        self.add_eos = check_boolean("add_eos", add_eos)
         self.proto = None
         self._processor = None
         if proto is not None:

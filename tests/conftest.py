@@ -4,6 +4,8 @@ import os
 
 import pytest
 
+import mistral_lib  # noqa: F401 - it chooses JAX, before a test's own import of keras
+
 REQUIRE_ALL = "MISTRAL_LIB_REQUIRE_ALL"
 
 

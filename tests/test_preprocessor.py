@@ -141,7 +141,7 @@ def test_labels_are_not_taken(name, given):
 @pytest.mark.parametrize("length", [0, -1, 1.5, "8", True, None])
 def test_bad_lengths(length):
     error = ValueError if type(length) is int else TypeError
-    with pytest.raises(error, match=rf"sequence_length must be .*got {length!r}"):
+    with pytest.raises(error, match=rf"sequence_length must be .*but is {length!r}"):
         preprocessor(length)
     if length is not None:
         for call in (preprocessor(), preprocessor().generate_preprocess):
@@ -160,7 +160,7 @@ def test_bad_arguments():
     with pytest.raises(TypeError, match="tokenizer must be a MistralTokenizer, got str"):
         MistralCausalLMPreprocessor("mistral_tiny_en")
     for name in ("add_start_token", "add_end_token"):
-        with pytest.raises(TypeError, match=f"{name} must be True or False, got 1"):
+        with pytest.raises(TypeError, match=f"{name} must be True or False, but is 1"):
             preprocessor(**{name: 1})
 
 

@@ -297,7 +297,7 @@ def test_bad_files_are_named(tmp_path):
 
 @pytest.mark.parametrize("name", ["add_bos", "add_eos"])
 def test_flags_are_bool(name):
-    with pytest.raises(TypeError, match=f"{name} must be True or False, got 'no'"):
+    with pytest.raises(TypeError, match=f"{name} must be True or False, but is 'no'"):
         MistralTokenizer(trained_model(), **{name: "no"})
 
 
