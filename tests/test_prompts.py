@@ -1,0 +1,104 @@
+"""mistral_lib/generation/prompts.py: every form of prompt, and what is refused."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mistral_lib.generation.prompts import new_token_limits, read_prompts, row_seeds
+
+
+def rows_of(inputs):
+    return read_prompts(inputs, None, vocabulary_size=10).rows
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        [1, 2, 3],
+        (1, 2, 3),
+        np.array([1, 2, 3]),
+        jnp.array([1, 2, 3]),
+        [np.int64(1), np.int32(2), 3],
+    ],
+)
+def test_one_row_comes_back_as_one_row(inputs):
+    prompts = read_prompts(inputs, None, 10)
+    assert prompts.rows == [[1, 2, 3]]
+    assert prompts.restore([[1, 2, 3, 4]]) == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        [[1, 2], [3, 4]],
+        np.array([[1, 2], [3, 4]]),
+        [np.array([1, 2]), np.array([3, 4])],
+        [jnp.array([1, 2]), [3, 4]],
+    ],
+)
+def test_rows_come_back_as_rows(inputs):
+    prompts = read_prompts(inputs, None, 10)
+    assert prompts.rows == [[1, 2], [3, 4]]
+    assert prompts.restore([[1], [2]]) == [[1], [2]]
+
+
+def test_dictionary():
+    inputs = {"token_ids": [[1, 2, 3], [4, 0, 0]], "padding_mask": [[1, 1, 1], [1, 0, 0]]}
+    prompts = read_prompts(inputs, None, 10)
+    assert prompts.rows == [[1, 2, 3], [4]]
+    restored = prompts.restore([[1, 2], [3]])
+    np.testing.assert_array_equal(restored["token_ids"], [[1, 2], [3, 0]])
+    np.testing.assert_array_equal(restored["padding_mask"], [[1, 1], [1, 0]])
+
+
+@pytest.mark.parametrize(
+    ("inputs", "error", "message"),
+    [
+        ([], ValueError, "Prompt 0 is empty|There is no prompt"),
+        ([[1], []], ValueError, "Prompt 1 is empty"),
+        ([[1], [2, 10]], ValueError, "Prompt 1 holds the token id 10, .* ends at 9"),
+        ([-1], ValueError, "at least 0, but is -1"),
+        ([1.5], TypeError, "must be an integer"),
+        ([[1, "a"]], TypeError, "must be an integer"),
+        ([[1, 2], 3], TypeError, "a row of token ids must be a list|A row of token ids must"),
+        (None, TypeError, "A prompt must be text"),
+        (7, TypeError, "A prompt must be text"),
+        ("text", ValueError, "no preprocessor"),
+        (["a", "b"], ValueError, "no preprocessor"),
+        ({"token_ids": [[1]]}, ValueError, "padding_mask"),
+        ({"token_ids": [[1, 2]], "padding_mask": [[0, 1]]}, ValueError, "on the right"),
+        ({"token_ids": [[1, 2]], "padding_mask": [[1]]}, ValueError, "shape"),
+    ],
+)
+def test_what_is_refused(inputs, error, message):
+    with pytest.raises(error, match=message):
+        rows_of(inputs)
+
+
+def test_limits():
+    rows = [[1, 2, 3], [1]]
+    assert new_token_limits(rows, max_length=5, max_new_tokens=None) == [2, 4]
+    assert new_token_limits(rows, max_length=None, max_new_tokens=7) == [7, 7]
+    with pytest.raises(ValueError, match="max_length is 3, but a prompt already has 3"):
+        new_token_limits(rows, max_length=3, max_new_tokens=None)
+    for both in (
+        {"max_length": 5, "max_new_tokens": 5},
+        dict.fromkeys(("max_length", "max_new_tokens")),
+    ):
+        with pytest.raises(ValueError, match="one of the two"):
+            new_token_limits(rows, **both)
+    with pytest.raises(ValueError, match="max_new_tokens must be at least 1"):
+        new_token_limits(rows, max_length=None, max_new_tokens=0)
+
+
+def test_seeds():
+    assert row_seeds(3, 2) == [3, 4]
+    assert row_seeds(np.array([9, 2]), 2) == [9, 2]
+    with pytest.raises(ValueError, match="3 entries for 2 prompts"):
+        row_seeds([1, 2, 3], 2)
+    with pytest.raises(ValueError, match="at least 0"):
+        row_seeds(-1, 1)
+    with pytest.raises(ValueError, match="below 2"):
+        row_seeds(2**32 - 1, 2)
+    with pytest.raises(TypeError, match="seed must be an integer"):
+        row_seeds(None, 1)
