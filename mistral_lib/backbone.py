@@ -4,6 +4,7 @@ import contextlib
 
 import jax
 import keras
+from keras.src.backend.common import global_state
 
 from mistral_lib.checks import (
     check_boolean,
@@ -17,6 +18,7 @@ from mistral_lib.layers.decoder import MistralDecoder
 from mistral_lib.layers.embedding import TokenEmbedding
 from mistral_lib.layers.fused import fused_is_available
 from mistral_lib.layers.rms_norm import RMSNorm
+from mistral_lib.presets.registry import PresetTable
 
 FLOAT_DTYPES = {"float32", "bfloat16", "float16"}
 
@@ -33,12 +35,75 @@ def without_weights():
     >>> f"{model.count_params():,}"
     '7,241,732,096'
     """
-    with keras.StatelessScope(initialize_variables=False):
-        yield
+    # Keras keeps a list of variables to initialise when the next stateless scope ends, that of a
+    # `fit` say. These must not be on it.
+    waiting = list(global_state.get_global_attribute("uninitialized_variables", []))
+    try:
+        with keras.StatelessScope(initialize_variables=False):
+            yield
+    finally:
+        global_state.set_global_attribute("uninitialized_variables", waiting)
 
 
 class Backbone(keras.Model):
-    """What every backbone can do: take token ids as they come, and name its embedding."""
+    """What every backbone can do: take token ids as they come, name its embedding, use presets.
+
+    Attributes:
+        presets: the built-in presets, a dictionary of name to description, number of parameters
+            and source.
+    """
+
+    presets = PresetTable()
+
+    @classmethod
+    def from_preset(cls, preset, load_weights: bool = True, **kwargs) -> "MistralBackbone":
+        """A backbone with the architecture and weights of a preset.
+
+        Args:
+            preset: a name of `presets`, or the folder of a preset (a str or a path).
+            load_weights: whether to load the weights; otherwise they are random.
+            **kwargs: `dtype`, by default Keras's global policy ("auto" takes what the files
+                hold), and constructor arguments that replace the preset's.
+
+        Returns:
+            A `MistralBackbone`, also when called on `Backbone`.
+
+        Raises:
+            FileNotFoundError: no such folder, or a file of the preset is missing.
+            MemoryError: the model does not fit; nothing was allocated.
+            TypeError: an unknown keyword argument.
+            ValueError: an unknown name, a preset of another model, a damaged preset, or an argument
+                that does not fit the weights.
+        """
+        from mistral_lib.presets.loading import load_backbone
+
+        return load_backbone(
+            MistralBackbone if cls is Backbone else cls, preset, load_weights, **kwargs
+        )
+
+    def save_to_preset(self, preset_dir, max_shard_size: float | None = 10) -> None:
+        """Saves config and weights as a preset that opens here and in KerasHub.
+
+        The folder is replaced as a whole: if saving fails or the process dies, the old preset is
+        still there, complete. Other files in it are kept.
+
+        Args:
+            preset_dir: a new or empty folder, or one that holds a preset.
+            max_shard_size: GiB at which a weight file is full and another begins; `None` for one
+                file of any size.
+
+        Raises:
+            FileExistsError: the folder holds other files than a preset's.
+
+        >>> import tempfile
+        >>> folder = tempfile.mkdtemp()
+        >>> MistralBackbone(10, 1, 2, 8, 16, 1).save_to_preset(folder)
+        >>> Backbone.from_preset(folder).hidden_dim
+        8
+        """
+        from mistral_lib.presets.saving import save_backbone
+
+        save_backbone(self, preset_dir, max_shard_size)
 
     @property
     def token_embedding(self) -> TokenEmbedding:

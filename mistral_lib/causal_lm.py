@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import jax
 import keras
 
-from mistral_lib.backbone import MistralBackbone, standardize_inputs
-from mistral_lib.checks import check_choice, check_integer
+from mistral_lib.backbone import MistralBackbone
+from mistral_lib.checks import check_choice, check_integer, standardize_inputs
 from mistral_lib.generation.decoding import DecodingLoop
 from mistral_lib.generation.prompts import (
     Prompts,
@@ -17,6 +17,7 @@ from mistral_lib.generation.prompts import (
 )
 from mistral_lib.generation.sampling import make_sampler
 from mistral_lib.generation.text import StreamDecoder
+from mistral_lib.presets.registry import PresetTable
 
 TOKENS_PER_PIECE = 4
 
@@ -46,6 +47,8 @@ class MistralCausalLM(keras.Model):
     (1, 3, 10)
     """
 
+    presets = PresetTable()
+
     def __init__(self, backbone: MistralBackbone, preprocessor=None, **kwargs):
         if not isinstance(backbone, MistralBackbone):
             raise TypeError(f"backbone must be a MistralBackbone, but is {backbone!r}.")
@@ -64,7 +67,8 @@ class MistralCausalLM(keras.Model):
         )
 
     def __call__(self, inputs, *args, **kwargs):
-        return super().__call__(standardize_inputs(inputs), *args, **kwargs)
+        inputs = standardize_inputs(inputs, self.backbone.vocabulary_size)
+        return super().__call__(inputs, *args, **kwargs)
 
     def fit(self, x=None, y=None, *args, validation_data=None, **kwargs):
         """Keras's `fit`, on text too: a list of str becomes inputs, labels and weights."""
@@ -84,7 +88,8 @@ class MistralCausalLM(keras.Model):
         """Keras's `predict`, on text too: logits (B, S, V) of the packed texts."""
         if self._is_text(x):
             x = self.preprocessor([x] if isinstance(x, str) else x)[0]
-        return super().predict(standardize_inputs(x), *args, **kwargs)
+        x = standardize_inputs(x, self.backbone.vocabulary_size)
+        return super().predict(x, *args, **kwargs)
 
     def _is_text(self, x) -> bool:
         return self.preprocessor is not None and is_text(x)
@@ -228,6 +233,28 @@ class MistralCausalLM(keras.Model):
             return self._decoding.run(state, sampler, stop, steps)
 
         return prompts, state, run
+
+    @classmethod
+    def from_preset(cls, preset, load_weights: bool = True, **kwargs) -> "MistralCausalLM":
+        """A model with the backbone, vocabulary and preprocessor of a preset.
+
+        Args:
+            preset: a name of `presets`, or the folder of a preset (a str or a path).
+            load_weights: whether to load the weights; otherwise they are random.
+            **kwargs: `preprocessor`, to take another than the preset's, `name`, `trainable`, and
+                the arguments of `MistralBackbone.from_preset`.
+
+        Raises: as `MistralBackbone.from_preset`.
+        """
+        from mistral_lib.presets.loading import load_causal_lm
+
+        return load_causal_lm(cls, preset, load_weights, **kwargs)
+
+    def save_to_preset(self, preset_dir, max_shard_size: float | None = 10) -> None:
+        """Saves everything as a preset: see `MistralBackbone.save_to_preset`."""
+        from mistral_lib.presets.saving import save_causal_lm
+
+        save_causal_lm(self, preset_dir, max_shard_size)
 
     def get_config(self):
         return {

@@ -1,0 +1,142 @@
+"""Reading tensors from HDF5 files that nobody vouches for (chapter 17, "Presets and checkpoints").
+
+HDF5 can point out of a file (external and soft links, external and virtual datasets) and can
+declare far more than it stores. Here a file is taken for an ordinary table of tensors, and anything
+else in it is refused by name.
+"""
+
+import contextlib
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import ml_dtypes
+import numpy as np
+
+from mistral_lib.presets.json_files import check_file
+
+FLOAT_DTYPES = ("float16", "float32", "float64")
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """A tensor in an HDF5 file: where it is and what it is, not yet read.
+
+    Attributes:
+        file: the HDF5 file.
+        name: the tensor's path inside the file, such as "layers/embedding/vars/0".
+        shape: as stored.
+        dtype: "float16", "bfloat16", "float32" or "float64".
+    """
+
+    file: Path
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of the tensor as stored."""
+        return math.prod(self.shape) * ml_dtypes.finfo(self.dtype).bits // 8
+
+    def read(self) -> np.ndarray:
+        """The tensor, bit for bit as stored."""
+        # HDF5 knows no bfloat16: Keras stores the two bytes of each number as they are.
+        bfloat16 = self.dtype == "bfloat16"
+        array = np.empty(self.shape, "V2" if bfloat16 else self.dtype)
+        with _opened(self.file) as h5:
+            h5[self.name].read_direct(array)
+        return array.view(ml_dtypes.bfloat16) if bfloat16 else array
+
+
+def list_tensors(file: Path) -> dict[str, StoredTensor]:
+    """All tensors of an HDF5 file, by their path inside it, without reading them.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not HDF5, cut off, or holding anything but groups and plain float tensors.
+
+    >>> import tempfile
+    >>> file = Path(tempfile.mkdtemp()) / "weights.h5"
+    >>> with h5py.File(file, "w") as h5:
+    ...     h5["layers/embedding/vars/0"] = np.zeros((10, 4), "float32")
+    >>> list_tensors(file)["layers/embedding/vars/0"].shape
+    (10, 4)
+    """
+    tensors = {}
+    with _opened(file) as h5:
+        groups, seen = [("", h5)], set()
+        while groups:
+            prefix, group = groups.pop()
+            address = h5py.h5o.get_info(group.id).addr
+            if address in seen:
+                raise ValueError(f"{file}: the group {prefix!r} is linked from two places.")
+            seen.add(address)
+            for key in group:
+                name = f"{prefix}/{key}".lstrip("/")
+                link = type(group.get(key, getlink=True))
+                if link is not h5py.HardLink:
+                    raise ValueError(
+                        f"{file}: {name!r} is a link of the kind {link.__name__}, which is not "
+                        "followed: weights must lie in the file itself."
+                    )
+                item = group[key]
+                if isinstance(item, h5py.Group):
+                    groups.append((name, item))
+                else:
+                    tensors[name] = _describe(file, name, item)
+    return tensors
+
+
+def write_tensor(h5: h5py.File, name: str, array: np.ndarray) -> None:
+    """Adds a tensor to an open HDF5 file as Keras does: bfloat16 as two bytes and a note."""
+    dataset = h5.create_dataset(name, data=array)
+    if array.dtype == ml_dtypes.bfloat16:
+        dataset.attrs["dtype"] = "bfloat16"
+
+
+@contextlib.contextmanager
+def _opened(file):
+    """The open file; whatever h5py raises about it becomes a ValueError that names it."""
+    size = check_file(file)
+    try:
+        with h5py.File(file, "r", locking="best-effort") as h5:
+            yield h5
+    except (OSError, RuntimeError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{file} ({size:,} bytes) is not an HDF5 file, or is cut off or damaged: {error}. "
+            "Get it again from its source."
+        ) from error
+
+
+def _describe(file, name, item):
+    if not isinstance(item, h5py.Dataset):
+        raise ValueError(f"{file}: {name!r} is neither a group nor a tensor.")
+    if item.external or item.is_virtual:
+        raise ValueError(
+            f"{file}: the data of {name!r} lies in another file, which is not read: weights must "
+            "lie in the file itself."
+        )
+    dtype = item.dtype.name
+    if item.dtype == "V2" and item.attrs.get("dtype") == "bfloat16":
+        dtype = "bfloat16"
+    elif dtype not in FLOAT_DTYPES:
+        raise ValueError(
+            f"{file}: {name!r} has the dtype {item.dtype}; weights must be bfloat16 or one of "
+            f"{', '.join(FLOAT_DTYPES)}."
+        )
+    if not _is_stored_whole(item):
+        raise ValueError(
+            f"{file}: {name!r} declares {math.prod(item.shape):,} numbers, but stores only "
+            f"{item.id.get_storage_size():,} bytes. Get the file again from its source."
+        )
+    return StoredTensor(file, name, item.shape, dtype)
+
+
+def _is_stored_whole(item):
+    """Whether every number is in the file: HDF5 reads what was never written as zeros."""
+    if item.chunks is None:
+        return item.id.get_storage_size() == math.prod(item.shape) * item.dtype.itemsize
+    chunks = math.prod(-(-size // chunk) for size, chunk in zip(item.shape, item.chunks))
+    return item.id.get_num_chunks() == chunks

@@ -1,0 +1,80 @@
+"""Strict reading of small JSON files (chapter 17, "Presets and checkpoints")."""
+
+import json
+import stat
+from pathlib import Path
+
+LARGEST_FILE = 16 * 2**20  # bytes; the configs of presets have a few thousand
+
+
+def check_file(file: Path) -> int:
+    """The size of a regular file in bytes.
+
+    Raises:
+        FileNotFoundError: nothing is there.
+        ValueError: something is there that is no regular file: a folder, a device, a pipe.
+    """
+    try:
+        status = file.stat()
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{file} does not exist.") from error
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError(f"{file} is not a regular file, so it is not read.")
+    return status.st_size
+
+
+def read_json(file: Path) -> dict:
+    """The object in a JSON file, or an error that names the file and the place.
+
+    Standard JSON only: what Python's parser lets through (`NaN`, a key given twice) is refused,
+    since two readers could take it in two ways.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not JSON, not an object, or larger than a config can be.
+
+    >>> import tempfile
+    >>> file = Path(tempfile.mkdtemp()) / "config.json"
+    >>> _ = file.write_text('{"hidden_dim": 16, "hidden_dim": 32}')
+    >>> read_json(file)
+    Traceback (most recent call last):
+    ValueError: .../config.json: the key 'hidden_dim' stands twice in one object.
+    """
+    size = check_file(file)
+    if size > LARGEST_FILE:
+        raise ValueError(
+            f"{file} has {size:,} bytes; a JSON file of a preset has at most {LARGEST_FILE:,}."
+        )
+
+    def unique(pairs):
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            keys = [key for key, _ in pairs]
+            twice = next(key for key in keys if keys.count(key) > 1)
+            raise ValueError(f"{file}: the key {twice!r} stands twice in one object.")
+        return found
+
+    def refuse(constant):
+        raise ValueError(f"{file}: {constant} is not a number of standard JSON.")
+
+    try:
+        content = json.loads(
+            file.read_text(encoding="utf-8"), object_pairs_hook=unique, parse_constant=refuse
+        )
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"{file} is not valid JSON: {error}. It may be cut off or edited; get it again from "
+            "its source."
+        ) from error
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(f"{file} is not valid JSON: {error}.") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{file} must hold a JSON object, but holds a {type(content).__name__}.")
+    return content
+
+
+def write_json(file: Path, content: dict) -> None:
+    """Writes an object as indented JSON in place of `file`."""
+    # A new file: the old one may be shared with another folder by a hard link.
+    file.unlink(missing_ok=True)
+    file.write_text(json.dumps(content, indent=4, allow_nan=False) + "\n", encoding="utf-8")

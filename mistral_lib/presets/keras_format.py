@@ -1,0 +1,318 @@
+"""KerasHub's files and the variables here, both ways (chapter 17, "Presets and checkpoints").
+
+A preset in this format is a folder of
+
+    config.json             the backbone's class and constructor arguments
+    metadata.json           versions, number of parameters, date
+    model.weights.h5        the weights; or model.weights.json and model_00000.weights.h5, …
+    task.json, preprocessor.json, tokenizer.json, assets/tokenizer/vocabulary.spm
+
+Nothing in it is imported or deserialised by Keras: a class is recognised by its registered name,
+and its arguments are checked by its constructor.
+"""
+
+import itertools
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import h5py
+import keras
+import numpy as np
+
+from mistral_lib.presets.hdf5 import StoredTensor, list_tensors, write_tensor
+from mistral_lib.presets.json_files import read_json, write_json
+
+CONFIG_FILE = "config.json"
+METADATA_FILE = "metadata.json"
+WEIGHTS_FILE = "model.weights.h5"
+SHARD_INDEX_FILE = "model.weights.json"
+SHARD_FILE = "model_{:05}.weights.h5"
+TASK_FILE = "task.json"
+PREPROCESSOR_FILE = "preprocessor.json"
+TOKENIZER_FILE = "tokenizer.json"
+VOCABULARY_FILE = "assets/tokenizer/vocabulary.spm"
+
+# Each variable of a block: its path in the file, and its axes there: D hidden, F intermediate,
+# H query heads, K key-value heads, h head size. The file has heads as axes of their own.
+BLOCK = {
+    "self_attention_layernorm.scale": ("_self_attention_layernorm", "D"),
+    "self_attention.query.kernel": ("_self_attention_layer/_query_dense", "DHh"),
+    "self_attention.key.kernel": ("_self_attention_layer/_key_dense", "DKh"),
+    "self_attention.value.kernel": ("_self_attention_layer/_value_dense", "DKh"),
+    "self_attention.attention_output.kernel": ("_self_attention_layer/_output_dense", "HhD"),
+    "feedforward_layernorm.scale": ("_feedforward_layernorm", "D"),
+    "feedforward.gate.kernel": ("_feedforward_gate_dense", "DF"),
+    "feedforward.up.kernel": ("_feedforward_intermediate_dense", "DF"),
+    "feedforward.down.kernel": ("_feedforward_output_dense", "FD"),
+}
+
+
+def layout(backbone, num_layers: int) -> Iterator[tuple[str, str, tuple[int, ...]]]:
+    """Where the file keeps each variable of a backbone.
+
+    Args:
+        backbone: a `MistralBackbone`; only its sizes are looked at, and one block's suffice.
+        num_layers: number of blocks in the file.
+
+    Yields:
+        The variable's name here, the tensor's path in the file, and its shape in the file.
+    """
+    sizes = {
+        "V": backbone.vocabulary_size,
+        "D": backbone.hidden_dim,
+        "F": backbone.intermediate_dim,
+        "H": backbone.num_query_heads,
+        "K": backbone.num_key_value_heads,
+        "h": backbone.head_dim,
+    }
+
+    def shape(axes):
+        return tuple(sizes[axis] for axis in axes)
+
+    yield "token_embedding.embeddings", "layers/reversible_embedding/vars/0", shape("VD")
+    yield "token_embedding.reverse_embeddings", "layers/reversible_embedding/vars/1", shape("DV")
+    for index in range(num_layers):
+        folder = "layers/mistral_transformer_decoder" + (f"_{index}" if index else "")
+        for name, (path, axes) in BLOCK.items():
+            yield f"transformer_layer_{index}.{name}", f"{folder}/{path}/vars/0", shape(axes)
+    yield "sequence_output_layernorm.scale", "layers/mistral_layer_normalization/vars/0", shape("D")
+
+
+# --- Reading ---------------------------------------------------------------------------------
+
+
+def read_config(folder) -> dict:
+    """The constructor arguments in a preset's config.json, as they stand there.
+
+    Args:
+        folder: a source of files (see `mistral_lib.presets.sources`).
+
+    Raises:
+        ValueError: another model's preset, or a config without the parts it must have.
+    """
+    file = folder.get(CONFIG_FILE)
+    config = read_object(file, "MistralBackbone")
+    # `dtype` says how the model was run when it was saved. The caller chooses how it runs now.
+    config.pop("dtype", None)
+    metadata = folder.find(METADATA_FILE)
+    if metadata is not None and read_json(metadata).get("tie_word_embeddings") is True:
+        # KerasHub's Mistral has no such argument, so the config cannot hold it.
+        config["tie_word_embeddings"] = True
+    return config
+
+
+def read_dtype(folder) -> str | None:
+    """The dtype of the variables that were saved, as the config has it; `None` if it has none."""
+    config = read_object(folder.get(CONFIG_FILE), "MistralBackbone")
+    policy = config.get("dtype")
+    if isinstance(policy, dict):
+        policy = policy.get("config", {}).get("name")
+    if policy is None or str(policy).startswith("mixed_"):
+        return "float32" if policy else None
+    return policy
+
+
+def has_preprocessor(folder) -> bool:
+    """Whether a causal language model of this preset takes text."""
+    task = folder.find(TASK_FILE)
+    if task is not None and read_object(task, "MistralCausalLM").get("preprocessor", 0) is None:
+        return False
+    return folder.find(PREPROCESSOR_FILE) is not None or folder.find(TOKENIZER_FILE) is not None
+
+
+def read_preprocessor_config(folder) -> dict:
+    """Constructor arguments of the preprocessor, without its tokenizer; empty for the defaults."""
+    file = folder.find(PREPROCESSOR_FILE)
+    if file is None:
+        return {}
+    config = read_object(file, "MistralCausalLMPreprocessor")
+    return {
+        name: config[name]
+        for name in ("sequence_length", "add_start_token", "add_end_token")
+        if name in config
+    }
+
+
+def read_tokenizer_config(folder) -> dict:
+    """Constructor arguments of the tokenizer, without its vocabulary."""
+    config = read_object(folder.get(TOKENIZER_FILE), "MistralTokenizer")
+    return {name: config[name] for name in ("add_bos", "add_eos") if name in config}
+
+
+def read_object(file: Path, class_name: str) -> dict:
+    """The `config` of a serialised Keras object, if it is one of KerasHub's class `class_name`.
+
+    Both of KerasHub's names are known: `keras_hub>…`, and `keras_nlp>…` of older presets.
+    """
+    content = read_json(file)
+    name = content.get("registered_name")
+    if name not in (f"keras_hub>{class_name}", f"keras_nlp>{class_name}"):
+        if "model_type" in content and name is None:
+            raise ValueError(
+                f"{file} is in the format of transformers (model_type "
+                f"{content['model_type']!r}). Only presets in KerasHub's format are read: "
+                "open it with keras_hub and save it with save_to_preset."
+            )
+        raise ValueError(
+            f"{file} describes {name!r}, but only Mistral lives here: expected the "
+            f"registered_name 'keras_hub>{class_name}'. For other models use keras_hub."
+        )
+    if not isinstance(content.get("config"), dict):
+        raise ValueError(f"{file} has no object 'config' with the arguments of {class_name}.")
+    return dict(content["config"])
+
+
+def read_tensors(folder, backbone, num_layers: int) -> dict[str, StoredTensor]:
+    """The tensors of a preset by their names here, not yet read, all of the right shape.
+
+    Args:
+        folder: a source of files.
+        backbone: a `MistralBackbone` of the preset's sizes (see `layout`).
+        num_layers: number of blocks.
+
+    Raises:
+        FileNotFoundError: no weights, or a shard is missing.
+        ValueError: a tensor is missing, unexpected or of another shape than the config says.
+    """
+    index = folder.find(WEIGHTS_FILE)
+    if index is None:
+        stored = _read_shards(folder)
+        index = folder.get(SHARD_INDEX_FILE)
+    else:
+        stored = list_tensors(index)
+    tensors = {}
+    for name, path, shape in layout(backbone, num_layers):
+        if path not in stored:
+            raise ValueError(
+                f"{index} has no tensor {path!r}, which the config asks for. It may belong to "
+                "another config, or its saving was cut off."
+            )
+        tensor = stored.pop(path)
+        if tensor.shape != shape:
+            raise ValueError(
+                f"{tensor.file}: {path!r} has the shape {tensor.shape}, but the config asks for "
+                f"{shape}. Config and weights belong to different models."
+            )
+        tensors[name] = tensor
+    if stored:
+        path = min(stored)
+        raise ValueError(
+            f"{stored[path].file}: {path!r} and {len(stored) - 1} other tensors have no place in "
+            "the model that the config describes."
+        )
+    return tensors
+
+
+def _read_shards(folder):
+    index = folder.find(SHARD_INDEX_FILE)
+    if index is None:
+        raise FileNotFoundError(
+            f"{folder} has no weights: neither {WEIGHTS_FILE} nor {SHARD_INDEX_FILE}. Pass "
+            "load_weights=False for a model with random weights."
+        )
+    weight_map = read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict):
+        raise ValueError(f"{index} has no object 'weight_map' that names the shards.")
+    names = set()
+    for shards in weight_map.values():
+        for name in shards if isinstance(shards, list) else [shards]:
+            if not (isinstance(name, str) and re.fullmatch(r"\w[\w.-]*\.h5", name)):
+                raise ValueError(
+                    f"{index} names the shard {name!r}, which is not the name of an .h5 file in "
+                    "its own folder."
+                )
+            names.add(name)
+    stored = {}
+    for name in sorted(names):
+        for path, tensor in list_tensors(folder.get(name)).items():
+            if path in stored:
+                raise ValueError(f"{path!r} is in two shards: {stored[path].file}, {tensor.file}.")
+            stored[path] = tensor
+    return stored
+
+
+# --- Writing ---------------------------------------------------------------------------------
+
+
+def describe(class_name: str, module: str, config: dict) -> dict:
+    """A serialised KerasHub object for JSON."""
+    return {
+        "module": f"keras_hub.src.models.mistral.{module}",
+        "class_name": class_name,
+        "config": config,
+        "registered_name": f"keras_hub>{class_name}",
+    }
+
+
+def describe_backbone(backbone) -> dict:
+    """A backbone for config.json and task.json."""
+    config = backbone.get_config()
+    # Arguments that KerasHub, or its versions before head_dim, would not take.
+    del config["tie_word_embeddings"]
+    if config["head_dim"] is None:
+        del config["head_dim"]
+    return describe("MistralBackbone", "mistral_backbone", config)
+
+
+def describe_tokenizer(tokenizer) -> dict:
+    """A tokenizer for tokenizer.json. Its vocabulary is a file of its own."""
+    config = {
+        "name": "mistral_tokenizer",
+        "trainable": True,
+        "dtype": keras.dtype_policies.serialize(keras.DTypePolicy("int32")),
+        "config_file": TOKENIZER_FILE,
+        "proto": None,
+        "sequence_length": None,
+        "add_bos": tokenizer.add_bos,
+        "add_eos": tokenizer.add_eos,
+    }
+    return describe("MistralTokenizer", "mistral_tokenizer", config)
+
+
+def describe_preprocessor(preprocessor) -> dict:
+    """A preprocessor for preprocessor.json and task.json."""
+    config = {
+        "name": "mistral_causal_lm_preprocessor",
+        "trainable": True,
+        "dtype": keras.dtype_policies.serialize(keras.DTypePolicy("float32")),
+        "tokenizer": describe_tokenizer(preprocessor.tokenizer),
+        "config_file": PREPROCESSOR_FILE,
+        "sequence_length": preprocessor.sequence_length,
+        "add_start_token": preprocessor.add_start_token,
+        "add_end_token": preprocessor.add_end_token,
+    }
+    return describe("MistralCausalLMPreprocessor", "mistral_causal_lm_preprocessor", config)
+
+
+def write_weights(
+    folder: Path, tensors: Iterator[tuple[str, np.ndarray]], max_shard_bytes: float
+) -> None:
+    """Writes tensors into one file, or into shards with an index if they are larger than that.
+
+    Args:
+        folder: where to write.
+        tensors: pairs of a tensor's path in the file and the tensor, taken one at a time.
+        max_shard_bytes: size at which a file is full. A larger tensor gets a file of its own.
+    """
+    weight_map = {}
+    written = total = 0
+    h5 = None
+    for path, array in tensors:
+        if h5 is None or (written and written + array.nbytes > max_shard_bytes):
+            if h5 is not None:
+                h5.close()
+            shard = SHARD_FILE.format(len(set(itertools.chain(*weight_map.values()))))
+            h5, written = h5py.File(folder / shard, "x"), 0
+        write_tensor(h5, path, array)
+        written += array.nbytes
+        total += array.nbytes
+        shards = weight_map.setdefault("/" + path.rpartition("/")[0], [])
+        if shard not in shards:
+            shards.append(shard)
+    h5.close()
+    if shard == SHARD_FILE.format(0):
+        (folder / shard).rename(folder / WEIGHTS_FILE)
+        return
+    index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+    write_json(folder / SHARD_INDEX_FILE, index)

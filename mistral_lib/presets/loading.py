@@ -1,0 +1,149 @@
+"""From a preset's files to a model (chapter 17, "Presets and checkpoints").
+
+The config is checked before anything is built, all tensors' shapes before anything is allocated.
+Then each tensor goes from the file into a variable that was never initialised, one at a time.
+"""
+
+from operator import attrgetter
+from pathlib import Path
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from mistral_lib.backbone import MistralBackbone, without_weights
+from mistral_lib.checks import check_integer
+from mistral_lib.preprocessor import MistralCausalLMPreprocessor
+from mistral_lib.presets import keras_format
+from mistral_lib.presets.memory import check_memory
+from mistral_lib.presets.sources import open_preset
+from mistral_lib.tokenizer import MistralTokenizer
+
+SHAPE_ARGUMENTS = (
+    "vocabulary_size",
+    "num_query_heads",
+    "hidden_dim",
+    "intermediate_dim",
+    "num_key_value_heads",
+    "head_dim",
+    "tie_word_embeddings",
+)
+PROGRESS_FROM = 2**28  # bytes; less is loaded before a progress bar can be read
+
+
+def load_backbone(
+    cls: type[MistralBackbone],
+    preset: str | Path,
+    load_weights: bool = True,
+    dtype=None,
+    **overrides,
+) -> MistralBackbone:
+    """A backbone from a preset: see `MistralBackbone.from_preset`."""
+    folder = open_preset(preset)
+    config = keras_format.read_config(folder)
+    try:
+        num_layers = check_integer("num_layers", config.get("num_layers"))
+        stored = one_block(cls, config)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{folder}, {keras_format.CONFIG_FILE}: {error}") from error
+    arguments = {**config, **overrides}
+    wanted = one_block(cls, arguments)
+    tensors = {}
+    if load_weights:
+        _check_overrides(stored, wanted, num_layers, arguments["num_layers"])
+        tensors = keras_format.read_tensors(folder, stored, num_layers)
+    if isinstance(dtype, str) and dtype == "auto":
+        dtype = _main_dtype(tensors) if load_weights else keras_format.read_dtype(folder)
+    arguments["dtype"] = dtype
+    _check_size(one_block(cls, arguments), arguments["num_layers"])
+    if not load_weights:
+        return cls(**arguments)
+    with without_weights():
+        backbone = cls(**arguments)
+    _assign(backbone, tensors, folder)
+    return backbone
+
+
+def load_causal_lm(cls, preset: str | Path, load_weights: bool = True, **kwargs):
+    """A causal language model from a preset: see `MistralCausalLM.from_preset`."""
+    arguments = {name: kwargs.pop(name) for name in ("name", "trainable") if name in kwargs}
+    if "preprocessor" in kwargs:
+        arguments["preprocessor"] = kwargs.pop("preprocessor")
+    else:
+        arguments["preprocessor"] = load_preprocessor(preset)
+    return cls(load_backbone(MistralBackbone, preset, load_weights, **kwargs), **arguments)
+
+
+def load_preprocessor(preset: str | Path) -> MistralCausalLMPreprocessor | None:
+    """The preprocessor of a preset; `None` if the preset has no vocabulary."""
+    folder = open_preset(preset)
+    if not keras_format.has_preprocessor(folder):
+        return None
+    return MistralCausalLMPreprocessor(
+        load_tokenizer(preset), **keras_format.read_preprocessor_config(folder)
+    )
+
+
+def load_tokenizer(preset: str | Path) -> MistralTokenizer:
+    """The tokenizer of a preset."""
+    folder = open_preset(preset)
+    config = keras_format.read_tokenizer_config(folder)
+    return MistralTokenizer(folder.get(keras_format.VOCABULARY_FILE), **config)
+
+
+def one_block(cls, arguments):
+    """The model with a single block and no memory: for checking arguments and counting."""
+    with without_weights():
+        return cls(**{**arguments, "num_layers": 1})
+
+
+def _check_overrides(stored, wanted, num_layers, wanted_layers):
+    """Refuses arguments that ask for other weights than the preset holds."""
+    pairs = {name: (getattr(stored, name), getattr(wanted, name)) for name in SHAPE_ARGUMENTS}
+    pairs["num_layers"] = (num_layers, wanted_layers)
+    for name, (found, asked) in pairs.items():
+        if asked != found:
+            raise ValueError(
+                f"{name}={asked} does not fit the preset's weights, which have {name}={found}. "
+                f"Leave {name} out, or pass load_weights=False for random weights."
+            )
+
+
+def _main_dtype(tensors):
+    """The dtype that most of the stored numbers have."""
+    sizes = {}
+    for tensor in tensors.values():
+        sizes[tensor.dtype] = sizes.get(tensor.dtype, 0) + np.prod(tensor.shape)
+    dtype = max(sizes, key=sizes.get)
+    return "float32" if dtype == "float64" else dtype
+
+
+def _check_size(block, num_layers):
+    num_layers = check_integer("num_layers", num_layers)
+    block_size = block.transformer_layers[0].count_params()
+    check_memory(
+        block.count_params() + (num_layers - 1) * block_size,
+        num_layers,
+        block.dtype_policy.variable_dtype,
+    )
+
+
+def _assign(backbone, tensors, folder):
+    if backbone.tie_word_embeddings:
+        tensors.pop("token_embedding.reverse_embeddings")
+    size = sum(tensor.num_bytes for tensor in tensors.values())
+    with tqdm(
+        total=size,
+        unit="B",
+        unit_scale=True,
+        desc=f"Loading {folder.name}",
+        disable=size < PROGRESS_FROM,
+    ) as progress:
+        for name, tensor in tensors.items():
+            layer, _, path = name.partition(".")
+            variable = attrgetter(path)(backbone.get_layer(layer))
+            variable.assign(tensor.read().reshape(variable.shape))
+            progress.update(tensor.num_bytes)
+    # What no file holds: the state of dropout's random numbers.
+    for variable in backbone.non_trainable_variables:
+        if variable.name == "seed_generator_state":
+            variable.assign(variable.value)
