@@ -49,8 +49,8 @@ def copies() -> list[Path]:
 def rewrite(text: str, old: str, new: str, version: str) -> str:
     """A text with another address and version.
 
-    >>> rewrite("git+https://github.com/a/b@v0.1.0", "a/b", "me/fork", "0.2.0")
-    'git+https://github.com/me/fork@v0.2.0'
+    >>> rewrite("github.com/a/b/blob/v0.1.0", "a/b", "me/fork", "0.2.0")
+    'github.com/me/fork/blob/v0.2.0'
     """
     text = re.sub(rf"(?<=/){re.escape(old)}(?![\w-])", new, text)
     text = re.sub(rf"({re.escape(new)}(?:/blob/|/tree/|@))v\d[\w.]*\d", rf"\g<1>v{version}", text)

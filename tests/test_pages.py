@@ -1,0 +1,182 @@
+"""The built pages in a real browser: whole without a network, and readable by everyone."""
+
+from functools import cache
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+
+import browser
+import build_book
+
+PAGES = browser.page_names()
+THEMES = ("light", "dark")
+
+# What a reader sees as text, with its colour and the colour behind it.
+READ_TEXT = """
+() => {
+    const parse = text => (text.match(/[\\d.]+/g) || []).map(Number);
+    const behind = element => {
+        for (; element; element = element.parentElement) {
+            const [r, g, b, a = 1] = parse(getComputedStyle(element).backgroundColor);
+            if (a > 0.5) return [r, g, b];
+        }
+        return [255, 255, 255];
+    };
+    const wanted = 'h1, h2, h3, p, li, a, td, th, summary, code, pre span, figcaption';
+    return [...document.querySelectorAll('.bd-article')]
+        .flatMap(article => [...article.querySelectorAll(wanted)])
+        .filter(e => !e.matches('.headerlink') && e.checkVisibility() && [...e.childNodes].some(
+            node => node.nodeType === Node.TEXT_NODE && node.textContent.trim()))
+        .map(e => ({
+            text: e.textContent.trim().slice(0, 40),
+            colour: parse(getComputedStyle(e).color).slice(0, 3),
+            behind: behind(e),
+        }));
+}
+"""
+
+# Elements that reach beyond the screen, unless something around them scrolls.
+TOO_WIDE = """
+() => [...document.querySelectorAll('body *')].filter(element => {
+    if (element.getBoundingClientRect().right <= innerWidth + 1) return false;
+    for (let e = element; e && e !== document.body; e = e.parentElement)
+        if (getComputedStyle(e).overflowX !== 'visible' || getComputedStyle(e).position === 'fixed')
+            return false;
+    return true;
+}).map(e => e.tagName + '.' + e.className).slice(0, 5)
+"""
+
+
+@pytest.fixture(scope="module")
+def built() -> Path:
+    """The folder of the built book; only what changed is built anew."""
+    result = build_book.build()
+    assert result.returncode == 0, result.stdout
+    return build_book.PAGES
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    """A running browser."""
+    if browser.find_chromium() is None:
+        pytest.skip("Chromium is not installed (Debian: sudo apt-get install chromium)")
+    with browser.chromium() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def address(built):
+    """Where the built book is served."""
+    with browser.serve(built) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def visit(chromium, address):
+    """Opens a page of the book, once for each theme and size; its complaints stay with it."""
+    contexts = []
+
+    @cache
+    def call(name, theme="light", size="desktop"):
+        viewport = browser.DESKTOP if size == "desktop" else browser.PHONE
+        context = chromium.new_context(viewport=viewport)
+        contexts.append(context)
+        refused, complaints = browser.block_network(context, address), []
+        context.on("console", lambda m: m.type == "error" and complaints.append(m.text))
+        context.on("weberror", lambda e: complaints.append(str(e.error)))
+        page = browser.open_page(context, f"{address}/{name}.html", theme)
+        page.refused, page.complaints = refused, complaints
+        return page
+
+    yield call
+    for context in contexts:
+        context.close()
+
+
+def contrast(one: list[float], other: list[float]) -> float:
+    """The contrast ratio of two colours, 1 to 21 (Web Content Accessibility Guidelines 2.2)."""
+
+    def luminance(colour):
+        shares = [value / 255 for value in colour]
+        linear = [s / 12.92 if s <= 0.04045 else ((s + 0.055) / 1.055) ** 2.4 for s in shares]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    darker, lighter = sorted([luminance(one), luminance(other)])
+    return (lighter + 0.05) / (darker + 0.05)
+
+
+def test_book_builds_without_a_warning(built):
+    assert (built / "index.html").exists()
+
+
+def test_contrast_of_known_colours():
+    assert contrast([0, 0, 0], [255, 255, 255]) == pytest.approx(21)
+    assert contrast([119, 119, 119], [255, 255, 255]) == pytest.approx(4.48, abs=0.01)
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_page_is_whole_without_a_network(visit, name):
+    page = visit(name)
+    assert page.refused == []
+    assert page.complaints == []
+    assert page.title()
+    broken = "[...document.images].filter(i => !i.naturalWidth).map(i => i.src)"
+    assert page.evaluate(broken) == []
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_picture_has_words(visit, name):
+    page = visit(name)
+    # A picture without alt text gets a file name, which for an output is a hash.
+    silent = "[...document.images].filter(i => !/\\S+\\s+\\S/.test(i.alt)).map(i => i.src)"
+    assert page.evaluate(silent) == []
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_formulas_are_typeset(visit, name):
+    page = visit(name)
+    raw = ".filter(e => !e.querySelector('mjx-container')).map(e => e.textContent)"
+    assert page.evaluate(f"[...document.querySelectorAll('.math')]{raw}") == []
+    assert page.evaluate("[...document.querySelectorAll('mjx-merror')].map(e => e.title)") == []
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_page_fits_a_phone(visit, name):
+    page = visit(name, size="phone")
+    assert page.evaluate(TOO_WIDE) == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= browser.PHONE["width"]
+
+
+@pytest.mark.parametrize("theme", THEMES)
+@pytest.mark.parametrize("name", PAGES)
+def test_text_is_readable(visit, name, theme):
+    page = visit(name, theme)
+    assert page.evaluate("document.documentElement.dataset.theme") == theme
+    found = page.evaluate(READ_TEXT)
+    assert len(found) > 2
+    faint = [entry for entry in found if contrast(entry["colour"], entry["behind"]) < 4.5]
+    assert faint == []
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_figures_lie_on_paper_in_the_dark(visit, name):
+    page = visit(name, "dark")
+    figures = "[...document.querySelectorAll('.bd-article .cell_output img')]"
+    grounds = page.evaluate(f"{figures}.map(i => getComputedStyle(i).backgroundColor)")
+    assert set(grounds) <= {"rgb(255, 255, 255)"}
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_links_within_the_book_lead_somewhere(visit, address, built, name):
+    page = visit(name)
+    dead = []
+    for link in page.evaluate("[...document.links].map(a => a.href)"):
+        parts = urlsplit(link)
+        if not link.startswith(address):
+            continue
+        target = built / unquote(parts.path).lstrip("/")
+        anchor = unquote(parts.fragment)
+        if not target.is_file() or (anchor and f'id="{anchor}"' not in target.read_text()):
+            dead.append(link)
+    assert dead == []
