@@ -1,0 +1,181 @@
+"""Checks of arguments and inputs: what passes, as what, and what the messages name."""
+
+import json
+from fractions import Fraction
+
+import jax
+import jax.numpy as jnp
+import keras
+import numpy as np
+import pytest
+
+from mistral_lib.checks import (
+    check_boolean,
+    check_choice,
+    check_integer,
+    check_number,
+    standardize_inputs,
+)
+
+
+@pytest.mark.parametrize("value", [3, np.int8(3), np.int64(3), np.uint32(3)])
+def test_integers_become_int(value):
+    found = check_integer("size", value)
+    assert (found, type(found)) == (3, int)
+
+
+@pytest.mark.parametrize("value", [True, 3.0, np.float32(3), "3", None, [3], np.array([3])])
+def test_what_is_no_integer(value):
+    with pytest.raises(TypeError, match=r"size must be an integer, but is .*of type"):
+        check_integer("size", value)
+
+
+@pytest.mark.parametrize(("value", "minimum"), [(0, 1), (-1, 1), (-1, 0), (1, 2)])
+def test_integers_too_small(value, minimum):
+    with pytest.raises(ValueError, match=f"size must be at least {minimum}, but is {value}"):
+        check_integer("size", value, minimum)
+
+
+def test_integers_that_jax_cannot_hold():
+    assert check_integer("size", 2**31 - 1) == 2**31 - 1
+    with pytest.raises(ValueError, match=r"size must be below 2\*\*31, but is 2147483648"):
+        check_integer("size", 2**31)
+
+
+@pytest.mark.parametrize(
+    "value", [2, 0.5, np.float32(0.5), np.float16(0.5), np.int16(2), Fraction(1, 2)]
+)
+def test_numbers_become_python_numbers(value):
+    found = check_number("rate", value)
+    assert found == value
+    assert type(found) in (int, float)
+    assert json.loads(json.dumps(found)) == found
+
+
+def test_an_integer_stays_one():
+    # So that a config keeps the 10000 of the documented signature.
+    assert isinstance(check_number("rope_max_wavelength", 10000), int)
+
+
+@pytest.mark.parametrize("value", [True, "0.5", None, 1j, np.array([0.5])])
+def test_what_is_no_number(value):
+    with pytest.raises(TypeError, match=r"rate must be a number, but is .*of type"):
+        check_number("rate", value)
+
+
+@pytest.mark.parametrize("value", [0, -0.5, float("nan"), float("inf"), -float("inf")])
+def test_numbers_out_of_range(value):
+    with pytest.raises(ValueError, match="rate must be above 0 and finite, but is"):
+        check_number("rate", value)
+
+
+def test_the_ends_of_a_range():
+    assert check_number("rate", 0, zero=True, below=1) == 0
+    for value in (1, 1.5, -0.1, float("nan")):
+        with pytest.raises(ValueError, match="rate must be at least 0 and below 1, but is"):
+            check_number("rate", value, zero=True, below=1)
+
+
+@pytest.mark.parametrize("value", [True, False, np.bool_(True)])
+def test_booleans_become_bool(value):
+    assert check_boolean("flag", value) is bool(value)
+
+
+@pytest.mark.parametrize("value", [1, 0, "yes", None, np.ones(2)])
+def test_what_is_no_boolean(value):
+    with pytest.raises(TypeError, match="flag must be True or False, but is"):
+        check_boolean("flag", value)
+
+
+@pytest.mark.parametrize("value", ["c", "A", None, 1, ["a"], np.ones(2)])
+def test_choices(value):
+    assert check_choice("path", "a", ("a", "b")) == "a"
+    with pytest.raises(ValueError, match="path must be one of 'a', 'b', but is"):
+        check_choice("path", value, ("a", "b"))
+
+
+IDS = [[1, 2, 3], [4, 5, 0]]
+MASK = [[1, 1, 1], [1, 1, 0]]
+
+
+@pytest.mark.parametrize(
+    "kind", [lambda x: x, tuple, np.array, jnp.array, lambda x: np.array(x, "uint8")]
+)
+def test_arrays_and_lists_pass(kind):
+    found = standardize_inputs({"token_ids": kind(IDS), "padding_mask": kind(MASK)}, 6)
+    assert list(found) == ["token_ids", "padding_mask"]
+    np.testing.assert_array_equal(found["token_ids"], IDS)
+    np.testing.assert_array_equal(found["padding_mask"], MASK)
+
+
+def test_arrays_are_not_copied():
+    ids = jnp.array(IDS)
+    assert standardize_inputs({"token_ids": ids, "padding_mask": MASK})["token_ids"] is ids
+
+
+def test_what_is_no_dictionary_passes_through():
+    dataset = iter([])
+    assert standardize_inputs(dataset) is dataset
+
+
+def test_symbols_and_traced_arrays_pass():
+    symbol = keras.Input((None,), dtype="int32")
+    found = standardize_inputs({"token_ids": symbol, "padding_mask": symbol}, 6)
+    assert found["token_ids"] is symbol
+    jax.make_jaxpr(lambda ids: standardize_inputs({"token_ids": ids, "padding_mask": ids}, 1))(
+        np.array(IDS)
+    )
+
+
+@pytest.mark.parametrize(
+    ("inputs", "error", "message"),
+    [
+        ({"token_ids": IDS}, ValueError, "must have the keys .*padding_mask.* but have"),
+        ({"token_ids": IDS, "mask": MASK}, ValueError, "must have the keys"),
+        (
+            {"token_ids": IDS, "padding_mask": MASK, "segment_ids": IDS},
+            ValueError,
+            "must have the keys",
+        ),
+        (
+            {"token_ids": [[1, 2], [1]], "padding_mask": MASK},
+            ValueError,
+            "token_ids has rows of different lengths. Pad them on the right",
+        ),
+        (
+            {"token_ids": IDS, "padding_mask": [[1, 1, 1], [1, 1]]},
+            ValueError,
+            "padding_mask has rows of different lengths",
+        ),
+        (
+            {"token_ids": IDS, "padding_mask": [MASK]},
+            ValueError,
+            r"but have the shapes \(2, 3\) and \(1, 2, 3\)",
+        ),
+        (
+            {"token_ids": IDS, "padding_mask": [[1, 1, 1]]},
+            ValueError,
+            r"the shapes \(2, 3\) and \(1, 3\)",
+        ),
+        ({"token_ids": [1, 2], "padding_mask": [1, 1]}, ValueError, r"\(batch, length\)"),
+        ({"token_ids": IDS, "padding_mask": None}, ValueError, r"\(2, 3\) and \(\)"),
+        ({"token_ids": 1, "padding_mask": 1}, ValueError, r"\(batch, length\)"),
+        ({"token_ids": [[]], "padding_mask": [[]]}, ValueError, "at least one token a row"),
+        ({"token_ids": np.ones((2, 3)), "padding_mask": MASK}, TypeError, "must be integers"),
+        ({"token_ids": [["a"]], "padding_mask": [[1]]}, TypeError, "must be integers"),
+        ({"token_ids": np.ones((2, 3), bool), "padding_mask": MASK}, TypeError, "integers"),
+        (
+            {"token_ids": [[1, 2, 6]], "padding_mask": [[1, 1, 1]]},
+            ValueError,
+            "must be from 0 to 5 .*vocabulary_size is 6.* one is 6",
+        ),
+        ({"token_ids": [[1, -1, 3]], "padding_mask": [[1, 1, 1]]}, ValueError, "one is -1"),
+    ],
+)
+def test_wrong_inputs_are_named(inputs, error, message):
+    with pytest.raises(error, match=message):
+        standardize_inputs(inputs, 6)
+
+
+def test_without_a_vocabulary_size_any_id_passes():
+    standardize_inputs({"token_ids": [[99]], "padding_mask": [[1]]})

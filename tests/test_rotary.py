@@ -1,0 +1,119 @@
+"""Rotary positions: complex numbers in float64, distances alone, half against half."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mistral_lib.layers.rotary import rotary_angles, rotate
+
+
+def by_complex_numbers(x, positions, max_wavelength=10000.0, scaling_factor=1.0):
+    """The paper's formula: pair p of a head is a complex number, turned by its angle."""
+    x = np.asarray(x, "float64")
+    half = x.shape[-1] // 2
+    pairs = x[..., :half] + 1j * x[..., half:]
+    frequencies = np.array([max_wavelength ** (-2 * p / x.shape[-1]) for p in range(half)])
+    angles = np.asarray(positions, "float64")[..., None] / scaling_factor * frequencies
+    turned = pairs * np.exp(1j * angles)[..., None, :]
+    return np.concatenate([turned.real, turned.imag], axis=-1)
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    first=st.integers(0, 3000),
+    max_wavelength=st.sampled_from([100, 10000.0, 1e6]),
+    scaling_factor=st.sampled_from([1.0, 4.0, 0.5, 2.7]),
+)
+def test_equals_the_complex_numbers(seed, first, max_wavelength, scaling_factor):
+    x = np.random.default_rng(seed).normal(size=(2, 5, 3, 8)).astype("float32")
+    positions = first + np.arange(5)
+    angles = rotary_angles(positions, 8, max_wavelength, scaling_factor)
+    assert angles.shape == (5, 4)
+    assert angles.dtype == "float32"
+    expected = by_complex_numbers(x, positions, max_wavelength, scaling_factor)
+    # An angle of a radians is known to a * 2^-24.
+    tolerance = 1e-5 + 4 * 2.0**-23 * (first + 5) / scaling_factor
+    np.testing.assert_allclose(rotate(x, angles), expected, atol=tolerance, rtol=1e-5)
+
+
+def test_every_row_can_have_its_own_positions():
+    x = np.random.default_rng(1).normal(size=(2, 3, 2, 6)).astype("float32")
+    positions = np.array([[0, 1, 2], [7, 5, 6]])
+    rows = [rotate(x[row : row + 1], rotary_angles(positions[row], 6)) for row in range(2)]
+    np.testing.assert_allclose(
+        rotate(x, rotary_angles(positions, 6)), np.concatenate(rows), rtol=1e-6
+    )
+
+
+@settings(max_examples=15, deadline=None, derandomize=True)
+@given(query_position=st.integers(0, 200), distance=st.integers(0, 100), shift=st.integers(0, 2000))
+def test_a_score_depends_on_the_distance_alone(query_position, distance, shift):
+    query, key = np.random.default_rng(2).normal(size=(2, 1, 1, 1, 16)).astype("float32")
+
+    def score(offset):
+        positions = np.array([query_position + distance + offset, query_position + offset])
+        angles = rotary_angles(positions, 16)
+        return (rotate(query, angles[:1]) * rotate(key, angles[1:])).sum()
+
+    np.testing.assert_allclose(score(0), score(shift), atol=5e-3)
+
+
+def test_distances_do_matter():
+    query, key = np.random.default_rng(2).normal(size=(2, 1, 1, 1, 16)).astype("float32")
+    scores = [(rotate(query, rotary_angles(np.array([d]), 16)) * key).sum() for d in range(6)]
+    assert len(np.unique(np.round(scores, 2))) == 6
+
+
+def test_norms_are_kept_and_position_zero_turns_nothing():
+    x = np.random.default_rng(3).normal(size=(1, 4, 2, 8)).astype("float32")
+    turned = rotate(x, rotary_angles(np.array([0, 1, 77, 4000]), 8))
+    np.testing.assert_array_equal(turned[:, 0], x[:, 0])
+    np.testing.assert_allclose(
+        np.linalg.norm(turned, axis=-1), np.linalg.norm(x, axis=-1), rtol=1e-5
+    )
+
+
+def test_a_pair_is_a_feature_and_the_one_half_a_head_later():
+    # Mistral's own files pair neighbours instead; those weights need a permutation first.
+    x = np.zeros((1, 1, 1, 8), "float32")
+    x[..., 1] = 1
+    turned = np.asarray(rotate(x, rotary_angles(np.array([1]), 8)))[0, 0, 0]
+    assert set(np.flatnonzero(turned)) == {1, 5}
+    np.testing.assert_allclose(turned[[1, 5]], [np.cos(0.1), np.sin(0.1)], rtol=1e-6)
+
+
+def test_the_wavelengths_run_from_two_pi_to_almost_the_base():
+    angles = rotary_angles(np.array([1]), 128, 10000)[0]
+    np.testing.assert_allclose(angles[0], 1)
+    np.testing.assert_allclose(angles[-1], 10000 ** (-126 / 128), rtol=1e-6)
+    ratios = angles[1:] / angles[:-1]
+    np.testing.assert_allclose(ratios, ratios[0], rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_low_precision_is_rounded_only_at_the_end(dtype):
+    # Position 32,767 is no bfloat16 number, and its angle would be off by radians.
+    x = jnp.asarray(np.random.default_rng(4).normal(size=(1, 2, 1, 8)), dtype)
+    positions = np.array([32767, 3])
+    turned = rotate(x, rotary_angles(positions, 8))
+    assert turned.dtype == dtype
+    expected = by_complex_numbers(np.asarray(x, "float64"), positions)
+    step = float(jnp.finfo(dtype).eps)
+    np.testing.assert_allclose(np.asarray(turned, "float64"), expected, atol=2 * step + 5e-3)
+
+
+def test_positions_are_float32_even_if_given_in_less():
+    angles = rotary_angles(jnp.array([511], "int16"), 4)
+    np.testing.assert_allclose(angles[0, 0], 511)
+
+
+def test_its_gradient_turns_back():
+    # The derivative of a rotation is the rotation; its transpose undoes it.
+    x, towards = np.random.default_rng(5).normal(size=(2, 1, 3, 1, 4)).astype("float32")
+    angles = rotary_angles(np.array([1, 5, 9]), 4)
+    gradient = jax.grad(lambda x: (rotate(x, angles) * towards).sum())(x)
+    np.testing.assert_allclose(gradient, rotate(towards, -angles), atol=1e-6)
