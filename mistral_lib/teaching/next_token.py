@@ -1,0 +1,138 @@
+"""Figures of next tokens: bars, and the loop that writes (used by all chapters)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from mistral_lib.teaching.plots import BLUE, GREY, PALE, PAPER
+
+MONOSPACE = {"family": "DejaVu Sans Mono", "size": 10}
+MONOSPACE_WIDTH = 0.602 * MONOSPACE["size"]  # points from one character to the next
+
+# Where `writing_steps` places a row's text, in its axes. It stands above the top bar, so that a
+# line comes in over the one that goes out.
+_TEXT_END, _GUTTER, _LEVEL, _CHARACTERS = 0.92, 0.985, 1.1, 33
+
+
+def token_label(piece: str) -> str:
+    """A piece of a vocabulary as one line can show it: a line feed as ⏎.
+
+    >>> token_label("▁the"), token_label(chr(10))
+    ("▁the", "⏎")
+    """
+    return piece.replace("\n", "⏎")
+
+
+def next_token_bars(
+    ax: Axes, tokens: Sequence[str], probabilities: Sequence[float], *, title: str | None = None
+) -> None:
+    """Draws the likeliest next tokens as bars, the first one filled: it is the one that is taken.
+
+    Args:
+        ax: the axes to draw on; its ticks and limits are replaced.
+        tokens: the pieces, the one that is taken first.
+        probabilities: as many numbers from 0 to 1.
+        title: what the picture shows, as a finding.
+
+    >>> figure, ax = plt.subplots()
+    >>> next_token_bars(ax, ["▁the", "▁a"], [0.75, 0.125])
+    >>> [text.get_text() for text in ax.texts]
+    ['75.0%', '12.5%']
+    """
+    places = range(len(tokens))
+    bars = ax.barh(places, probabilities, height=0.72, color=PALE, edgecolor=GREY)
+    bars[0].set(facecolor=BLUE, edgecolor=BLUE)
+    ax.set_yticks(places, [token_label(token) for token in tokens], **MONOSPACE)
+    ax.get_yticklabels()[0].set(color=BLUE, weight="bold")
+    for place, probability in zip(places, probabilities, strict=True):
+        ax.text(probability + 0.02, place, f"{probability:.1%}", va="center", fontsize=9)
+    ax.set(xlim=(0, 1.17), ylim=(len(tokens) - 0.5, -0.5), xticks=[])
+    ax.tick_params(length=0)
+    ax.spines["bottom"].set_visible(False)
+    if title:
+        ax.set_title(title)
+
+
+def writing_steps(
+    texts: Sequence[str],
+    tokens: Sequence[Sequence[str]],
+    probabilities: Sequence[Sequence[float]],
+    *,
+    title: str,
+) -> Figure:
+    """Draws a model that writes: one row a step, the taken token led back into the next text.
+
+    Args:
+        texts: what the model has read at each step; the end of it is shown.
+        tokens: for each step the likeliest next tokens, the one that is taken first.
+        probabilities: theirs.
+        title: what the picture shows, as a finding.
+
+    Returns:
+        The figure.
+
+    >>> figure = writing_steps(
+    ...     ["If", "If it"],
+    ...     [["▁it", "▁the"], ["▁is", "▁has"]],
+    ...     [[0.5, 0.2], [0.9, 0.05]],
+    ...     title="On",
+    ... )
+    >>> len(figure.axes)
+    4
+    """
+    figure, axes = plt.subplots(
+        len(texts), 2, figsize=(7, 0.3 + len(texts)), width_ratios=(5, 4), squeeze=False
+    )
+    for row, (left, right) in enumerate(axes):
+        next_token_bars(right, tokens[row], probabilities[row])
+        taken = _text_so_far(left, texts[row], tokens[row - 1][0] if row else "")
+        if row:
+            _lead_back(axes[row - 1, 1].get_yticklabels()[0], left, taken)
+    figure.suptitle(
+        title,
+        x=0.01,
+        ha="left",
+        fontsize=plt.rcParams["axes.titlesize"],
+        weight=plt.rcParams["axes.titleweight"],
+    )
+    return figure
+
+
+def _text_so_far(ax: Axes, text: str, taken: str) -> plt.Text:
+    """Writes the end of a text, its last token in a box; returns that token's artist."""
+    text, taken = (token_label(part).replace("▁", " ") for part in (text, taken))
+    ax.set_axis_off()
+    place = {"ha": "right", "va": "center", **MONOSPACE}
+    ax.annotate(
+        text.removesuffix(taken)[len(taken) - _CHARACTERS :],
+        (_TEXT_END, _LEVEL),
+        (-MONOSPACE_WIDTH * len(taken), 0),
+        xycoords="axes fraction",
+        textcoords="offset points",
+        **place,
+    )
+    box = {"boxstyle": "square,pad=0.15", "facecolor": BLUE, "edgecolor": BLUE} if taken else None
+    return ax.text(
+        *(_TEXT_END, _LEVEL, taken),
+        transform=ax.transAxes,
+        color=PAPER,
+        weight="bold",
+        bbox=box,
+        **place,
+    )
+
+
+def _lead_back(label: plt.Text, ax: Axes, taken: plt.Text) -> None:
+    """Draws the line from a bar's label down to the same token at the end of the next text."""
+    line = {"color": BLUE, "linewidth": 1.4, "shrinkA": 0, "shrinkB": 0}
+    corner = {"arrowstyle": "-", "connectionstyle": "angle,angleA=180,angleB=90,rad=6"}
+    head = {"arrowstyle": "-|>", "mutation_scale": 12}
+    gutter = (_GUTTER, _LEVEL)
+    ax.annotate("", gutter, (-0.1, 0.5), "axes fraction", label, arrowprops=line | corner)
+    ax.annotate("", (1, 0.5), gutter, taken, "axes fraction", arrowprops=line | head)
+    for annotation in ax.texts[-2:]:
+        annotation.set_annotation_clip(False)

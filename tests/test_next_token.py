@@ -1,0 +1,87 @@
+"""Next-token figures: bars as long as the numbers, and the taken token led back into the text."""
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import pytest
+from matplotlib.colors import to_rgba
+
+from mistral_lib.teaching import next_token, plots
+
+TEXTS = ["Return the *", "Return the *name"]
+TOKENS = [["name", "file"], ["*", "\n"]]
+CHANCES = [[0.5, 0.25], [0.75, 0.125]]
+
+
+@pytest.fixture(autouse=True)
+def _plain_figures():
+    with mpl.rc_context():
+        mpl.use("agg")
+        plots.style()
+        yield
+        plt.close("all")
+
+
+@pytest.fixture
+def panels():
+    """The axes of a drawn figure of two steps: text, bars, text, bars."""
+    figure = next_token.writing_steps(TEXTS, TOKENS, CHANCES, title="One after the other")
+    figure.draw_without_rendering()
+    return figure.axes
+
+
+def test_bars_are_as_long_as_the_probabilities_and_only_the_first_is_filled():
+    _, ax = plt.subplots()
+    next_token.next_token_bars(ax, ["a", "\n", "▁c"], [0.5, 0.25, 0.125], title="Half is a")
+    assert [bar.get_width() for bar in ax.patches] == [0.5, 0.25, 0.125]
+    filled = [bar.get_facecolor() == to_rgba(plots.BLUE) for bar in ax.patches]
+    assert filled == [True, False, False]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["a", "⏎", "▁c"]
+    assert [text.get_text() for text in ax.texts] == ["50.0%", "25.0%", "12.5%"]
+    assert ax.get_title(loc="left") == "Half is a"
+
+
+def test_the_likeliest_token_is_on_top():
+    _, ax = plt.subplots()
+    next_token.next_token_bars(ax, ["a", "b"], [0.5, 0.25])
+    bottom, top = ax.get_ylim()
+    assert bottom > top
+
+
+def test_a_token_without_a_probability_is_refused():
+    _, ax = plt.subplots()
+    with pytest.raises(ValueError, match=r"shorter|shape mismatch"):
+        next_token.next_token_bars(ax, ["a", "b", "c"], [0.5, 0.25])
+
+
+def test_every_row_ends_with_the_token_that_the_row_above_took(panels):
+    shown = [[text.get_text() for text in ax.texts if text.get_text()] for ax in panels[::2]]
+    assert shown == [["Return the *"], ["Return the *", "name"]]
+    boxes = [[text for text in ax.texts if text.get_bbox_patch()] for ax in panels[::2]]
+    assert [len(found) for found in boxes] == [0, 1]
+
+
+def test_the_line_runs_from_the_taken_bar_to_the_token_in_the_next_text(panels):
+    label, box = panels[1].get_yticklabels()[0], panels[2].texts[1]
+    assert (label.get_text(), box.get_text()) == ("name", "name")
+    down, head = panels[2].texts[2:]
+    assert down.anncoords is label
+    assert head.xycoords is box
+    # It goes down through free space: right of every text, left of every label.
+    gutter = panels[2].transAxes.transform((next_token._GUTTER, 0))[0]
+    assert box.get_window_extent().x1 < gutter
+    assert all(tick.get_window_extent().x0 > gutter for tick in panels[1].get_yticklabels())
+
+
+def test_long_texts_are_cut_in_front_and_spaces_are_written():
+    texts = ["a" * 50 + " end", "a" * 50 + " end of"]
+    figure = next_token.writing_steps(texts, [["▁of", "."], ["▁it", "."]], CHANCES, title="Cut")
+    start, taken, *_ = figure.axes[2].texts
+    assert taken.get_text() == " of"
+    assert start.get_text().endswith("aaa end")
+    assert len(start.get_text() + taken.get_text()) == next_token._CHARACTERS
+
+
+def test_the_title_looks_like_every_other(panels):
+    figure = panels[0].figure
+    assert figure.get_suptitle() == "One after the other"
+    assert figure._suptitle.get_size() == plt.rcParams["axes.titlesize"]
