@@ -22,7 +22,7 @@ def token_label(piece: str) -> str:
     """A piece of a vocabulary as one line can show it: a line feed as ⏎.
 
     >>> token_label("▁the"), token_label(chr(10))
-    ("▁the", "⏎")
+    ('▁the', '⏎')
     """
     return piece.replace("\n", "⏎")
 
