@@ -16,8 +16,8 @@ class MistralDecoder(keras.layers.Layer):
 
     Args:
         intermediate_dim: F, the width inside the feed-forward network.
-        num_query_heads, num_key_value_heads, head_dim, rope_max_wavelength,
-            rope_scaling_factor, sliding_window: see `MistralAttention`.
+        num_query_heads, num_key_value_heads, head_dim: see `MistralAttention`.
+        rope_max_wavelength, rope_scaling_factor, sliding_window: see `MistralAttention`.
         dropout: rate, inside attention and on its output.
         layer_norm_epsilon: epsilon of both RMSNorms.
         **kwargs: `name`, `dtype` and `trainable`.
