@@ -1,14 +1,19 @@
 """A linear map of every token (chapter 14, "LoRA")."""
 
+import jax.numpy as jnp
 import keras
 
 
 @keras.saving.register_keras_serializable(package="mistral_lib")
 class Projection(keras.layers.EinsumDense):
-    """`x @ kernel` for every token, with a 2-D kernel and no bias.
+    """`x @ kernel` for every token, with a 2-D kernel and no bias, and LoRA on demand.
 
     Heads are made by a reshape afterwards, never by a 3-D kernel: the LoRA factors of a 2-D kernel
     have the shapes of the paper and of PEFT, and decoding is a plain matrix-vector product.
+
+    With LoRA the output is `x @ kernel + (alpha / rank) * (x @ A) @ B`. Keras's own layer adds
+    `A @ B` to the kernel first: that is a second kernel in memory, and in bfloat16 a small update
+    is rounded away. Here A and B stay float32, and only the sum is rounded.
 
     Args:
         units: size of the output.
@@ -21,15 +26,95 @@ class Projection(keras.layers.EinsumDense):
     Returns:
         A float array (B, S, units).
 
+    Source: Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", 2021, section 4.1.
+
     >>> import numpy as np
-    >>> Projection(6)(np.ones((2, 3, 4))).shape
+    >>> layer = Projection(6)
+    >>> layer(np.ones((2, 3, 4))).shape
     (2, 3, 6)
+    >>> layer.enable_lora(rank=2)
+    >>> layer.lora_kernel_a.shape, layer.lora_kernel_b.shape
+    ((4, 2), (2, 6))
     """
 
     def __init__(self, units: int, **kwargs):
         kwargs.setdefault("kernel_initializer", keras.initializers.RandomNormal(stddev=0.02))
         super().__init__("bsd,df->bsf", output_shape=(None, units), **kwargs)
         self.units = units
+
+    def build(self, inputs_shape):
+        super().build(inputs_shape)
+        self.input_dim = inputs_shape[-1]
+
+    def call(self, inputs, training=None):
+        if not self.lora_enabled:
+            return super().call(inputs, training=training)
+        inputs = jnp.asarray(inputs, self.compute_dtype)
+        outputs = jnp.matmul(
+            inputs, jnp.asarray(self._kernel, self.compute_dtype), preferred_element_type="float32"
+        )
+        return (outputs + self._lora_update(inputs)).astype(self.compute_dtype)
+
+    def _lora_update(self, inputs):
+        """What LoRA adds to the output, float32 (B, S, units)."""
+        inner = jnp.asarray(inputs, "float32") @ jnp.asarray(self.lora_kernel_a)  # (B, S, rank)
+        return (self.lora_alpha / self.lora_rank) * (inner @ jnp.asarray(self.lora_kernel_b))
+
+    def enable_lora(self, rank: int, lora_alpha: float | None = None):
+        """Freezes the kernel and adds the trainable factors A (D, rank) and B (rank, units).
+
+        B starts at zero, so that the output is unchanged.
+
+        Args:
+            rank: inner size of the factors.
+            lora_alpha: the update is multiplied by `lora_alpha / rank`; by default `rank`.
+        """
+        if self.lora_enabled:
+            raise ValueError(f"The layer {self.path} has LoRA of rank {self.lora_rank} already.")
+        self._tracker.unlock()
+        for name, shape, initializer in (
+            ("lora_kernel_a", (self.input_dim, rank), "he_uniform"),
+            ("lora_kernel_b", (rank, self.units), "zeros"),
+        ):
+            # autocast=False: a low-precision policy would round the factors before their use.
+            weight = self.add_weight(
+                name=name, shape=shape, initializer=initializer, dtype="float32", autocast=False
+            )
+            setattr(self, name, weight)
+        self._tracker.lock()
+        self._kernel.trainable = False
+        self.lora_enabled = True
+        self.lora_rank = rank
+        self.lora_alpha = rank if lora_alpha is None else lora_alpha
+
+    def merge_lora(self):
+        """Adds the update to the kernel, in float32, and takes LoRA off again."""
+        update = jnp.asarray(self.lora_kernel_a) @ jnp.asarray(self.lora_kernel_b)
+        kernel = jnp.asarray(self._kernel.value, "float32")
+        self._kernel.assign(kernel + (self.lora_alpha / self.lora_rank) * update)
+        self._tracker.unlock()
+        del self.lora_kernel_a, self.lora_kernel_b
+        self._tracker.lock()
+        self._kernel.trainable = True
+        self.lora_enabled = False
+        self.lora_rank = self.lora_alpha = None
+
+    def save_own_variables(self, store):
+        # Keras would save the merged kernel. The base stays as it is, the factors beside it.
+        enabled, self.lora_enabled = self.lora_enabled, False
+        try:
+            super().save_own_variables(store)
+        finally:
+            self.lora_enabled = enabled
+        if enabled:
+            store["lora_kernel_a"] = self.lora_kernel_a
+            store["lora_kernel_b"] = self.lora_kernel_b
+
+    def load_own_variables(self, store):
+        super().load_own_variables(store)  # which sets the factors to zero
+        if self.lora_enabled and "lora_kernel_a" in store:
+            self.lora_kernel_a.assign(store["lora_kernel_a"])
+            self.lora_kernel_b.assign(store["lora_kernel_b"])
 
     def get_config(self):
         config = super().get_config()
