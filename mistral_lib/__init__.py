@@ -10,12 +10,13 @@ import keras
 
 if keras.config.backend() != "jax":
     raise ImportError(
-        f"mistral_lib runs on Keras with JAX, but Keras runs on {keras.config.backend()!r}. Set the "
-        "environment variable KERAS_BACKEND=jax before the first import of keras."
+        f"mistral_lib runs on Keras with JAX, but Keras runs on {keras.config.backend()!r}. Set "
+        "the environment variable KERAS_BACKEND=jax before the first import of keras."
     )
 
 __version__ = "0.1.0"
 
+from mistral_lib import models
 from mistral_lib.backbone import Backbone, MistralBackbone, without_weights
 from mistral_lib.causal_lm import MistralCausalLM
 from mistral_lib.preprocessor import MistralCausalLMPreprocessor
@@ -27,5 +28,6 @@ __all__ = [
     "MistralCausalLM",
     "MistralCausalLMPreprocessor",
     "MistralTokenizer",
+    "models",
     "without_weights",
 ]

@@ -57,6 +57,8 @@ class MistralCausalLM(keras.Model):
             outputs=backbone.token_embedding(backbone(backbone.input), reverse=True),
             **kwargs,
         )
+        # By its name Keras decides in `compile` whether the loss needs scaling (mixed_float16).
+        self.dtype_policy = backbone.dtype_policy
         self.backbone = backbone
         self.preprocessor = preprocessor
         self._decoding = DecodingLoop(backbone)

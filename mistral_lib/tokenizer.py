@@ -290,10 +290,8 @@ def _as_rows(ids) -> tuple[list[list], bool]:
     if not isinstance(ids, list | tuple):
         raise TypeError(f"Expected a list or an array of token ids, got {type(ids).__name__}.")
     rows = [_without_arrays(row) for row in ids]
-    kinds = {isinstance(row, list | tuple) for row in rows}
-    if len(kinds) == 2:
-        raise TypeError("Expected token ids or rows of token ids, got a list that mixes the two.")
-    return (rows, True) if kinds == {True} else ([rows], False)
+    batched = bool(rows) and all(isinstance(row, list | tuple) for row in rows)
+    return (rows, True) if batched else ([rows], False)
 
 
 def _without_arrays(ids):

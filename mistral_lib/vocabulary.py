@@ -72,7 +72,7 @@ def parse_model(proto: bytes, source: str) -> sentencepiece.SentencePieceProcess
                 f"The SentencePiece model in {source} has no control token {token!r}, which "
                 "Mistral needs. Train it with bos_id and eos_id, or take Mistral's tokenizer.model."
             )
-    if not (model.is_unknown(0) or model.is_control(0) or model.is_unused(0)):
+    if not (model.is_unknown(0) or model.is_control(0)):
         raise ValueError(
             f"Id 0 pads rows, but is the piece {model.id_to_piece(0)!r} of text in {source}. Train "
             "the model with unk_id=0 or pad_id=0."

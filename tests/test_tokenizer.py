@@ -259,7 +259,7 @@ def test_what_is_no_id_is_refused(v1, ids):
 
 @pytest.mark.parametrize("ids", [[[415], 2936], [415, [2936]], [[[415]]], np.zeros((1, 1, 1), int)])
 def test_rows_of_another_shape_are_refused(v1, ids):
-    with pytest.raises(TypeError, match=r"mixes the two|must be integers"):
+    with pytest.raises(TypeError, match=r"must be integers, got \["):
         v1.decode(ids)
 
 
@@ -314,8 +314,9 @@ def test_config_round_trip():
 def test_config_never_names_a_file(tmp_path):
     path = tmp_path / "other.spm"
     path.write_bytes(trained_model())
-    with pytest.raises(ValueError, match=r"from_config: proto is not valid base64"):
-        MistralTokenizer.from_config({"proto": str(path)})
+    for proto in (str(path), "no.base64"):
+        with pytest.raises(ValueError, match=r"from_config: proto is not valid base64"):
+            MistralTokenizer.from_config({"proto": proto})
 
 
 def test_assets_round_trip(tmp_path):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import nbformat
 
-from house import BOOK, ROOT
+from house import BOOK, ROOT, colab_link
 
 PARTS = {
     "Predicting": ["One token", "Tokens", "Embeddings and back"],
@@ -62,10 +62,10 @@ def table(start: Path) -> str:
     lines = ["| chapter | modules | tests |", "|---|---|---|"]
     for chapter, title in CHAPTERS.items():
         notebook = notebook_of(chapter)
-        where = notebook and notebook.relative_to(start).as_posix()
-        row = [
-            f"[{chapter}. {title}]({where})" if where else f"{chapter}. {title} *in preparation*"
-        ]
+        row = [f"{chapter}. {title} *in preparation*"]
+        if notebook:
+            colab = colab_link(notebook.as_posix())
+            row = [f"[{chapter}. {title}]({notebook.relative_to(start)}) [Colab]({colab})"]
         own = [m for m, match in named.items() if match and int(match[1]) == chapter]
         row.append(", ".join(f"`{m.relative_to('mistral_lib').as_posix()}`" for m in own))
         row.append(", ".join(f"`{tests_of(m).name}`" for m in own))

@@ -70,6 +70,8 @@ def describe_run(
     texts = [document.text for document in text.held_out]
     return {
         "settings": asdict(settings),
+        "steps_done": state["step"],
+        "tokens_seen": state["step"] * settings.batch_size * settings.length,
         "parameters": model.count_params(),
         "text": describe_text(text, vocabulary),
         "held_out_bits_per_byte": held_out,

@@ -2,8 +2,9 @@
 
     python training/train_tiny.py --out checkpoints/tiny
 
-reads the text that comes with Python, trains a vocabulary and a model, and writes both and
-`record.json` into the folder. Started again, it goes on from the last checkpoint.
+reads the text that comes with Python, trains a vocabulary and a model, and writes the preset
+`mistral_tiny_en` and `record.json` into the folder. Started again, it goes on from the last
+checkpoint.
 """
 
 import argparse
@@ -25,7 +26,12 @@ from short_blocks import short_blocks
 from tqdm import tqdm
 from vocabulary import encode, train_vocabulary
 
-from mistral_lib import MistralBackbone, MistralCausalLM
+from mistral_lib import (
+    MistralBackbone,
+    MistralCausalLM,
+    MistralCausalLMPreprocessor,
+    MistralTokenizer,
+)
 from mistral_lib.layers.attention import PATHS
 from mistral_lib.teaching import corpus
 
@@ -54,7 +60,7 @@ class Settings:
     seed: int = 0
 
 
-def build_model(settings: Settings) -> keras.Model:
+def build_model(settings: Settings) -> MistralCausalLM:
     """The model, compiled with its loss and its optimizer."""
     keras.utils.set_random_seed(settings.seed)
     backbone = MistralBackbone(
@@ -210,23 +216,37 @@ def train(settings: Settings, text: corpus.Corpus, out: Path, stop_at: int | Non
     return model, vocabulary, state
 
 
+def save_preset(model: MistralCausalLM, vocabulary: bytes, settings: Settings, folder: Path):
+    """Saves the model in bfloat16, with its tokenizer, in the layout that `from_preset` reads."""
+    config = {**model.backbone.get_config(), "dtype": "bfloat16", "name": "mistral_backbone"}
+    backbone = MistralBackbone(**config)
+    for variable, trained in zip(backbone.variables, model.backbone.variables, strict=True):
+        variable.assign(trained.value)
+    preprocessor = MistralCausalLMPreprocessor(
+        MistralTokenizer(vocabulary), sequence_length=settings.length
+    )
+    stored = MistralCausalLM(backbone, preprocessor, name="mistral_causal_lm")
+    stored.save_to_preset(folder)
+
+
 def main(arguments: list[str] | None = None):
     """Trains, evaluates and writes the record; `--help` lists the options."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, default=Path("checkpoints/mistral_tiny_en"))
     parser.add_argument("--packages", nargs="*", default=list(corpus.PACKAGES))
+    parser.add_argument("--stop-at", type=int, help="step at which to end the run early")
     for field in fields(Settings):
         option = "--" + field.name.replace("_", "-")
         parser.add_argument(option, type=type(field.default), default=field.default)
     options = vars(parser.parse_args(arguments))
-    out, packages = options.pop("out"), options.pop("packages")
+    out, packages, stop_at = (options.pop(name) for name in ("out", "packages", "stop_at"))
     settings = Settings(**options)
 
     text = corpus.build_corpus(packages)
-    model, vocabulary, state = train(settings, text, out)
+    model, vocabulary, state = train(settings, text, out, stop_at)
     record = describe_run(settings, text, model, vocabulary, state)
     (out / "record.json").write_text(json.dumps(record, indent=1) + "\n")
-    model.save_weights(out / "final.weights.h5")
+    save_preset(model, vocabulary, settings, out / "mistral_tiny_en")
     print(json.dumps({k: v for k, v in record.items() if k != "curve"}, indent=1))
 
 

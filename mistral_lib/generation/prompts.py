@@ -108,8 +108,6 @@ def row_seeds(seed, num_rows: int) -> list[int]:
     else:
         first = check_integer("seed", seed, minimum=0)
         seeds = [first + row for row in range(num_rows)]
-    if max(seeds) >= 2**32:
-        raise ValueError(f"seed must be below 2**32, but is {max(seeds)}.")
     return seeds
 
 

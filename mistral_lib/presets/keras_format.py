@@ -102,23 +102,23 @@ def read_config(folder) -> dict:
     return config
 
 
-def read_dtype(folder) -> str | None:
-    """The dtype of the variables that were saved, as the config has it; `None` if it has none."""
-    config = read_object(folder.get(CONFIG_FILE), "MistralBackbone")
-    policy = config.get("dtype")
-    if isinstance(policy, dict):
-        policy = policy.get("config", {}).get("name")
-    if policy is None or str(policy).startswith("mixed_"):
-        return "float32" if policy else None
-    return policy
+def read_dtype(folder) -> str:
+    """The dtype of the weights that were saved, as the config has it; float32 if it has none."""
+    policy = read_object(folder.get(CONFIG_FILE), "MistralBackbone").get("dtype")
+    name = policy
+    if isinstance(policy, dict) and isinstance(policy.get("config"), dict):
+        name = policy["config"].get("name")
+    # A mixed policy computes in another dtype than it stores.
+    return name if name in ("float16", "bfloat16") else "float32"
 
 
 def has_preprocessor(folder) -> bool:
     """Whether a causal language model of this preset takes text."""
     task = folder.find(TASK_FILE)
-    if task is not None and read_object(task, "MistralCausalLM").get("preprocessor", 0) is None:
+    config = {} if task is None else read_json(task).get("config")
+    if isinstance(config, dict) and config.get("preprocessor", "absent") is None:
         return False
-    return folder.find(PREPROCESSOR_FILE) is not None or folder.find(TOKENIZER_FILE) is not None
+    return folder.find(TOKENIZER_FILE) is not None
 
 
 def read_preprocessor_config(folder) -> dict:

@@ -4,6 +4,7 @@ The config is checked before anything is built, all tensors' shapes before anyth
 Then each tensor goes from the file into a variable that was never initialised, one at a time.
 """
 
+import contextlib
 from operator import attrgetter
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from mistral_lib.backbone import MistralBackbone, without_weights
 from mistral_lib.checks import check_integer
 from mistral_lib.preprocessor import MistralCausalLMPreprocessor
 from mistral_lib.presets import keras_format
+from mistral_lib.presets.json_files import check_file
 from mistral_lib.presets.memory import check_memory
 from mistral_lib.presets.sources import open_preset
 from mistral_lib.tokenizer import MistralTokenizer
@@ -40,11 +42,9 @@ def load_backbone(
     """A backbone from a preset: see `MistralBackbone.from_preset`."""
     folder = open_preset(preset)
     config = keras_format.read_config(folder)
-    try:
+    with _naming(folder, keras_format.CONFIG_FILE):
         num_layers = check_integer("num_layers", config.get("num_layers"))
         stored = one_block(cls, config)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{folder}, {keras_format.CONFIG_FILE}: {error}") from error
     arguments = {**config, **overrides}
     wanted = one_block(cls, arguments)
     tensors = {}
@@ -54,7 +54,8 @@ def load_backbone(
     if isinstance(dtype, str) and dtype == "auto":
         dtype = _main_dtype(tensors) if load_weights else keras_format.read_dtype(folder)
     arguments["dtype"] = dtype
-    _check_size(one_block(cls, arguments), arguments["num_layers"])
+    largest = max((tensor.num_bytes for tensor in tensors.values()), default=0)
+    _check_size(one_block(cls, arguments), arguments["num_layers"], largest)
     if not load_weights:
         return cls(**arguments)
     with without_weights():
@@ -67,10 +68,18 @@ def load_causal_lm(cls, preset: str | Path, load_weights: bool = True, **kwargs)
     """A causal language model from a preset: see `MistralCausalLM.from_preset`."""
     arguments = {name: kwargs.pop(name) for name in ("name", "trainable") if name in kwargs}
     if "preprocessor" in kwargs:
-        arguments["preprocessor"] = kwargs.pop("preprocessor")
+        preprocessor = kwargs.pop("preprocessor")
     else:
-        arguments["preprocessor"] = load_preprocessor(preset)
-    return cls(load_backbone(MistralBackbone, preset, load_weights, **kwargs), **arguments)
+        preprocessor = load_preprocessor(preset)
+    backbone = load_backbone(MistralBackbone, preset, load_weights, **kwargs)
+    if preprocessor is not None:
+        size = preprocessor.tokenizer.vocabulary_size()
+        if size > backbone.vocabulary_size:
+            raise ValueError(
+                f"The tokenizer of {preset} has {size:,} tokens, but the backbone's "
+                f"vocabulary_size is {backbone.vocabulary_size:,}: they belong to different models."
+            )
+    return cls(backbone, preprocessor, **arguments)
 
 
 def load_preprocessor(preset: str | Path) -> MistralCausalLMPreprocessor | None:
@@ -78,16 +87,29 @@ def load_preprocessor(preset: str | Path) -> MistralCausalLMPreprocessor | None:
     folder = open_preset(preset)
     if not keras_format.has_preprocessor(folder):
         return None
-    return MistralCausalLMPreprocessor(
-        load_tokenizer(preset), **keras_format.read_preprocessor_config(folder)
-    )
+    tokenizer = load_tokenizer(preset)
+    config = keras_format.read_preprocessor_config(folder)
+    with _naming(folder, keras_format.PREPROCESSOR_FILE):
+        return MistralCausalLMPreprocessor(tokenizer, **config)
 
 
 def load_tokenizer(preset: str | Path) -> MistralTokenizer:
     """The tokenizer of a preset."""
     folder = open_preset(preset)
     config = keras_format.read_tokenizer_config(folder)
-    return MistralTokenizer(folder.get(keras_format.VOCABULARY_FILE), **config)
+    vocabulary = folder.get(keras_format.VOCABULARY_FILE)
+    check_file(vocabulary)
+    with _naming(folder, keras_format.TOKENIZER_FILE):
+        return MistralTokenizer(vocabulary, **config)
+
+
+@contextlib.contextmanager
+def _naming(folder, file):
+    """Says of a refused argument in which file it stands."""
+    try:
+        yield
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"{folder}/{file}: {error}") from error
 
 
 def one_block(cls, arguments):
@@ -117,13 +139,14 @@ def _main_dtype(tensors):
     return "float32" if dtype == "float64" else dtype
 
 
-def _check_size(block, num_layers):
+def _check_size(block, num_layers, working):
     num_layers = check_integer("num_layers", num_layers)
     block_size = block.transformer_layers[0].count_params()
     check_memory(
         block.count_params() + (num_layers - 1) * block_size,
         num_layers,
         block.dtype_policy.variable_dtype,
+        working,
     )
 
 
@@ -135,7 +158,7 @@ def _assign(backbone, tensors, folder):
         total=size,
         unit="B",
         unit_scale=True,
-        desc=f"Loading {folder.name}",
+        desc=f"Loading {folder}",
         disable=size < PROGRESS_FROM,
     ) as progress:
         for name, tensor in tensors.items():

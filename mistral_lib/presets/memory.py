@@ -46,13 +46,14 @@ def _control_group_bytes(folder=Path("/sys/fs/cgroup")):
         return 2**63
 
 
-def check_memory(num_parameters: int, num_layers: int, dtype: str) -> None:
+def check_memory(num_parameters: int, num_layers: int, dtype: str, working: int = 0) -> None:
     """Refuses a model that does not fit, before anything of it is allocated.
 
     Args:
         num_parameters: of the whole model.
         num_layers: number of blocks.
         dtype: of the variables.
+        working: bytes that loading needs besides.
 
     Raises:
         MemoryError: the model needs more than there is; the message names a dtype that fits.
@@ -64,7 +65,7 @@ def check_memory(num_parameters: int, num_layers: int, dtype: str) -> None:
     available = available_bytes()
 
     def need(dtype):
-        return num_parameters * jnp.dtype(dtype).itemsize + num_layers * BYTES_PER_BLOCK
+        return num_parameters * jnp.dtype(dtype).itemsize + num_layers * BYTES_PER_BLOCK + working
 
     if need(dtype) <= available:
         return

@@ -6,39 +6,75 @@ from pathlib import Path
 from mistral_lib.presets.json_files import read_json
 
 DATA = Path(__file__).parent / "data"
+DESCRIPTIONS = {
+    "mistral_tiny_en": "A few million parameters, trained on the text that comes with Python",
+}
+
+# Presets that KerasHub publishes: description, number of parameters, version on Kaggle.
+PUBLISHED = {
+    "mistral_7b_en": ("Mistral 7B base model", 7_241_732_096, 8),
+    "mistral_instruct_7b_en": ("Mistral 7B instruct model", 7_241_732_096, 8),
+    "mistral_0.2_instruct_7b_en": ("Mistral 7B instruct version 0.2 model", 7_241_732_096, 3),
+    "mistral_0.3_7b_en": ("Mistral 7B base version 0.3 model", 7_248_023_552, 1),
+    "mistral_0.3_instruct_7b_en": ("Mistral 7B instruct version 0.3 model", 7_248_023_552, 1),
+}
+
+# KerasNLP's documentation has an example with a name that was never published.
+ALIASES = {"mistral7b_base_en": "mistral_7b_en"}
 
 
 def presets() -> dict[str, dict]:
-    """The built-in presets: name to `{"metadata": {"description", "params", "path"}, …}`."""
+    """The built-in presets by name.
+
+    Returns:
+        For each name a dictionary of `metadata`, which has a `description`, the number of `params`
+        and KerasHub's `path`; and of either a `folder`, if the preset ships with the library, or a
+        `kaggle_handle`.
+
+    >>> presets()["mistral_7b_en"]["metadata"]["params"]
+    7241732096
+    """
+    found = {}
+    for folder in sorted(DATA.glob("*/config.json")):
+        name = folder.parent.name
+        size = read_json(folder.with_name("metadata.json"))["parameter_count"]
+        found[name] = _entry(DESCRIPTIONS[name], size, folder=str(folder.parent))
+    for name, (description, size, version) in PUBLISHED.items():
+        handle = f"kaggle://keras/mistral/keras/{name}/{version}"
+        found[name] = _entry(description, size, kaggle_handle=handle)
+    return found
+
+
+def _entry(description, size, **source):
     return {
-        folder.name: {
-            "metadata": {
-                "description": "A small Mistral, trained on the text that comes with Python",
-                "params": read_json(folder / "metadata.json")["parameter_count"],
-                "path": "mistral",
-            }
-        }
-        for folder in sorted(DATA.glob("*"))
+        "metadata": {"description": description, "params": size, "path": "mistral"},
+        **source,
     }
 
 
 class PresetTable:
-    """A read-only class attribute whose value is `presets()`, made anew each time."""
+    """A class attribute whose value is `presets()`, made anew each time it is read."""
 
     def __get__(self, instance, owner):
         return presets()
 
 
-def shipped_folder(name: str) -> Path | None:
-    """The folder of a preset that ships with the library; `None` for any other name."""
-    return DATA / name if name in presets() else None
+def source_of(name: str) -> str | None:
+    """The folder or Kaggle handle behind a built-in name; `None` for any other string."""
+    entry = presets().get(ALIASES.get(name, name))
+    return entry and (entry.get("folder") or entry["kaggle_handle"])
 
 
 def unknown_name(name: str) -> str:
-    """What to say of a name that is not in the registry."""
+    """The message for a name that is not built in.
+
+    >>> print(unknown_name("mistral_7b"))
+    There is no preset 'mistral_7b'. Did you mean 'mistral_7b_en'? Built in are ...
+    """
     near = difflib.get_close_matches(name, presets(), n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     return (
-        f"There is no preset named {name!r}.{hint} The built-in presets are "
-        f"{', '.join(presets())}; for a folder, give its path."
+        f"There is no preset {name!r}.{hint} Built in are {', '.join(presets())}. Others are given "
+        "as a folder such as './my_preset', or as 'hf://user/model' or "
+        "'kaggle://user/model/keras/variant'."
     )

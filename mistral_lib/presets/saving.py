@@ -95,21 +95,23 @@ def _write_backbone(backbone, new, max_shard_size):
 
 def _weights(backbone) -> Iterator[tuple[str, np.ndarray]]:
     """The tensors of a backbone as the file has them, one at a time."""
-    entries = list(keras_format.layout(backbone, backbone.num_layers))
-    known = set()
-    for name, path, shape in entries:
+    tied = backbone.tie_word_embeddings
+    places = {}  # path in the file: variable, and whether it is turned there
+    for name, path, shape in keras_format.layout(backbone, backbone.num_layers):
         layer, _, attribute = name.partition(".")
-        if name == "token_embedding.reverse_embeddings" and backbone.tie_word_embeddings:
-            yield path, np.asarray(backbone.token_embedding.embeddings).T
-            continue
-        variable = attrgetter(attribute)(backbone.get_layer(layer))
-        known.add(id(variable))
-        yield path, np.asarray(variable).reshape(shape)
+        turned = tied and attribute == "reverse_embeddings"
+        attribute = "embeddings" if turned else attribute
+        places[path] = attrgetter(attribute)(backbone.get_layer(layer)), shape, turned
+    known = {id(variable) for variable, _, _ in places.values()}
     others = [variable.path for variable in backbone.weights if id(variable) not in known]
     if others:
         raise ValueError(
-            f"The backbone has weights that the format does not know: {', '.join(others)}."
+            "KerasHub's format has no place for these weights of the backbone: "
+            f"{', '.join(others)}."
         )
+    for path, (variable, shape, turned) in places.items():
+        array = np.asarray(variable)
+        yield path, array.T if turned else array.reshape(shape)
 
 
 def _write_preprocessor(preprocessor, new):

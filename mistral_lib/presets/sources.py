@@ -1,21 +1,24 @@
-"""Where a preset's files come from (chapter 17, "Presets and checkpoints")."""
+"""Where a preset's files come from (chapter 17, "Presets and checkpoints").
 
+A preset is a folder on this machine, or a model on Hugging Face or Kaggle, of which each file is
+downloaded when it is asked for and kept in the hub's own cache.
+"""
+
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from mistral_lib.presets import registry
 
+SCHEMES = "hf://user/model[@revision] or kaggle://user/model/keras/variant[/version]"
 
-@dataclass(frozen=True)
-class LocalFolder:
-    """A preset in a folder of this machine."""
 
-    path: Path
+class Source:
+    """The files of one preset. A subclass says how to find them and what they are called."""
 
     def find(self, name: str) -> Path | None:
         """The file of that name, such as "config.json"; `None` if the preset has none."""
-        file = self.path / name
-        return file if file.exists() else None
+        raise NotImplementedError
 
     def get(self, name: str) -> Path:
         """The file of that name, or a FileNotFoundError."""
@@ -24,37 +27,145 @@ class LocalFolder:
             raise FileNotFoundError(f"{self} has no file {name}.")
         return file
 
-    @property
-    def name(self) -> str:
-        """A short name for progress bars."""
-        return self.path.resolve().name
+
+@dataclass(frozen=True)
+class LocalFolder(Source):
+    """A preset in a folder."""
+
+    path: Path
+
+    def find(self, name):
+        file = self.path / name
+        return file if file.exists() else None
 
     def __str__(self):
-        return f"The preset {self.path}"
+        return str(self.path)
 
 
-def open_preset(preset: str | Path) -> LocalFolder:
-    """The files of a preset.
+@dataclass(frozen=True)
+class HuggingFaceModel(Source):
+    """A preset on Hugging Face: `hf://user/model`, at a branch, tag or commit."""
+
+    model: str
+    revision: str | None = None
+
+    def find(self, name):
+        import huggingface_hub
+        from huggingface_hub import errors
+
+        try:
+            return Path(huggingface_hub.hf_hub_download(self.model, name, revision=self.revision))
+        except errors.LocalEntryNotFoundError as error:
+            raise ConnectionError(
+                f"Hugging Face cannot be reached, and {name} of {self} was not downloaded before. "
+                "Check the network and HF_HUB_OFFLINE, or give a folder."
+            ) from error
+        except errors.EntryNotFoundError:
+            return None
+        except errors.GatedRepoError as error:
+            raise PermissionError(
+                f"{self} is gated: accept its terms at https://huggingface.co/{self.model} and log "
+                "in with `hf auth login`."
+            ) from error
+        except errors.RevisionNotFoundError as error:
+            raise FileNotFoundError(
+                f"{self}: the model has no branch, tag or commit {self.revision!r}."
+            ) from error
+        except errors.RepositoryNotFoundError as error:
+            raise FileNotFoundError(
+                f"{self} does not exist, or is private: check the name, or log in with "
+                "`hf auth login`."
+            ) from error
+        except OSError as error:
+            raise ConnectionError(f"{self}: {name} could not be downloaded: {error}") from error
+
+    def __str__(self):
+        return f"hf://{self.model}" + (f"@{self.revision}" if self.revision else "")
+
+
+@dataclass(frozen=True)
+class KaggleModel(Source):
+    """A preset on Kaggle: `kaggle://user/model/keras/variant`, at a version."""
+
+    handle: str
+
+    def find(self, name):
+        try:
+            import kagglehub
+        except ImportError as error:
+            raise ImportError(
+                f"{self} needs kagglehub: pip install 'mistral-lib[kaggle]'. KerasHub's presets "
+                f"are also on Hugging Face, as hf://keras/{self.handle.split('/')[3]}."
+            ) from error
+        try:
+            return Path(kagglehub.model_download(self.handle, name))
+        except OSError as error:  # requests' errors are OSErrors
+            status = getattr(getattr(error, "response", None), "status_code", None)
+            if status == 404:
+                return None
+            if status in (401, 403):
+                raise PermissionError(
+                    f"Kaggle does not give out {self}: accept the model's terms on its page, and "
+                    "log in with kagglehub.login()."
+                ) from error
+            raise ConnectionError(f"{self}: {name} could not be downloaded: {error}") from error
+        except ValueError as error:  # where Kaggle mounts its models, as in its notebooks
+            if "is not present" not in str(error):
+                raise
+            return None
+
+    def __str__(self):
+        return f"kaggle://{self.handle}"
+
+
+def open_preset(preset: str | Path) -> Source:
+    """The source of a preset's files.
 
     Args:
-        preset: a built-in name (see `registry.presets`), or the path of a folder.
+        preset: a built-in name (see `registry.presets`), `hf://user/model[@revision]`,
+            `kaggle://user/model/keras/variant[/version]`, or a folder.
 
     Raises:
         TypeError: neither a str nor a path.
-        FileNotFoundError: no folder at this path.
-        ValueError: no such built-in name; the message suggests the nearest.
+        FileNotFoundError: no such folder.
+        ValueError: a name that is not built in, or a malformed address.
+
+    >>> print(open_preset("mistral_7b_en"))
+    kaggle://keras/mistral/keras/mistral_7b_en/8
     """
-    if not isinstance(preset, str | Path):
+    if isinstance(preset, Path):
+        return _open_folder(preset)
+    if not isinstance(preset, str):
         raise TypeError(
-            f"A preset is a name or the path of a folder, but is a {type(preset).__name__}."
+            f"A preset is a name, an address or a folder's path, but is {preset!r} of type "
+            f"{type(preset).__name__}."
         )
-    name = str(preset)
-    folder = registry.shipped_folder(name)
-    if folder is None:
-        folder = Path(preset).expanduser()
-        if not folder.exists() and isinstance(preset, str) and not set(preset) & set("/\\.~"):
-            raise ValueError(registry.unknown_name(name))
-    if not folder.is_dir():
-        found = "is a file" if folder.is_file() else "does not exist"
-        raise FileNotFoundError(f"{folder} {found}; a preset is a folder with a config.json.")
-    return LocalFolder(folder)
+    address = registry.source_of(preset) or preset
+    scheme, separator, rest = address.partition("://")
+    if separator:
+        return _open_address(scheme.lower(), rest, preset)
+    looks_like_path = any(mark in address for mark in ("/", "\\", "~"))
+    if not (looks_like_path or address.startswith(".") or Path(address).exists()):
+        raise ValueError(registry.unknown_name(preset))
+    return _open_folder(Path(address))
+
+
+def _open_folder(path):
+    path = path.expanduser()
+    if path.is_file():
+        hint = " Open it with keras.saving.load_model." if path.suffix == ".keras" else ""
+        raise NotADirectoryError(f"{path} is a file; a preset is a folder.{hint}")
+    if not path.is_dir():
+        raise FileNotFoundError(f"There is no folder {path}.")
+    return LocalFolder(path)
+
+
+def _open_address(scheme, rest, preset):
+    part = r"\w[\w.-]*"
+    if scheme == "hf" and (
+        match := re.fullmatch(rf"({part}/{part})(?:@({part}(?:/{part})*))?", rest)
+    ):
+        return HuggingFaceModel(*match.groups())
+    if scheme == "kaggle" and re.fullmatch(rf"{part}/{part}/{part}/{part}(/\d+)?", rest):
+        return KaggleModel(rest)
+    raise ValueError(f"{preset!r} is no address of a preset. Expected {SCHEMES}.")

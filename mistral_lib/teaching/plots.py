@@ -44,6 +44,7 @@ def style() -> None:
             "figure.facecolor": PAPER,
             "savefig.facecolor": PAPER,
             "figure.constrained_layout.use": True,
+            "figure.constrained_layout.h_pad": 0.08,
             "font.family": "DejaVu Sans",  # ships with matplotlib: the same everywhere
             "font.size": 10,
             "text.color": INK,
@@ -150,7 +151,7 @@ def draw_mask(
             for width, colour in ((4.5, PAPER), (2.2, RED)):
                 edge = Circle((column + 0.5, row + 0.5), 0.38, fill=False, ec=colour, lw=width)
                 ax.add_patch(edge)
-    ax.set(xlim=(0, keys), ylim=(queries, 0), aspect="equal")
+    ax.set(xlim=(0, keys), ylim=(queries, 0), aspect="equal", anchor="NW")
     ax.set_xticks(np.arange(keys) + 0.5, columns if columns is not None else [""] * keys)
     ax.set_yticks(np.arange(queries) + 0.5, rows if rows is not None else [""] * queries)
     ax.set_xticks(np.arange(keys + 1), minor=True)

@@ -1,0 +1,21 @@
+"""The names of KerasNLP's `models` module (chapter 12, "The backbone").
+
+Code for `keras_nlp.models` runs with the import changed:
+
+>>> from mistral_lib.models import MistralBackbone
+>>> MistralBackbone(10, 2, 4, 16, 32, 2).count_params()
+4944
+"""
+
+from mistral_lib.backbone import Backbone, MistralBackbone
+from mistral_lib.causal_lm import MistralCausalLM
+from mistral_lib.preprocessor import MistralCausalLMPreprocessor
+from mistral_lib.tokenizer import MistralTokenizer
+
+__all__ = [
+    "Backbone",
+    "MistralBackbone",
+    "MistralCausalLM",
+    "MistralCausalLMPreprocessor",
+    "MistralTokenizer",
+]
