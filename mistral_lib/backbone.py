@@ -6,6 +6,7 @@ import jax
 import keras
 from keras.src.backend.common import global_state
 
+from mistral_lib import lora
 from mistral_lib.checks import (
     check_boolean,
     check_choice,
@@ -105,6 +106,58 @@ class Backbone(keras.Model):
 
         save_backbone(self, preset_dir, max_shard_size)
 
+    def enable_lora(
+        self, rank: int, target_layer_names=None, lora_alpha: float | None = None
+    ) -> None:
+        """Freezes every weight and adds trainable low-rank factors to some projections.
+
+        An adapted projection computes `x @ W + (lora_alpha / rank) * (x @ A) @ B` with A and B in
+        float32; B starts at zero, so that the outputs do not change. A model that contains the
+        backbone and has been trained already must be compiled again.
+
+        Args:
+            rank: inner size of the factors, at least 1.
+            target_layer_names: names among query, key, value, attention_output, gate, up and down;
+                by default query and value.
+            lora_alpha: by default `rank`.
+
+        Raises:
+            ValueError: an unknown name, a rank below 1, or LoRA with other arguments is enabled
+                already. Nothing has changed then. With the same arguments a call does nothing.
+
+        Source: Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", 2021.
+
+        >>> with without_weights():
+        ...     backbone = MistralBackbone(32000, 32, 32, 4096, 14336, 8)
+        ...     backbone.enable_lora(4)
+        >>> import math
+        >>> f"{sum(math.prod(v.shape) for v in backbone.trainable_variables):,}"
+        '1,703,936'
+        """
+        lora.enable(self, rank, target_layer_names, lora_alpha)
+
+    def merge_lora(self) -> None:
+        """Adds the low-rank updates to the kernels, takes LoRA off, and unfreezes every weight."""
+        lora.merge(self)
+
+    def save_lora_weights(self, filepath) -> None:
+        """Saves the low-rank factors alone, with their settings and the base's fingerprint.
+
+        Args:
+            filepath: a name that ends in `.lora.h5`.
+        """
+        lora.save(self, filepath)
+
+    def load_lora_weights(self, filepath) -> None:
+        """Enables LoRA as it was when the file was saved, and loads the factors.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: the file is no adapter, or one of another base model, or the backbone has
+                LoRA with other settings.
+        """
+        lora.load(self, filepath)
+
     @property
     def token_embedding(self) -> TokenEmbedding:
         """The layer that embeds token ids, and with `reverse=True` projects back to logits."""
@@ -119,7 +172,12 @@ class Backbone(keras.Model):
 
     @classmethod
     def from_config(cls, config):
-        return cls(**config)
+        config = dict(config)
+        settings = config.pop("lora", None)
+        backbone = cls(**config)
+        if settings is not None:
+            lora.enable(backbone, **settings)
+        return backbone
 
 
 @keras.saving.register_keras_serializable(package="mistral_lib")
@@ -325,9 +383,11 @@ class MistralBackbone(Backbone):
         self.train_function = self.test_function = self.predict_function = None
 
     def get_config(self):
-        return {
+        config = {
             "name": self.name,
             "trainable": self.trainable,
             **self._config,
             "dtype": keras.dtype_policies.serialize(self.dtype_policy),
         }
+        settings = lora.settings(self)
+        return config if settings is None else {**config, "lora": settings}
