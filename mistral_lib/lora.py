@@ -150,7 +150,9 @@ def forget_compiled(model) -> None:
 def _hash(variables) -> str:
     digest = hashlib.sha256()
     for variable in variables:
-        flat = np.asarray(variable.value.reshape(-1)[:: max(1, int(np.prod(variable.shape)) // 997)])
+        flat = np.asarray(
+            variable.value.reshape(-1)[:: max(1, int(np.prod(variable.shape)) // 997)]
+        )
         digest.update(str(tuple(variable.shape)).encode())
         digest.update(flat.astype("float32").astype(ml_dtypes.bfloat16).tobytes())
     return digest.hexdigest()
