@@ -74,11 +74,11 @@ def picture() -> str:
     counts = seen.sum(axis=1)
     assert counts.max() == WINDOW
     side = CELL * len(WORDS)
-    width, height = LEFT + side + 130, TOP + side + 24
+    width, height = LEFT + side + 120, TOP + side + 24
     title = f"A window of {WINDOW}: each word sees itself and at most {WINDOW - 1} before it"
     shapes = [
         f'<rect width="{width}" height="{height}" rx="10" fill="{PAPER}"/>',
-        text(20, 36, title, 18, extra='font-weight="bold"'),
+        text(20, 36, title, 15, extra='font-weight="bold"'),
         text(20, 60, f"{SEEN} seen · {FUTURE} in the future · {TOO_FAR} too far back", 13, GREY),
     ]
     for index, word in enumerate(WORDS):
