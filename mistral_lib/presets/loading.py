@@ -66,7 +66,10 @@ def load_backbone(
 
 def load_causal_lm(cls, preset: str | Path, load_weights: bool = True, **kwargs):
     """A causal language model from a preset: see `MistralCausalLM.from_preset`."""
-    arguments = {name: kwargs.pop(name) for name in ("name", "trainable") if name in kwargs}
+    task = keras_format.read_task(open_preset(preset))
+    arguments = {"name": kwargs.pop("name", task["name"])}
+    if "trainable" in kwargs:
+        arguments["trainable"] = kwargs.pop("trainable")
     if "preprocessor" in kwargs:
         preprocessor = kwargs.pop("preprocessor")
     else:
@@ -85,7 +88,7 @@ def load_causal_lm(cls, preset: str | Path, load_weights: bool = True, **kwargs)
 def load_preprocessor(preset: str | Path) -> MistralCausalLMPreprocessor | None:
     """The preprocessor of a preset; `None` if the preset has no vocabulary."""
     folder = open_preset(preset)
-    if not keras_format.has_preprocessor(folder):
+    if not keras_format.read_task(folder)["takes_text"]:
         return None
     tokenizer = load_tokenizer(preset)
     config = keras_format.read_preprocessor_config(folder)
