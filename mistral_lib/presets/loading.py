@@ -9,13 +9,12 @@ from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from mistral_lib.backbone import MistralBackbone, without_weights
 from mistral_lib.checks import check_integer
 from mistral_lib.preprocessor import MistralCausalLMPreprocessor
 from mistral_lib.presets import keras_format
-from mistral_lib.presets.json_files import check_file
 from mistral_lib.presets.memory import check_memory
 from mistral_lib.presets.sources import open_preset
 from mistral_lib.tokenizer import MistralTokenizer
@@ -101,7 +100,6 @@ def load_tokenizer(preset: str | Path) -> MistralTokenizer:
     folder = open_preset(preset)
     config = keras_format.read_tokenizer_config(folder)
     vocabulary = folder.get(keras_format.VOCABULARY_FILE)
-    check_file(vocabulary)
     with _naming(folder, keras_format.TOKENIZER_FILE):
         return MistralTokenizer(vocabulary, **config)
 
