@@ -121,3 +121,14 @@ def largest_from(function, arrays, index):
 
     walk(closed.jaxpr, [frozenset([place]) for place in range(len(arrays))])
     return max(sizes)
+
+
+def dtypes_of(jaxpr, operation):
+    """The dtypes on which a traced program runs an operation, inside calls too."""
+    found = set()
+    for equation in getattr(jaxpr, "jaxpr", jaxpr).eqns:
+        if equation.primitive.name == operation:
+            found.add(str(equation.invars[0].aval.dtype))
+        for inner in inner_jaxprs(equation):
+            found |= dtypes_of(inner, operation)
+    return found

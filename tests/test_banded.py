@@ -20,7 +20,7 @@ from mistral_lib.layers.banded import banded_attention
 from mistral_lib.layers.dense import dense_attention
 
 
-@settings(max_examples=10, deadline=None, derandomize=True)
+@settings(max_examples=6, deadline=None, derandomize=True)
 @given(
     length=st.integers(1, 13),
     window=st.none() | st.integers(1, 16),

@@ -1,5 +1,7 @@
 """Dense attention against plain loops, and a softmax that no mask can make infinite."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 from attention_loops import (
     QUICKLY,
     assert_equal,
+    dtypes_of,
     inputs,
     largest_from,
     loops,
@@ -117,8 +120,6 @@ def test_the_compiled_program_repeats_no_key_either():
 
 def repeated_sizes(compiled, size):
     """The shapes in a compiled program that have `size` elements."""
-    import re
-
     shapes = set(re.findall(r"f32\[([\d,]+)\]", compiled.as_text()))
     return [shape for shape in shapes if np.prod([int(n) for n in shape.split(",")]) == size]
 
@@ -144,19 +145,6 @@ def test_softmax_is_float32_in_low_precision(dtype):
     rounding = float(jnp.finfo(dtype).eps)
     found = np.asarray(dense_attention(*low, None, 3), "float64")
     np.testing.assert_allclose(found, exact, atol=4 * rounding)
-
-
-def dtypes_of(jaxpr, operation):
-    """The dtypes on which a traced program runs an operation, inside calls too."""
-    from attention_loops import inner_jaxprs
-
-    found = set()
-    for equation in getattr(jaxpr, "jaxpr", jaxpr).eqns:
-        if equation.primitive.name == operation:
-            found.add(str(equation.invars[0].aval.dtype))
-        for inner in inner_jaxprs(equation):
-            found |= dtypes_of(inner, operation)
-    return found
 
 
 @settings(max_examples=25, deadline=None, derandomize=True)

@@ -17,7 +17,23 @@ from mistral_lib.tokenizer import MistralTokenizer
 def tokenizer(name):
     if name in ("v1", "v3"):
         return mistral_tokenizer(name)
+    if name == "bytes last":
+        return MistralTokenizer(bytes_last(trained_model(normalization_rule_name="identity")))
     return MistralTokenizer(trained_model(**TRAINED[name]))
+
+
+def bytes_last(proto):
+    """The model with the byte pieces behind the others, then the lead byte 0xE2, then the space."""
+    pieces, position = [], 0
+    while proto[position] == 0x0A:  # a piece, whose size is in the next byte
+        end = position + 2 + proto[position + 1]
+        pieces.append(proto[position:end])
+        position = end
+    ends = [b"<0x", b"<0xE2>", "\n\x03▁\x15".encode()]
+    return (
+        b"".join(sorted(pieces, key=lambda piece: [end in piece for end in ends[::-1]]))
+        + (proto[position:])
+    )
 
 
 TRAINED = {
@@ -25,7 +41,7 @@ TRAINED = {
     "merging spaces": {"pad_id": 0, "unk_id": 1, "bos_id": 2, "eos_id": 3},
     "no space in front": {"add_dummy_prefix": False, "remove_extra_whitespaces": False},
 }
-NAMES = ["v1", "v3", *TRAINED]
+NAMES = ["v1", "v3", "bytes last", *TRAINED]
 
 
 @functools.cache
@@ -43,6 +59,9 @@ def id_lists(name):
         ),
         character,
         character.map(lambda ids: ids[:-1]),
+        st.tuples(character, st.sampled_from([0, 1, 2, 3])).map(
+            lambda drawn: [drawn[0][0], drawn[1], *drawn[0][1:]]
+        ),
         st.sampled_from([i for i, piece in enumerate(pieces) if not piece.strip("▁")]).map(
             lambda id: [id]
         ),
@@ -129,11 +148,37 @@ def test_the_first_piece_after_a_prompt_keeps_its_space():
     assert StreamDecoder(vocabulary).push([the, quick]) == "The quick"
 
 
+def test_only_the_first_space_of_a_text_is_dropped():
+    vocabulary = tokenizer("v1")
+    space, the, end = vocabulary.token_to_id("▁"), 415, vocabulary.end_token_id
+    for ids, text in (
+        ([the, the], "The The"),
+        ([space, the], " The"),
+        ([end, the], "The"),
+        ([space, end, the], " The"),
+        ([end, space, end, end, the, the], " The The"),
+    ):
+        for size in (1, 2, 3):
+            decoder = StreamDecoder(vocabulary)
+            pieces = [decoder.push(ids[at : at + size]) for at in range(0, len(ids), size)]
+            assert "".join(pieces) == text == vocabulary.decode(ids)
+
+
 def test_a_character_that_the_prompt_began_belongs_to_the_first_piece():
     vocabulary = tokenizer("v1")
     byte = vocabulary.token_to_id("<0x00>")
     decoder = StreamDecoder(vocabulary, [1, byte + 0xE2, byte + 0x98])
     assert decoder.push([byte + 0x83]) == "☃"
+
+
+def test_padding_inside_a_character():
+    vocabulary = tokenizer("v1")
+    byte = vocabulary.token_to_id("<0x00>")
+    first, *rest = (byte + value for value in "☃".encode())
+    for padding, text in ((vocabulary.pad_token_id, "☃"), (vocabulary.end_token_id, "\ufffd" * 3)):
+        ids = [first, padding, *rest]
+        decoder = StreamDecoder(vocabulary)
+        assert "".join(decoder.push([id]) for id in ids) == vocabulary.decode(ids) == text
 
 
 def test_arrays_of_ids():
@@ -152,7 +197,7 @@ def test_bad_ids_leave_the_decoder_as_it_was(ids, error):
     decoder = StreamDecoder(vocabulary)
     decoder.push([byte + 0xE2, byte + 0x98])
     with pytest.raises(error, match="Token id"):
-        decoder.push([byte + 0x41, *ids])
+        decoder.push([*ids, 415, 415, 415])
     assert decoder.push([byte + 0x83]) == "☃"
 
 

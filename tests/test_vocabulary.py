@@ -78,6 +78,12 @@ def test_truncations_of_a_real_vocabulary_are_refused():
             parse_model(proto[:length], "short.model")
 
 
+def test_a_field_of_another_type_is_refused():
+    number = b"\x78\x01"  # field 15 is 1: sound protobuf, yet no SentencePiece model has it
+    with pytest.raises(ValueError, match=r"damaged.*Field 15 has wire type 0, expected 2"):
+        parse_model(trained_model() + number, "longer.model")
+
+
 def test_damaged_bytes_never_abort():
     # The reader may take a damaged score or text as it is; it must answer or raise, not crash.
     proto = trained_model()

@@ -41,9 +41,9 @@ class StreamDecoder:
 
     def __init__(self, tokenizer: MistralTokenizer, prompt_ids: Sequence[int] = ()):
         self._tokenizer = tokenizer
-        # The context stands for all that was written: decoding behind it writes what decoding
-        # behind the whole text would. Once a text has begun, any id that writes a whole character
-        # does; the last ids of a vocabulary are such characters.
+        # The context stands for all ids so far: decoding behind it writes what decoding behind all
+        # of them would. Once a text has begun, any id that writes whole characters will do; the
+        # search begins at the end of the vocabulary, where most are.
         self._mid_text = next(
             (
                 [id]
@@ -101,7 +101,7 @@ class StreamDecoder:
         text = self._tokenizer.decode(self._context + ids)[behind:]
         if text:
             self._context = self._mid_text
-        elif self._context != self._mid_text:
+        else:
             # At the start a lone space piece writes nothing, yet the next one will.
             visible = [id for id in ids if not self._tokenizer.is_control(id)]
             self._context = visible[-1:] or self._context

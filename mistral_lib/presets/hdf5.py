@@ -71,14 +71,14 @@ def list_tensors(file: Path) -> dict[str, StoredTensor]:
             prefix, group = groups.pop()
             address = h5py.h5o.get_info(group.id).addr
             if address in seen:
-                raise ValueError(f"{file}: the group {prefix!r} is linked from two places.")
+                raise ValueError(f"the group {prefix!r} is linked from two places.")
             seen.add(address)
             for key in group:
                 name = f"{prefix}/{key}".lstrip("/")
                 link = type(group.get(key, getlink=True))
                 if link is not h5py.HardLink:
                     raise ValueError(
-                        f"{file}: {name!r} is a link of the kind {link.__name__}, which is not "
+                        f"{name!r} is a link of the kind {link.__name__}, which is not "
                         "followed: weights must lie in the file itself."
                     )
                 item = group[key]
@@ -103,6 +103,8 @@ def _opened(file):
     try:
         with h5py.File(file, "r", locking="best-effort") as h5:
             yield h5
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from error
     except (OSError, RuntimeError, KeyError, TypeError) as error:
         raise ValueError(
             f"{file} ({size:,} bytes) is not an HDF5 file, or is cut off or damaged: {error}. "
@@ -112,23 +114,25 @@ def _opened(file):
 
 def _describe(file, name, item):
     if not isinstance(item, h5py.Dataset):
-        raise ValueError(f"{file}: {name!r} is neither a group nor a tensor.")
+        raise ValueError(f"{name!r} is neither a group nor a tensor.")
     if item.external or item.is_virtual:
         raise ValueError(
-            f"{file}: the data of {name!r} lies in another file, which is not read: weights must "
+            f"the data of {name!r} lies in another file, which is not read: weights must "
             "lie in the file itself."
         )
+    if item.shape is None:
+        raise ValueError(f"{name!r} has no shape.")
     dtype = item.dtype.name
     if item.dtype == "V2" and item.attrs.get("dtype") == "bfloat16":
         dtype = "bfloat16"
     elif dtype not in FLOAT_DTYPES:
         raise ValueError(
-            f"{file}: {name!r} has the dtype {item.dtype}; weights must be bfloat16 or one of "
+            f"{name!r} has the dtype {item.dtype}; weights must be bfloat16 or one of "
             f"{', '.join(FLOAT_DTYPES)}."
         )
     if not _is_stored_whole(item):
         raise ValueError(
-            f"{file}: {name!r} declares {math.prod(item.shape):,} numbers, but stores only "
+            f"{name!r} declares {math.prod(item.shape):,} numbers, but stores only "
             f"{item.id.get_storage_size():,} bytes. Get the file again from its source."
         )
     return StoredTensor(file, name, item.shape, dtype)

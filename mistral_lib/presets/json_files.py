@@ -38,7 +38,7 @@ def read_json(file: Path) -> dict:
     >>> _ = file.write_text('{"hidden_dim": 16, "hidden_dim": 32}')
     >>> read_json(file)
     Traceback (most recent call last):
-    ValueError: .../config.json: the key 'hidden_dim' stands twice in one object.
+    ValueError: .../config.json is not valid JSON: the key 'hidden_dim' stands twice ...
     """
     size = check_file(file)
     if size > LARGEST_FILE:
@@ -46,31 +46,34 @@ def read_json(file: Path) -> dict:
             f"{file} has {size:,} bytes; a JSON file of a preset has at most {LARGEST_FILE:,}."
         )
 
-    def unique(pairs):
-        found = dict(pairs)
-        if len(found) < len(pairs):
-            keys = [key for key, _ in pairs]
-            twice = next(key for key in keys if keys.count(key) > 1)
-            raise ValueError(f"{file}: the key {twice!r} stands twice in one object.")
-        return found
-
-    def refuse(constant):
-        raise ValueError(f"{file}: {constant} is not a number of standard JSON.")
-
     try:
         content = json.loads(
-            file.read_text(encoding="utf-8"), object_pairs_hook=unique, parse_constant=refuse
+            file.read_text(encoding="utf-8"),
+            object_pairs_hook=_unique,
+            parse_constant=_refuse_constant,
         )
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(
             f"{file} is not valid JSON: {error}. It may be cut off or edited; get it again from "
             "its source."
         ) from error
-    except (UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(f"{file} is not valid JSON: {error}.") from error
     if not isinstance(content, dict):
         raise ValueError(f"{file} must hold a JSON object, but holds a {type(content).__name__}.")
     return content
+
+
+def _unique(pairs):
+    """A dictionary of key and value pairs, unless a key comes twice."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"the key {twice!r} stands twice in one object")
+    return found
+
+
+def _refuse_constant(constant):
+    raise ValueError(f"{constant} is no number")
 
 
 def write_json(file: Path, content: dict) -> None:

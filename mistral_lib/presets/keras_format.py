@@ -11,9 +11,9 @@ Nothing in it is imported or deserialised by Keras: a class is recognised by its
 and its arguments are checked by its constructor.
 """
 
-import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
@@ -33,30 +33,57 @@ PREPROCESSOR_FILE = "preprocessor.json"
 TOKENIZER_FILE = "tokenizer.json"
 VOCABULARY_FILE = "assets/tokenizer/vocabulary.spm"
 
-# Each variable of a block: its path in the file, and its axes there: D hidden, F intermediate,
-# H query heads, K key-value heads, h head size. The file has heads as axes of their own.
+# Each variable of a block: its layer's path and name in the file, and its axes there: D hidden,
+# F intermediate, H query heads, K key-value heads, h head size. The file has heads as axes of their
+# own.
 BLOCK = {
-    "self_attention_layernorm.scale": ("_self_attention_layernorm", "D"),
-    "self_attention.query.kernel": ("_self_attention_layer/_query_dense", "DHh"),
-    "self_attention.key.kernel": ("_self_attention_layer/_key_dense", "DKh"),
-    "self_attention.value.kernel": ("_self_attention_layer/_value_dense", "DKh"),
-    "self_attention.attention_output.kernel": ("_self_attention_layer/_output_dense", "HhD"),
-    "feedforward_layernorm.scale": ("_feedforward_layernorm", "D"),
-    "feedforward.gate.kernel": ("_feedforward_gate_dense", "DF"),
-    "feedforward.up.kernel": ("_feedforward_intermediate_dense", "DF"),
-    "feedforward.down.kernel": ("_feedforward_output_dense", "FD"),
+    "self_attention_layernorm.scale": (
+        "_self_attention_layernorm",
+        "self_attention_layernorm",
+        "D",
+    ),
+    "self_attention.query.kernel": ("_self_attention_layer/_query_dense", "query", "DHh"),
+    "self_attention.key.kernel": ("_self_attention_layer/_key_dense", "key", "DKh"),
+    "self_attention.value.kernel": ("_self_attention_layer/_value_dense", "value", "DKh"),
+    "self_attention.attention_output.kernel": (
+        "_self_attention_layer/_output_dense",
+        "attention_output",
+        "HhD",
+    ),
+    "feedforward_layernorm.scale": ("_feedforward_layernorm", "feedforward_layernorm", "D"),
+    "feedforward.gate.kernel": ("_feedforward_gate_dense", "feedforward_gate_dense", "DF"),
+    "feedforward.up.kernel": (
+        "_feedforward_intermediate_dense",
+        "feedforward_intermediate_dense",
+        "DF",
+    ),
+    "feedforward.down.kernel": ("_feedforward_output_dense", "feedforward_output_dense", "FD"),
 }
 
 
-def layout(backbone, num_layers: int) -> Iterator[tuple[str, str, tuple[int, ...]]]:
-    """Where the file keeps each variable of a backbone.
+@dataclass(frozen=True)
+class Place:
+    """Where the file keeps a variable.
+
+    Attributes:
+        variable: its name here: the layer of the backbone, then attributes, joined by dots.
+        path: of the tensor in the file.
+        layer: name of the layer, which Keras notes in the file.
+        shape: of the tensor in the file.
+    """
+
+    variable: str
+    path: str
+    layer: str
+    shape: tuple[int, ...]
+
+
+def layout(backbone, num_layers: int) -> Iterator[Place]:
+    """The places of all variables of a backbone.
 
     Args:
         backbone: a `MistralBackbone`; only its sizes are looked at, and one block's suffice.
         num_layers: number of blocks in the file.
-
-    Yields:
-        The variable's name here, the tensor's path in the file, and its shape in the file.
     """
     sizes = {
         "V": backbone.vocabulary_size,
@@ -67,16 +94,20 @@ def layout(backbone, num_layers: int) -> Iterator[tuple[str, str, tuple[int, ...
         "h": backbone.head_dim,
     }
 
-    def shape(axes):
-        return tuple(sizes[axis] for axis in axes)
+    def place(variable, path, layer, axes, index=0):
+        shape = tuple(sizes[axis] for axis in axes)
+        return Place(variable, f"layers/{path}/vars/{index}", layer, shape)
 
-    yield "token_embedding.embeddings", "layers/reversible_embedding/vars/0", shape("VD")
-    yield "token_embedding.reverse_embeddings", "layers/reversible_embedding/vars/1", shape("DV")
-    for index in range(num_layers):
-        folder = "layers/mistral_transformer_decoder" + (f"_{index}" if index else "")
-        for name, (path, axes) in BLOCK.items():
-            yield f"transformer_layer_{index}.{name}", f"{folder}/{path}/vars/0", shape(axes)
-    yield "sequence_output_layernorm.scale", "layers/mistral_layer_normalization/vars/0", shape("D")
+    embedding = "reversible_embedding", "token_embedding"
+    yield place("token_embedding.embeddings", *embedding, "VD")
+    yield place("token_embedding.reverse_embeddings", *embedding, "DV", index=1)
+    for block in range(num_layers):
+        folder = "mistral_transformer_decoder" + (f"_{block}" if block else "")
+        for variable, (path, layer, axes) in BLOCK.items():
+            name = f"transformer_layer_{block}.{variable}"
+            yield place(name, f"{folder}/{path}", layer, axes)
+    norm = "sequence_output_layernorm"
+    yield place(f"{norm}.scale", "mistral_layer_normalization", norm, "D")
 
 
 # --- Reading ---------------------------------------------------------------------------------
@@ -112,13 +143,17 @@ def read_dtype(folder) -> str:
     return name if name in ("float16", "bfloat16") else "float32"
 
 
-def has_preprocessor(folder) -> bool:
-    """Whether a causal language model of this preset takes text."""
+def read_task(folder) -> dict:
+    """The `name` of the causal language model that was saved, and whether it `takes_text`."""
     task = folder.find(TASK_FILE)
     config = {} if task is None else read_json(task).get("config")
-    if isinstance(config, dict) and config.get("preprocessor", "absent") is None:
-        return False
-    return folder.find(TOKENIZER_FILE) is not None
+    if not isinstance(config, dict):
+        raise ValueError(f"{task} has no object 'config'.")
+    name = config.get("name")
+    if not (name is None or (isinstance(name, str) and "/" not in name)):
+        raise ValueError(f"{task}: {name!r} is no name of a model.")
+    without = "preprocessor" in config and config["preprocessor"] is None
+    return {"name": name, "takes_text": not without and folder.find(TOKENIZER_FILE) is not None}
 
 
 def read_preprocessor_config(folder) -> dict:
@@ -182,19 +217,19 @@ def read_tensors(folder, backbone, num_layers: int) -> dict[str, StoredTensor]:
     else:
         stored = list_tensors(index)
     tensors = {}
-    for name, path, shape in layout(backbone, num_layers):
-        if path not in stored:
+    for place in layout(backbone, num_layers):
+        if place.path not in stored:
             raise ValueError(
-                f"{index} has no tensor {path!r}, which the config asks for. It may belong to "
-                "another config, or its saving was cut off."
+                f"{index} has no tensor {place.path!r}, which the config asks for. It may belong "
+                "to another config, or its saving was cut off."
             )
-        tensor = stored.pop(path)
-        if tensor.shape != shape:
+        tensor = stored.pop(place.path)
+        if tensor.shape != place.shape:
             raise ValueError(
-                f"{tensor.file}: {path!r} has the shape {tensor.shape}, but the config asks for "
-                f"{shape}. Config and weights belong to different models."
+                f"{tensor.file}: {place.path!r} has the shape {tensor.shape}, but the config asks "
+                f"for {place.shape}. Config and weights belong to different models."
             )
-        tensors[name] = tensor
+        tensors[place.variable] = tensor
     if stored:
         path = min(stored)
         raise ValueError(
@@ -286,33 +321,33 @@ def describe_preprocessor(preprocessor) -> dict:
 
 
 def write_weights(
-    folder: Path, tensors: Iterator[tuple[str, np.ndarray]], max_shard_bytes: float
+    folder: Path, tensors: Iterable[tuple[Place, np.ndarray]], max_shard_bytes: float
 ) -> None:
     """Writes tensors into one file, or into shards with an index if they are larger than that.
 
     Args:
         folder: where to write.
-        tensors: pairs of a tensor's path in the file and the tensor, taken one at a time.
+        tensors: each with its place, taken one at a time.
         max_shard_bytes: size at which a file is full. A larger tensor gets a file of its own.
     """
+    shards = []
     weight_map = {}
     written = total = 0
-    h5 = None
-    for path, array in tensors:
-        if h5 is None or (written and written + array.nbytes > max_shard_bytes):
-            if h5 is not None:
-                h5.close()
-            shard = SHARD_FILE.format(len(set(itertools.chain(*weight_map.values()))))
-            h5, written = h5py.File(folder / shard, "x"), 0
-        write_tensor(h5, path, array)
+    for place, array in tensors:
+        if not shards or (written and written + array.nbytes > max_shard_bytes):
+            shards.append(folder / SHARD_FILE.format(len(shards)))
+            written = 0
+        group = "/" + place.path.rpartition("/")[0]
+        with h5py.File(shards[-1], "a") as h5:
+            write_tensor(h5, place.path, array)
+            h5[group].attrs["name"] = place.layer
         written += array.nbytes
         total += array.nbytes
-        shards = weight_map.setdefault("/" + path.rpartition("/")[0], [])
-        if shard not in shards:
-            shards.append(shard)
-    h5.close()
-    if shard == SHARD_FILE.format(0):
-        (folder / shard).rename(folder / WEIGHTS_FILE)
-        return
-    index = {"metadata": {"total_size": total}, "weight_map": weight_map}
-    write_json(folder / SHARD_INDEX_FILE, index)
+        names = weight_map.setdefault(group, [])
+        if shards[-1].name not in names:
+            names.append(shards[-1].name)
+    if len(shards) == 1:
+        shards[0].rename(folder / WEIGHTS_FILE)
+    else:
+        index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+        write_json(folder / SHARD_INDEX_FILE, index)

@@ -9,13 +9,12 @@ from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from mistral_lib.backbone import MistralBackbone, without_weights
 from mistral_lib.checks import check_integer
 from mistral_lib.preprocessor import MistralCausalLMPreprocessor
 from mistral_lib.presets import keras_format
-from mistral_lib.presets.json_files import check_file
 from mistral_lib.presets.memory import check_memory
 from mistral_lib.presets.sources import open_preset
 from mistral_lib.tokenizer import MistralTokenizer
@@ -66,7 +65,10 @@ def load_backbone(
 
 def load_causal_lm(cls, preset: str | Path, load_weights: bool = True, **kwargs):
     """A causal language model from a preset: see `MistralCausalLM.from_preset`."""
-    arguments = {name: kwargs.pop(name) for name in ("name", "trainable") if name in kwargs}
+    task = keras_format.read_task(open_preset(preset))
+    arguments = {"name": kwargs.pop("name", task["name"])}
+    if "trainable" in kwargs:
+        arguments["trainable"] = kwargs.pop("trainable")
     if "preprocessor" in kwargs:
         preprocessor = kwargs.pop("preprocessor")
     else:
@@ -85,7 +87,7 @@ def load_causal_lm(cls, preset: str | Path, load_weights: bool = True, **kwargs)
 def load_preprocessor(preset: str | Path) -> MistralCausalLMPreprocessor | None:
     """The preprocessor of a preset; `None` if the preset has no vocabulary."""
     folder = open_preset(preset)
-    if not keras_format.has_preprocessor(folder):
+    if not keras_format.read_task(folder)["takes_text"]:
         return None
     tokenizer = load_tokenizer(preset)
     config = keras_format.read_preprocessor_config(folder)
@@ -98,7 +100,6 @@ def load_tokenizer(preset: str | Path) -> MistralTokenizer:
     folder = open_preset(preset)
     config = keras_format.read_tokenizer_config(folder)
     vocabulary = folder.get(keras_format.VOCABULARY_FILE)
-    check_file(vocabulary)
     with _naming(folder, keras_format.TOKENIZER_FILE):
         return MistralTokenizer(vocabulary, **config)
 

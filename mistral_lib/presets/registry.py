@@ -6,7 +6,7 @@ from pathlib import Path
 from mistral_lib.presets.json_files import read_json
 
 DATA = Path(__file__).parent / "data"
-DESCRIPTIONS = {
+SHIPPED = {
     "mistral_tiny_en": "A few million parameters, trained on the text that comes with Python",
 }
 
@@ -35,10 +35,10 @@ def presets() -> dict[str, dict]:
     7241732096
     """
     found = {}
-    for folder in sorted(DATA.glob("*/config.json")):
-        name = folder.parent.name
-        size = read_json(folder.with_name("metadata.json"))["parameter_count"]
-        found[name] = _entry(DESCRIPTIONS[name], size, folder=str(folder.parent))
+    for name, description in SHIPPED.items():
+        folder = DATA / name
+        size = read_json(folder / "metadata.json")["parameter_count"]
+        found[name] = _entry(description, size, folder=str(folder))
     for name, (description, size, version) in PUBLISHED.items():
         handle = f"kaggle://keras/mistral/keras/{name}/{version}"
         found[name] = _entry(description, size, kaggle_handle=handle)

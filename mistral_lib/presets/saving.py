@@ -93,25 +93,25 @@ def _write_backbone(backbone, new, max_shard_size):
     write_json(new / keras_format.METADATA_FILE, metadata)
 
 
-def _weights(backbone) -> Iterator[tuple[str, np.ndarray]]:
+def _weights(backbone) -> Iterator[tuple[keras_format.Place, np.ndarray]]:
     """The tensors of a backbone as the file has them, one at a time."""
-    tied = backbone.tie_word_embeddings
-    places = {}  # path in the file: variable, and whether it is turned there
-    for name, path, shape in keras_format.layout(backbone, backbone.num_layers):
-        layer, _, attribute = name.partition(".")
-        turned = tied and attribute == "reverse_embeddings"
-        attribute = "embeddings" if turned else attribute
-        places[path] = attrgetter(attribute)(backbone.get_layer(layer)), shape, turned
-    known = {id(variable) for variable, _, _ in places.values()}
+    variables = {}
+    for place in keras_format.layout(backbone, backbone.num_layers):
+        layer, _, attributes = place.variable.partition(".")
+        if attributes == "reverse_embeddings" and backbone.tie_word_embeddings:
+            attributes = "embeddings"
+        variables[place] = attrgetter(attributes)(backbone.get_layer(layer))
+    known = {id(variable) for variable in variables.values()}
     others = [variable.path for variable in backbone.weights if id(variable) not in known]
     if others:
         raise ValueError(
             "KerasHub's format has no place for these weights of the backbone: "
             f"{', '.join(others)}."
         )
-    for path, (variable, shape, turned) in places.items():
+    for place, variable in variables.items():
         array = np.asarray(variable)
-        yield path, array.T if turned else array.reshape(shape)
+        turned = backbone.tie_word_embeddings and place.variable.endswith("reverse_embeddings")
+        yield place, array.T if turned else array.reshape(place.shape)
 
 
 def _write_preprocessor(preprocessor, new):

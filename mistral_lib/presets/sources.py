@@ -51,7 +51,7 @@ class HuggingFaceModel(Source):
 
     def find(self, name):
         import huggingface_hub
-        from huggingface_hub import errors
+        from huggingface_hub import utils as errors
 
         try:
             return Path(huggingface_hub.hf_hub_download(self.model, name, revision=self.revision))
@@ -76,7 +76,7 @@ class HuggingFaceModel(Source):
                 f"{self} does not exist, or is private: check the name, or log in with "
                 "`hf auth login`."
             ) from error
-        except OSError as error:
+        except Exception as error:  # of the client's HTTP library, which its versions change
             raise ConnectionError(f"{self}: {name} could not be downloaded: {error}") from error
 
     def __str__(self):

@@ -1,0 +1,1 @@
+"""Golden files of independent implementations, and what makes and reads them."""

@@ -1,0 +1,64 @@
+"""Small models with weights that differ everywhere, and the presets that KerasHub made."""
+
+import functools
+
+import numpy as np
+from reference.make_keras_preset import SHARDED, SINGLE
+from vocabularies import trained_model
+
+from mistral_lib import (
+    MistralBackbone,
+    MistralCausalLM,
+    MistralCausalLMPreprocessor,
+    MistralTokenizer,
+    without_weights,
+)
+
+KERAS_HUB = {"single": SINGLE, "sharded": SHARDED}
+CONFIG = {
+    "vocabulary_size": 300,
+    "num_layers": 2,
+    "num_query_heads": 4,
+    "hidden_dim": 8,
+    "intermediate_dim": 12,
+    "num_key_value_heads": 2,
+    "sliding_window": 3,
+}
+INPUTS = {
+    "token_ids": np.arange(14).reshape(2, 7) * 17 % 300,
+    "padding_mask": np.arange(7) < np.array([[7], [4]]),
+}
+
+
+def small_backbone(seed=0, **changes) -> MistralBackbone:
+    with without_weights():  # initialising takes most of the time, and is of no use here
+        backbone = MistralBackbone(**{**CONFIG, **changes})
+    random = np.random.default_rng(seed)
+    for variable in backbone.trainable_variables:
+        variable.assign(random.normal(0, 0.5, variable.shape))
+    return backbone
+
+
+@functools.cache
+def small_tokenizer() -> MistralTokenizer:
+    return MistralTokenizer(trained_model())
+
+
+def small_causal_lm(preprocessor=True, **changes) -> MistralCausalLM:
+    if preprocessor is True:
+        preprocessor = MistralCausalLMPreprocessor(small_tokenizer(), 12, add_end_token=False)
+    return MistralCausalLM(small_backbone(**changes), preprocessor)
+
+
+def weights(model) -> dict[str, np.ndarray]:
+    """The trainable variables by their path."""
+    return {variable.path: np.asarray(variable) for variable in model.trainable_variables}
+
+
+def assert_same_weights(one, other) -> None:
+    """Bit for bit, dtypes included."""
+    ours, theirs = weights(one), weights(other)
+    assert ours.keys() == theirs.keys()
+    for path, array in ours.items():
+        assert array.dtype == theirs[path].dtype, path
+        assert array.tobytes() == theirs[path].tobytes(), path

@@ -1,0 +1,94 @@
+"""mistral_lib/presets/registry.py: the presets that have a name."""
+
+import pytest
+
+from mistral_lib import Backbone, MistralBackbone, MistralCausalLM, without_weights
+from mistral_lib.presets.registry import (
+    ALIASES,
+    PUBLISHED,
+    SHIPPED,
+    presets,
+    source_of,
+    unknown_name,
+)
+
+PUBLISHED_SHAPE = {"num_layers": 32, "num_query_heads": 32, "hidden_dim": 4096}
+PUBLISHED_SHAPE |= {"intermediate_dim": 14336, "num_key_value_heads": 8}
+
+
+@pytest.mark.parametrize("cls", [Backbone, MistralBackbone, MistralCausalLM])
+def test_every_class_names_them(cls):
+    assert cls.presets == presets()
+    cls.presets.clear()  # a copy
+    assert "mistral_7b_en" in cls.presets
+
+
+def test_an_instance_names_them():
+    with without_weights():
+        assert MistralBackbone(10, 1, 2, 8, 16, 1).presets == presets()
+
+
+def test_entries():
+    assert list(presets()) == [*SHIPPED, *PUBLISHED]
+    for name, entry in presets().items():
+        metadata = entry.pop("metadata")
+        assert metadata.keys() == {"description", "params", "path"}
+        assert isinstance(metadata["params"], int)
+        assert len(entry) == 1
+        assert source_of(name) in entry.values()
+
+
+def test_shipped_presets_are_here():
+    for name in SHIPPED:
+        entry = presets()[name]
+        backbone = MistralBackbone.from_preset(name)
+        assert backbone.count_params() == entry["metadata"]["params"]
+
+
+def test_numbers_of_parameters():
+    """KerasHub's numbers, of the two sizes of vocabulary."""
+    for name in PUBLISHED:
+        with without_weights():
+            vocabulary_size = 32768 if "0.3" in name else 32000
+            backbone = MistralBackbone(vocabulary_size, **PUBLISHED_SHAPE)
+        assert backbone.count_params() == presets()[name]["metadata"]["params"]
+
+
+def test_handles_of_keras_hub():
+    assert source_of("mistral_7b_en") == "kaggle://keras/mistral/keras/mistral_7b_en/8"
+    name = "mistral_0.2_instruct_7b_en"
+    assert source_of(name) == f"kaggle://keras/mistral/keras/{name}/3"
+
+
+@pytest.mark.peer
+def test_keras_hub_has_the_same():
+    hub = pytest.importorskip("keras_hub.models", reason="KerasHub is not installed")
+    theirs = hub.MistralBackbone.presets
+    for name in PUBLISHED:
+        assert presets()[name] == theirs[name]
+
+
+def test_name_of_the_documentation():
+    """The documented example calls from_preset("mistral7b_base_en")."""
+    assert source_of("mistral7b_base_en") == source_of("mistral_7b_en")
+    assert not set(ALIASES) & set(presets())
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("mistral_7b", "mistral_7b_en"),
+        ("mistral_tiny", "mistral_tiny_en"),
+        ("mistral_0.3_instruct_7b", "mistral_0.3_instruct_7b_en"),
+        ("Mistral_7B_en", "mistral_7b_en"),
+    ],
+)
+def test_nearest_name(name, nearest):
+    assert source_of(name) is None
+    assert f"Did you mean {nearest!r}?" in unknown_name(name)
+
+
+def test_no_name_is_near():
+    message = unknown_name("gemma_2b_en")
+    assert "Did you mean" not in message
+    assert all(name in message for name in presets())
