@@ -104,8 +104,8 @@ def save(backbone, filepath: str | os.PathLike) -> None:
     os.replace(partial, path)
 
 
-def load(backbone, filepath: str | os.PathLike) -> None:
-    """See `MistralBackbone.load_lora_weights`."""
+def load(backbone, filepath: str | os.PathLike, check_base: bool = True) -> None:
+    """See `MistralBackbone.load_lora_weights`; `check_base` compares the base's fingerprint."""
     path = _checked_path(filepath)
     if not path.is_file():
         raise FileNotFoundError(f"There is no LoRA file {path}.")
@@ -117,7 +117,8 @@ def load(backbone, filepath: str | os.PathLike) -> None:
         if not {"settings", "base"} <= set(file.attrs):
             raise ValueError(f"{path} holds no adapter that was saved by save_lora_weights.")
         wanted = json.loads(file.attrs["settings"])
-        _check_base(backbone, json.loads(file.attrs["base"]), path)
+        if check_base:
+            _check_base(backbone, json.loads(file.attrs["base"]), path)
         factors = _read_factors(file, backbone, wanted, path)
         enable(backbone, **wanted)
     for layer, a, b in factors:

@@ -261,3 +261,25 @@ def test_keras_file_keeps_base_and_adapter(tmp_path, wrap):
     assert base_bytes(again) == base_bytes(backbone)
     np.testing.assert_array_equal(outputs(again), outputs(backbone))
     assert len(again.trainable_variables) == len(backbone.trainable_variables)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_preset_keeps_base_and_adapter(tmp_path, dtype):
+    backbone = make_backbone(dtype)
+    backbone.save_to_preset(tmp_path / "base")
+    backbone.enable_lora(3, ["query", "down"], 6)
+    set_factors(backbone)
+    backbone.save_to_preset(tmp_path / "adapted")
+    again = MistralBackbone.from_preset(tmp_path / "adapted", dtype=dtype)
+    assert lora.settings(again) == lora.settings(backbone)
+    assert base_bytes(again) == base_bytes(backbone)
+    np.testing.assert_array_equal(outputs(again), outputs(backbone))
+    for name in ("model.weights.h5", "config.json"):  # which is all that KerasHub reads
+        assert (tmp_path / "base" / name).stat().st_size == (
+            tmp_path / "adapted" / name
+        ).stat().st_size
+    again.merge_lora()
+    again.save_to_preset(tmp_path / "adapted")
+    assert not (tmp_path / "adapted" / "adapter.lora.h5").exists()
+    merged = MistralBackbone.from_preset(tmp_path / "adapted", dtype=dtype)
+    np.testing.assert_array_equal(outputs(merged), outputs(again))

@@ -55,6 +55,15 @@ class Projection(keras.layers.EinsumDense):
         )
         return (outputs + self._lora_update(inputs)).astype(self.compute_dtype)
 
+    @property
+    def kernel(self):
+        """The base kernel. Keras would return it merged while LoRA is on."""
+        return self._kernel if self.quantization_mode is None else super().kernel
+
+    def lora_factors(self) -> list:
+        """The variables A and B, or nothing without LoRA."""
+        return [self.lora_kernel_a, self.lora_kernel_b] if self.lora_enabled else []
+
     def _lora_update(self, inputs):
         """What LoRA adds to the output, float32 (B, S, units)."""
         inner = jnp.asarray(inputs, "float32") @ jnp.asarray(self.lora_kernel_a)  # (B, S, rank)

@@ -28,6 +28,7 @@ METADATA_FILE = "metadata.json"
 WEIGHTS_FILE = "model.weights.h5"
 SHARD_INDEX_FILE = "model.weights.json"
 SHARD_FILE = "model_{:05}.weights.h5"
+ADAPTER_FILE = "adapter.lora.h5"  # ours alone: KerasHub opens such a preset as its base
 TASK_FILE = "task.json"
 PREPROCESSOR_FILE = "preprocessor.json"
 TOKENIZER_FILE = "tokenizer.json"
@@ -283,6 +284,7 @@ def describe(class_name: str, module: str, config: dict) -> dict:
 def describe_backbone(backbone) -> dict:
     """A backbone for config.json and task.json."""
     config = backbone.get_config()
+    config.pop("lora", None)  # which the adapter's own file says
     # Arguments that KerasHub, or its versions before head_dim, would not take.
     del config["tie_word_embeddings"]
     if config["head_dim"] is None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from mistral_lib import lora
 from mistral_lib.backbone import MistralBackbone, without_weights
 from mistral_lib.checks import check_integer
 from mistral_lib.preprocessor import MistralCausalLMPreprocessor
@@ -60,6 +61,9 @@ def load_backbone(
     with without_weights():
         backbone = cls(**arguments)
     _assign(backbone, tensors, folder)
+    adapter = folder.find(keras_format.ADAPTER_FILE)
+    if adapter is not None:
+        lora.load(backbone, adapter, check_base=False)  # saved together, whatever the dtype now
     return backbone
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from mistral_lib import lora
 from mistral_lib.checks import check_number
 from mistral_lib.presets import keras_format
 from mistral_lib.presets.atomic import replaced
@@ -75,7 +76,7 @@ def _preset_folder(folder):
 
 
 def _write_backbone(backbone, new, max_shard_size):
-    for pattern in ("model.weights.*", "model_*.weights.h5"):
+    for pattern in ("model.weights.*", "model_*.weights.h5", keras_format.ADAPTER_FILE):
         for stale in new.glob(pattern):
             stale.unlink()
     limit = float("inf")
@@ -83,6 +84,8 @@ def _write_backbone(backbone, new, max_shard_size):
         limit = check_number("max_shard_size", max_shard_size) * 2**30
     keras_format.write_weights(new, _weights(backbone), limit)
     write_json(new / keras_format.CONFIG_FILE, keras_format.describe_backbone(backbone))
+    if lora.settings(backbone) is not None:
+        lora.save(backbone, new / keras_format.ADAPTER_FILE)
     metadata = {
         "keras_version": keras.__version__,
         "parameter_count": backbone.count_params(),
@@ -102,6 +105,8 @@ def _weights(backbone) -> Iterator[tuple[keras_format.Place, np.ndarray]]:
             attributes = "embeddings"
         variables[place] = attrgetter(attributes)(backbone.get_layer(layer))
     known = {id(variable) for variable in variables.values()}
+    for layer in lora.projections(backbone).values():  # the adapter has a file of its own
+        known |= {id(factor) for factor in layer.lora_factors()}
     others = [variable.path for variable in backbone.weights if id(variable) not in known]
     if others:
         raise ValueError(
