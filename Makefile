@@ -31,16 +31,16 @@ test: setup lint ## check the style, run the tests and docstring examples, compa
 
 lint: setup ## check the format and the style of code and notebooks
 	@echo "Format and style"
-	@$(RUFF) format --quiet --check --exclude book .
-	@$(RUFF) format --quiet --check --line-length 88 book
-	@$(RUFF) check --quiet --exclude book .
-	@$(RUFF) check --quiet --line-length 88 book
+	@$(RUFF) format --quiet --check .
+	@$(RUFF) format --quiet --check --line-length 88 book/*.ipynb
+	@$(RUFF) check --quiet .
+	@$(RUFF) check --quiet --line-length 88 book/*.ipynb
 
 format: setup ## rewrite code and notebooks in that format
-	@$(RUFF) check --quiet --fix --exclude book .
-	@$(RUFF) check --quiet --fix --line-length 88 book
-	@$(RUFF) format --exclude book .
-	@$(RUFF) format --line-length 88 book
+	@$(RUFF) check --quiet --fix .
+	@$(RUFF) check --quiet --fix --line-length 88 book/*.ipynb
+	@$(RUFF) format .
+	@$(RUFF) format --line-length 88 book/*.ipynb
 
 notebooks: setup ## run every notebook in place and refresh the numbers in its prose
 	@$(RUN) tools/chapter_map.py

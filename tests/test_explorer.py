@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import browser
+import build_book
 from mistral_lib.masks import attention_mask, can_see
 from mistral_lib.teaching import plots
 
@@ -129,5 +130,24 @@ def test_a_screen_reader_is_told_why(page):
 def test_the_symbols_are_those_of_the_figures(page):
     set_sliders(page, 3, 1, 1, 0)
     for name, symbol in SYMBOLS.items():
-        texts = set(page.locator(f"td.{name}").all_inner_texts())
+        texts = set(page.locator(f"td.is-{name}").all_inner_texts())
         assert texts == {symbol}
+    assert page.locator("p.key").inner_text().split() == plots.SYMBOL_KEY.split()
+
+
+@pytest.mark.parametrize("size", [browser.DESKTOP, browser.PHONE], ids=["desktop", "phone"])
+def test_in_the_book_it_is_a_grid_of_equal_squares(page, size):
+    # Depends on `page` for its skip; the theme's own styles must not reach into the cells.
+    result = build_book.build()
+    assert result.returncode == 0, result.stdout
+    context = page.context.browser.new_context(viewport=size)
+    with browser.serve(build_book.PAGES) as address:
+        chapter = browser.open_page(context, f"{address}/book/07_sliding_windows.html")
+        boxes = chapter.evaluate(
+            "[...document.querySelectorAll('.mask-explorer [role=gridcell]')]"
+            ".map(cell => cell.getBoundingClientRect()).map(box => [box.width, box.height])"
+        )
+        context.close()
+    assert len(boxes) == LENGTH**2
+    assert max(map(max, boxes)) - min(map(min, boxes)) < 2
+    assert min(map(min, boxes)) >= 24  # large enough for a finger

@@ -85,3 +85,40 @@ def test_the_title_looks_like_every_other(panels):
     figure = panels[0].figure
     assert figure.get_suptitle() == "One after the other"
     assert figure._suptitle.get_size() == plt.rcParams["axes.titlesize"]
+
+
+def test_surprise_stands_over_its_token_line_by_line():
+    pieces, bits = ["Re", "turn", "▁it", "\n", "\n", "▁▁", "If"], [9, 0.5, 3, 2, 1, 0.1, 6]
+    figure = next_token.surprise_strips(pieces, bits, marked=[6], title="Costs")
+    first, second = figure.axes
+    assert [bar.get_height() for bar in first.patches] == bits[:5]
+    assert [bar.get_height() for bar in second.patches] == bits[5:]
+    # A bar is as wide as its token, less a gap, and begins where the token does.
+    starts = [bar.get_x() - 0.1 for bar in first.patches]
+    assert starts == pytest.approx([0, 2, 6, 9, 10])
+    written = [text for text in first.texts if text.get_text() in ("Re", "turn", " it", "⏎")]
+    assert [text.get_position()[0] for text in written] == pytest.approx(starts)
+    hatched = [bar.get_hatch() for ax in figure.axes for bar in ax.patches]
+    assert [bool(hatch) for hatch in hatched] == [False] * 6 + [True]
+    assert "6.0" in [text.get_text() for text in second.texts]
+    assert figure.get_suptitle() == "Costs"
+
+
+def test_lines_that_are_too_long_are_broken_between_tokens():
+    pieces = ["abcd"] * 40
+    lines = next_token._lines(pieces)
+    assert [index for line in lines for index in line] == list(range(40))
+    assert max(4 * len(line) for line in lines) <= next_token._LINE_WIDTH
+    assert len(lines) == 3
+
+
+def test_written_text_goes_on_where_the_prompt_ends():
+    _, ax = plt.subplots()
+    next_token.written_text(ax, "One\n\ntwo *", "three*\nfour")
+    placed = {text.get_text(): text for text in ax.texts}
+    assert list(placed) == ["One", "two *", "three*", "four"]
+    assert placed["three*"].xyann[0] == 5 * next_token.MONOSPACE_WIDTH
+    assert placed["three*"].xyann[1] == placed["two *"].xyann[1]
+    assert placed["four"].xyann[0] == 0
+    assert placed["four"].xyann[1] < placed["three*"].xyann[1] < placed["One"].xyann[1]
+    assert [text.get_weight() for text in ax.texts] == ["normal", "normal", "bold", "bold"]

@@ -23,7 +23,7 @@ READ_TEXT = """
         }
         return [255, 255, 255];
     };
-    const wanted = 'h1, h2, h3, p, li, a, td, th, summary, code, pre span, figcaption';
+    const wanted = 'h1, h2, h3, p, li, a, td, th, dt, summary, code, span, em, strong, figcaption';
     return [...document.querySelectorAll('.bd-article')]
         .flatMap(article => [...article.querySelectorAll(wanted)])
         .filter(e => !e.matches('.headerlink') && e.checkVisibility() && [...e.childNodes].some(

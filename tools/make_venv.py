@@ -64,10 +64,16 @@ def main() -> None:
     if not works(PYTHON, "-m", "pip", "--version"):
         make_environment()
     print("Installing requirements.txt into .venv (minutes, the first time)", flush=True)
-    pip = [PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    installed = subprocess.run([*pip, "--requirement", "requirements.txt"], cwd=ROOT)
+    pip = [PYTHON, "-m", "pip", "install", "--disable-pip-version-check", "--progress-bar=off"]
+    installed = subprocess.run(
+        [*pip, "--requirement", "requirements.txt"],
+        cwd=ROOT,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
     if installed.returncode:
-        sys.exit("make: installing failed; pip's message above says why. Then run make again.")
+        sys.exit(f"{installed.stdout}\nmake: installing failed; pip's messages above say why.")
     STAMP.write_text(wanted)
 
 

@@ -7,7 +7,7 @@ from build_book import BUILD
 
 FOLDER = BUILD / "screenshots"
 VIEWS = {"light": (DESKTOP, "light"), "dark": (DESKTOP, "dark"), "phone": (PHONE, "light")}
-TALLEST = 16_000  # pixels; a longer page is photographed in pieces
+TALLEST = 4_000  # pixels; a longer page is photographed in pieces
 
 
 def photograph(page, stem: str) -> None:

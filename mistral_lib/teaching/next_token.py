@@ -8,7 +8,7 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mistral_lib.teaching.plots import BLUE, GREY, PALE, PAPER
+from mistral_lib.teaching.plots import BLUE, GREY, INK, ORANGE, PALE, PAPER
 
 MONOSPACE = {"family": "DejaVu Sans Mono", "size": 10}
 MONOSPACE_WIDTH = 0.602 * MONOSPACE["size"]  # points from one character to the next
@@ -16,6 +16,7 @@ MONOSPACE_WIDTH = 0.602 * MONOSPACE["size"]  # points from one character to the 
 # Where `writing_steps` places a row's text, in its axes. It stands above the top bar, so that a
 # line comes in over the one that goes out.
 _TEXT_END, _GUTTER, _LEVEL, _CHARACTERS = 0.92, 0.985, 1.1, 33
+_LINE_WIDTH = 76  # characters in a line of `surprise_strips`
 
 
 def token_label(piece: str) -> str:
@@ -92,13 +93,7 @@ def writing_steps(
         taken = _text_so_far(left, texts[row], tokens[row - 1][0] if row else "")
         if row:
             _lead_back(axes[row - 1, 1].get_yticklabels()[0], left, taken)
-    figure.suptitle(
-        title,
-        x=0.01,
-        ha="left",
-        fontsize=plt.rcParams["axes.titlesize"],
-        weight=plt.rcParams["axes.titleweight"],
-    )
+    _figure_title(figure, title)
     return figure
 
 
@@ -136,3 +131,92 @@ def _lead_back(label: plt.Text, ax: Axes, taken: plt.Text) -> None:
     ax.annotate("", (1, 0.5), gutter, taken, "axes fraction", arrowprops=line | head)
     for annotation in ax.texts[-2:]:
         annotation.set_annotation_clip(False)
+
+
+def written_text(ax: Axes, prompt: str, continuation: str) -> None:
+    """Writes a prompt on the axes, and in blue and bold how it goes on.
+
+    Args:
+        ax: the axes to write on; only the text is left of it.
+        prompt: what the model was given.
+        continuation: what it wrote.
+
+    >>> figure, ax = plt.subplots()
+    >>> written_text(ax, "One", " two")
+    >>> [text.get_text() for text in ax.texts]
+    ['One', ' two']
+    """
+    ax.set_axis_off()
+    prompt_style, own_style = {"color": INK}, {"color": BLUE, "weight": "bold"}
+    row, column = 0, 0
+    for part, looks in ((prompt, prompt_style), (continuation, own_style)):
+        for index, line in enumerate(part.split("\n")):
+            row, column = (row + 1, 0) if index else (row, column)
+            if line:
+                shift = (column * MONOSPACE_WIDTH, -row * 1.5 * MONOSPACE["size"])
+                where = {"xycoords": "axes fraction", "textcoords": "offset points", "va": "top"}
+                ax.annotate(line, (0, 1), shift, **where, **MONOSPACE, **looks)
+            column += len(line)
+
+
+def surprise_strips(
+    pieces: Sequence[str], bits: Sequence[float], *, marked: Sequence[int] = (), title: str
+) -> Figure:
+    """Draws a text line by line, above each token a bar for what it cost the model.
+
+    Args:
+        pieces: the tokens; a line feed ends a line.
+        bits: as many numbers, the surprise of each.
+        marked: indices of tokens whose bars are hatched and carry their number.
+        title: what the picture shows, as a finding.
+
+    Returns:
+        The figure, with one axes for each line.
+
+    >>> figure = surprise_strips(
+    ...     ["Re", "turn", "\\n", "it"], [9, 0.5, 3, 6], marked=[3], title="On"
+    ... )
+    >>> [len(ax.patches) for ax in figure.axes]
+    [3, 1]
+    """
+    lines = _lines(pieces)
+    figure, axes = plt.subplots(
+        len(lines), figsize=(7, 0.4 + 0.78 * len(lines)), sharex=True, sharey=True, squeeze=False
+    )
+    highest = max(bits)
+    for ax, line in zip(axes[:, 0], lines):
+        column = 0
+        for index in line:
+            label = token_label(pieces[index]).replace("▁", " ")
+            middle, size = column + len(label) / 2, len(label)
+            special = {"facecolor": ORANGE, "hatch": "////", "edgecolor": INK}
+            looks = special if index in marked else {"facecolor": PALE, "edgecolor": GREY}
+            ax.bar(middle, bits[index], size - 0.2, linewidth=0.8, **looks)
+            ax.text(column, -0.12 * highest, label, va="top", **MONOSPACE)
+            if index in marked:
+                above = (middle, bits[index] + 0.05 * highest)
+                ax.text(*above, f"{bits[index]:.1f}", ha="center", va="bottom", fontsize=9)
+            column += size
+        ax.set(xlim=(-0.3, _LINE_WIDTH), ylim=(0, 1.45 * highest), xticks=[])
+        ax.set_ylabel("bits", fontsize=9)
+        ax.tick_params(axis="y", labelsize=9)
+    _figure_title(figure, title)
+    return figure
+
+
+def _lines(pieces: Sequence[str]) -> list[list[int]]:
+    """The indices of the pieces in lines: an empty line joins the one before it."""
+    lines, column = [[]], 0
+    for index, piece in enumerate(pieces):
+        ended = index and pieces[index - 1].endswith("\n") and not piece.startswith("\n")
+        if ended or column + len(piece) > _LINE_WIDTH:
+            lines.append([])
+            column = 0
+        lines[-1].append(index)
+        column += len(piece)
+    return lines
+
+
+def _figure_title(figure: Figure, title: str) -> None:
+    size, weight = (plt.rcParams[f"axes.title{name}"] for name in ("size", "weight"))
+    figure.suptitle(title, x=0.01, ha="left", fontsize=size, weight=weight)

@@ -10,10 +10,11 @@
   const LENGTH = TEXT.length;
   const NO_WINDOW = LENGTH + 1; // where the slider for the window ends
   const SYMBOLS = { seen: "●", future: "▸", far: "◂", pad: "×" };
+  const KEY = "● seen   ▸ in the future   ◂ too far back   × padding";
   const BUGS = {
     "": "nothing",
-    wider: "a window of W + 1",
-    both: "a window to both sides",
+    wider: "W + 1",
+    both: "both directions",
     index: "rows counted from zero",
   };
 
@@ -55,7 +56,8 @@
   function explain(cell, window) {
     const { query, key, tokens, why } = cell;
     const distance = query - key;
-    const pair = `Query ${query} (${tokens[query]}), key ${key} (${tokens[key]}): distance ${distance}`;
+    const names = `Query ${query} “${tokens[query]}”, key ${key} “${tokens[key]}”`;
+    const pair = `${names}: distance ${distance}`;
     return {
       seen: `${pair}. Seen.`,
       future: `${pair}. Hidden: the key is in the future.`,
@@ -78,9 +80,9 @@
     const grid = element("table", { role: "grid", "aria-label": "Mask: queries down, keys across" });
     const status = element("p", { role: "status" });
     const form = element("form", {}, ...Object.values(controls).map((control) => control.row));
-    form.append(element("label", {}, element("span", {}, "Ring what differs from"), bug));
+    form.append(element("label", { class: "wide" }, element("span", {}, "Ring what differs from"), bug));
     form.addEventListener("submit", (event) => event.preventDefault());
-    root.replaceChildren(form, grid, status);
+    root.replaceChildren(form, grid, element("p", { class: "key" }, KEY), status);
     let focus = [LENGTH - 2, 3]; // the query "return" and the key "width"
 
     function read() {
@@ -111,7 +113,7 @@
             broken(state.bug, query, key, state.window, isToken, state.first) !== (why === "seen");
           differing += wrong;
           const cell = { query, key, tokens: state.tokens, why };
-          const box = element("td", { role: "gridcell", tabindex: -1, class: why }, SYMBOLS[why]);
+          const box = element("td", { role: "gridcell", tabindex: -1, class: `is-${why}` }, SYMBOLS[why]);
           box.classList.toggle("ringed", wrong);
           box.dataset.place = `${query},${key}`;
           box.setAttribute("aria-label", explain(cell, state.window) + (wrong ? " Differs." : ""));
