@@ -52,7 +52,7 @@ def small_causal_lm(preprocessor=True, **changes) -> MistralCausalLM:
 
 def weights(model) -> dict[str, np.ndarray]:
     """The trainable variables by their path."""
-    return {variable.path: np.asarray(variable) for variable in model.trainable_variables}
+    return {variable.path: np.asarray(variable.value) for variable in model.trainable_variables}
 
 
 def assert_same_weights(one, other) -> None:

@@ -47,18 +47,23 @@ def fused_attention(query, key, value, padding_mask=None, window=None, implement
     """
     shape = query.shape
 
+    def even(array):
+        # JAX differentiates cuDNN's kernel at even lengths only. No query sees what comes later.
+        return jnp.pad(array, [(0, 0), (0, shape[1] % 2), *[(0, 0)] * (array.ndim - 2)])
+
     def attend(lengths):
-        return jax.nn.dot_product_attention(
-            query.reshape(*shape[:2], -1, shape[-1]),
-            key,
-            value,
+        output = jax.nn.dot_product_attention(
+            even(query.reshape(*shape[:2], -1, shape[-1])),
+            even(key),
+            even(value),
             is_causal=True,
             query_seq_lengths=lengths,
             key_value_seq_lengths=lengths,
             # JAX counts the tokens to the left of the query's own.
             local_window_size=None if window is None else (window - 1, 0),
             implementation=implementation,
-        ).reshape(shape)
+        )
+        return output[:, : shape[1]].reshape(shape)
 
     if padding_mask is None:
         return attend(None)

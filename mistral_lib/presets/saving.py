@@ -114,7 +114,7 @@ def _weights(backbone) -> Iterator[tuple[keras_format.Place, np.ndarray]]:
             f"{', '.join(others)}."
         )
     for place, variable in variables.items():
-        array = np.asarray(variable)
+        array = np.asarray(variable.value)
         turned = backbone.tie_word_embeddings and place.variable.endswith("reverse_embeddings")
         yield place, array.T if turned else array.reshape(place.shape)
 

@@ -1,0 +1,362 @@
+"""mistral_lib/presets/loading.py: from files to a model, a tensor at a time."""
+
+import json
+import pickle
+import shutil
+import subprocess
+import sys
+
+import h5py
+import keras
+import numpy as np
+import pytest
+from reference.make_keras_preset import SINGLE
+from small_presets import INPUTS, assert_same_weights, small_backbone, small_causal_lm, weights
+
+from mistral_lib import (
+    Backbone,
+    MistralBackbone,
+    MistralCausalLM,
+    MistralCausalLMPreprocessor,
+    without_weights,
+)
+from mistral_lib.presets import loading, memory
+from mistral_lib.presets.saving import save_preprocessor
+
+
+@pytest.fixture(scope="module")
+def preset(tmp_path_factory):
+    """A causal language model in float32."""
+    folder = tmp_path_factory.mktemp("presets") / "small"
+    small_causal_lm(dropout=0.1).save_to_preset(folder)
+    return folder
+
+
+@pytest.fixture
+def copy(preset, tmp_path):
+    return shutil.copytree(preset, tmp_path / "copy")
+
+
+def edit_config(folder, **changes):
+    content = json.loads((folder / "config.json").read_text())
+    content["config"].update(changes)
+    (folder / "config.json").write_text(json.dumps(content))
+
+
+# --- What comes back -----------------------------------------------------------------------------
+
+
+def test_causal_lm_round_trip(preset):
+    model = small_causal_lm(dropout=0.1)
+    loaded = MistralCausalLM.from_preset(preset)
+    assert_same_weights(model, loaded)
+    assert (np.asarray(loaded(INPUTS)) == np.asarray(model(INPUTS))).all()
+    assert loaded.preprocessor.get_config() == model.preprocessor.get_config()
+    prompts = ["The window", "tokens slide out"]
+    options = {"max_new_tokens": 6, "temperature": 1.0, "seed": 3}
+    assert loaded.generate(prompts, **options) == model.generate(prompts, **options)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"head_dim": 6, "num_key_value_heads": 1},
+        {"tie_word_embeddings": True},
+        {"sliding_window": None, "rope_max_wavelength": 1e6, "rope_scaling_factor": 4.0},
+        {"layer_norm_epsilon": 1e-5, "num_layers": 12, "dropout": 0.2},
+        {"name": "mine", "trainable": True},
+    ],
+)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16", "mixed_bfloat16"])
+def test_backbone_round_trip(tmp_path, changes, dtype):
+    backbone = small_backbone(dtype=dtype, **changes)
+    backbone.save_to_preset(tmp_path)
+    loaded = MistralBackbone.from_preset(tmp_path, dtype=dtype)
+    assert_same_weights(backbone, loaded)
+    expected = backbone.get_config()
+    if changes.get("name") is None:
+        expected["name"] = loaded.name
+    assert loaded.get_config() == expected
+    assert loaded.count_params() == backbone.count_params()
+
+
+def test_loaded_dropout_draws(preset):
+    """The state of its random numbers is in no file."""
+    backbone = MistralBackbone.from_preset(preset)
+    first, second = (np.asarray(backbone(INPUTS, training=True)) for _ in range(2))
+    assert (first != second).any()
+
+
+def test_loaded_model_trains(preset):
+    model = MistralCausalLM.from_preset(preset)
+    before = weights(model)
+    model.fit(["The window slides over the tokens."] * 4, batch_size=2, verbose=0)
+    after = weights(model)
+    assert all((after[path] != before[path]).any() for path in before)
+
+
+def test_keras_file_of_a_loaded_model(preset, tmp_path):
+    model = MistralCausalLM.from_preset(preset)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert_same_weights(model, loaded)
+    assert loaded.preprocessor.get_config() == model.preprocessor.get_config()
+    model.backbone.save(tmp_path / "backbone.keras")
+    backbone = keras.saving.load_model(tmp_path / "backbone.keras")
+    assert isinstance(backbone, MistralBackbone)
+    assert_same_weights(model.backbone, backbone)
+    assert backbone.get_config() == model.backbone.get_config()
+
+
+def test_class(preset):
+    class Mine(MistralBackbone):
+        pass
+
+    assert type(Backbone.from_preset(preset)) is MistralBackbone
+    assert type(Mine.from_preset(preset)) is Mine
+
+
+# --- dtypes --------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def bfloat16_preset(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("presets") / "bfloat16"
+    backbone = small_backbone(dtype="bfloat16")
+    # Through float16, the first would become 0 and the second infinite.
+    kernel = np.array(backbone.transformer_layers[0].feedforward.gate.kernel.value)
+    kernel[0, :2] = 1e-9, 70000.0
+    backbone.transformer_layers[0].feedforward.gate.kernel.assign(kernel)
+    backbone.save_to_preset(folder)
+    return folder, backbone
+
+
+def test_auto_is_what_the_files_hold(bfloat16_preset):
+    folder, backbone = bfloat16_preset
+    loaded = MistralBackbone.from_preset(folder, dtype="auto")
+    assert loaded.dtype_policy.name == "bfloat16"
+    assert_same_weights(backbone, loaded)
+    random = MistralBackbone.from_preset(folder, load_weights=False, dtype="auto")
+    assert random.dtype_policy.name == "bfloat16"
+
+
+@pytest.mark.parametrize("policy", ["float32", "bfloat16", "mixed_bfloat16"])
+def test_none_is_keras_policy(bfloat16_preset, policy):
+    folder, backbone = bfloat16_preset
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        loaded = MistralBackbone.from_preset(folder)
+    finally:
+        keras.config.set_dtype_policy(before)
+    assert loaded.dtype_policy.name == policy
+    for path, array in weights(loaded).items():
+        assert array.dtype == loaded.variable_dtype
+        assert (array.astype("float32") == weights(backbone)[path].astype("float32")).all()
+
+
+def test_auto_of_other_files(preset, copy):
+    assert MistralBackbone.from_preset(preset, dtype="auto").dtype_policy.name == "float32"
+    rewrite(copy, lambda array: array.astype("float64"))
+    assert MistralBackbone.from_preset(copy, dtype="auto").dtype_policy.name == "float32"
+    rewrite(copy, lambda array: array if array.ndim == 1 else array.astype("float16"))
+    assert MistralBackbone.from_preset(copy, dtype="auto").dtype_policy.name == "float16"
+
+
+def rewrite(folder, change):
+    with h5py.File(folder / "model.weights.h5", "a") as h5:
+        paths = []
+        h5.visititems(lambda path, item: paths.append(path) if hasattr(item, "shape") else None)
+        for path in paths:
+            array = change(h5[path][...])
+            del h5[path]
+            h5[path] = array
+
+
+@pytest.mark.parametrize("dtype", ["int8", "float64", "autos", 3])
+def test_other_dtypes_are_refused(preset, dtype):
+    with pytest.raises((ValueError, TypeError), match="dtype must be 'float32', 'bfloat16'"):
+        MistralBackbone.from_preset(preset, dtype=dtype)
+
+
+# --- Arguments -----------------------------------------------------------------------------------
+
+
+def test_arguments_replace_the_presets(preset):
+    changes = {"sliding_window": 5, "dropout": 0.5, "rope_scaling_factor": 2.0, "name": "mine"}
+    backbone = MistralBackbone.from_preset(preset, **changes)
+    assert {name: backbone.get_config()[name] for name in changes} == changes
+    assert_same_weights(backbone, small_backbone())
+    model = MistralCausalLM.from_preset(preset, sliding_window=5, name="lm", trainable=False)
+    assert (model.backbone.sliding_window, model.name, model.trainable) == (5, "lm", False)
+
+
+def test_unknown_argument(preset):
+    for cls in (MistralBackbone, MistralCausalLM):
+        with pytest.raises(TypeError, match="MistralBackbone has no argument 'sliding_windows'"):
+            cls.from_preset(preset, sliding_windows=5)
+
+
+def test_bad_argument_is_not_blamed_on_the_file(preset):
+    with pytest.raises(ValueError, match=r"^dropout must be at least 0 and below 1, but is 2.$"):
+        MistralBackbone.from_preset(preset, dropout=2)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"vocabulary_size": 301},
+        {"num_layers": 1},
+        {"num_layers": 3},
+        {"num_query_heads": 2},
+        {"hidden_dim": 16},
+        {"intermediate_dim": 13},
+        {"num_key_value_heads": 4},
+        {"head_dim": 4},
+        {"tie_word_embeddings": True},
+    ],
+)
+def test_argument_that_does_not_fit_the_weights(preset, change):
+    (name, value), *_ = change.items()
+    with pytest.raises(ValueError, match=rf"{name}={value} does not fit the preset's weights"):
+        MistralBackbone.from_preset(preset, **change)
+    backbone = MistralBackbone.from_preset(preset, load_weights=False, **change)
+    assert getattr(backbone, name) == value
+
+
+def test_the_same_value_fits(preset):
+    same = {"hidden_dim": 8, "head_dim": 2, "num_layers": 2, "tie_word_embeddings": False}
+    assert_same_weights(MistralBackbone.from_preset(preset, **same), small_backbone())
+
+
+def test_random_weights(preset):
+    backbone = MistralBackbone.from_preset(preset, load_weights=False)
+    stored, random = weights(small_backbone()), weights(backbone)
+    assert stored.keys() == random.keys()
+    assert all((stored[path] != random[path]).any() for path in stored)
+
+
+# --- Preprocessors -------------------------------------------------------------------------------
+
+
+def test_own_preprocessor(preset):
+    mine = MistralCausalLMPreprocessor(loading.load_tokenizer(preset), 5)
+    assert MistralCausalLM.from_preset(preset, preprocessor=mine).preprocessor is mine
+    assert MistralCausalLM.from_preset(preset, preprocessor=None).preprocessor is None
+
+
+def test_model_without_preprocessor(tmp_path):
+    small_causal_lm(preprocessor=None).save_to_preset(tmp_path)
+    assert MistralCausalLM.from_preset(tmp_path).preprocessor is None
+    # A tokenizer that lies in the folder does not belong to it.
+    save_preprocessor(small_causal_lm().preprocessor, tmp_path)
+    assert MistralCausalLM.from_preset(tmp_path).preprocessor is None
+
+
+def test_backbone_preset_opens_as_causal_lm(copy):
+    """Older presets have neither task.json nor preprocessor.json."""
+    (copy / "task.json").unlink()
+    (copy / "preprocessor.json").unlink()
+    preprocessor = MistralCausalLM.from_preset(copy).preprocessor
+    assert (preprocessor.sequence_length, preprocessor.add_end_token) == (1024, True)
+
+
+def test_tokenizer_of_another_model(copy):
+    """Fewer tokens than the model knows are fine; more would be ids without an embedding."""
+    shutil.rmtree(copy / "assets")
+    shutil.copytree(SINGLE / "assets", copy / "assets")
+    assert MistralCausalLM.from_preset(copy).preprocessor.tokenizer.vocabulary_size() == 280
+    edit_config(copy, vocabulary_size=279)
+    with pytest.raises(ValueError, match="280 tokens, but the backbone's vocabulary_size is 279"):
+        MistralCausalLM.from_preset(copy, load_weights=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("preprocessor.json", {"sequence_length": 0}, "preprocessor.json: sequence_length must"),
+        ("preprocessor.json", {"add_end_token": 3}, "preprocessor.json: .*add_end_token"),
+        ("tokenizer.json", {"add_bos": "yes"}, "tokenizer.json: .*add_bos"),
+        ("task.json", {"name": "a/b"}, "task.json: 'a/b' is no name"),
+        ("task.json", {"name": [1]}, r"task.json: \[1\] is no name"),
+    ],
+)
+def test_bad_config_of_a_part(copy, name, change, message):
+    content = json.loads((copy / name).read_text())
+    content["config"].update(change)
+    (copy / name).write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=message):
+        MistralCausalLM.from_preset(copy)
+
+
+def test_vocabulary_that_is_something_else(copy):
+    (copy / "assets/tokenizer/vocabulary.spm").write_bytes(pickle.dumps({"a": 1}))
+    with pytest.raises(ValueError, match=r"vocabulary\.spm"):
+        MistralCausalLM.from_preset(copy)
+
+
+# --- Memory --------------------------------------------------------------------------------------
+
+
+def test_nothing_is_built_that_does_not_fit(copy):
+    """hidden_dim 10**9 would abort the process; a billion blocks would never end."""
+    for change in ({"hidden_dim": 10**9, "intermediate_dim": 10**9}, {"num_layers": 10**9}):
+        edit_config(copy, **change)
+        with pytest.raises(MemoryError, match=r"parameters in .* blocks and needs"):
+            MistralBackbone.from_preset(copy, load_weights=False)
+        with pytest.raises(ValueError, match="config asks for"):
+            MistralBackbone.from_preset(copy)
+
+
+def test_weights_that_do_not_fit(preset, monkeypatch):
+    monkeypatch.setattr(memory, "available_bytes", lambda: 350_000)
+    with pytest.raises(MemoryError, match=r"pass dtype='bfloat16'|No dtype fits"):
+        MistralBackbone.from_preset(preset)
+
+
+PEAK = """
+import math, sys, threading
+from mistral_lib import MistralBackbone
+
+def anonymous():
+    lines = open("/proc/self/status").read().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon"))
+
+def watch():
+    global peak
+    while not done.wait(0.001):
+        peak = max(peak, anonymous())
+
+small, large, dtype = sys.argv[1:]
+MistralBackbone.from_preset(small, dtype=dtype)  # so that everything is imported
+before, peak, done = anonymous(), 0, threading.Event()
+thread = threading.Thread(target=watch)
+thread.start()
+backbone = MistralBackbone.from_preset(large, dtype=dtype)
+done.set()
+thread.join()
+sizes = [math.prod(v.shape) * v.value.dtype.itemsize for v in backbone.weights]
+print(peak - before, sum(sizes), max(sizes))
+"""
+
+
+@pytest.fixture(scope="module")
+def large_preset(tmp_path_factory):
+    """58 million parameters in bfloat16: 116 MB, of which 31 MB are one tensor."""
+    folder = tmp_path_factory.mktemp("presets") / "large"
+    with without_weights():
+        backbone = MistralBackbone(30_000, 4, 4, 512, 4096, 4, dtype="bfloat16")
+    for variable in backbone.weights:
+        variable.assign(np.ones(variable.shape, "bfloat16"))
+    backbone.save_to_preset(folder)
+    return folder
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_peak_of_memory(bfloat16_preset, large_preset, dtype):
+    """At most the model, its largest tensor, and 5 %."""
+    command = [sys.executable, "-c", PEAK, bfloat16_preset[0], large_preset, dtype]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    peak, size, largest = map(int, result.stdout.split())
+    assert size * 0.9 < peak <= (size + largest) * 1.05
