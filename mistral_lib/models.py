@@ -7,7 +7,8 @@ Code for `keras_nlp.models` runs with the import changed:
 4944
 """
 
-from mistral_lib.backbone import Backbone, MistralBackbone
+from mistral_lib.backbone import MistralBackbone
+from mistral_lib.base import Backbone
 from mistral_lib.causal_lm import MistralCausalLM
 from mistral_lib.preprocessor import MistralCausalLMPreprocessor
 from mistral_lib.tokenizer import MistralTokenizer

@@ -12,7 +12,8 @@ import numpy as np
 from tqdm import tqdm
 
 from mistral_lib import lora
-from mistral_lib.backbone import MistralBackbone, without_weights
+from mistral_lib.backbone import MistralBackbone
+from mistral_lib.base import without_weights
 from mistral_lib.checks import check_integer
 from mistral_lib.preprocessor import MistralCausalLMPreprocessor
 from mistral_lib.presets import keras_format

@@ -1,0 +1,171 @@
+"""What every backbone can do: presets, LoRA, inputs as they come (chapter 12, "The backbone")."""
+
+import contextlib
+
+import keras
+from keras.src.backend.common import global_state
+
+from mistral_lib import lora
+from mistral_lib.checks import standardize_inputs
+from mistral_lib.layers.embedding import TokenEmbedding
+from mistral_lib.presets.registry import PresetTable
+
+
+@contextlib.contextmanager
+def without_weights():
+    """Builds models whose variables have shapes and dtypes but no memory.
+
+    For counting parameters, and for loading: a variable built here takes its first value from
+    `assign`, and its initializer never runs.
+
+    >>> from mistral_lib import MistralBackbone
+    >>> with without_weights():
+    ...     model = MistralBackbone(32000, 32, 32, 4096, 14336, 8)
+    >>> f"{model.count_params():,}"
+    '7,241,732,096'
+    """
+    # Keras keeps a list of variables to initialise when the next stateless scope ends, that of a
+    # `fit` say. These must not be on it.
+    waiting = list(global_state.get_global_attribute("uninitialized_variables", []))
+    try:
+        with keras.StatelessScope(initialize_variables=False):
+            yield
+    finally:
+        global_state.set_global_attribute("uninitialized_variables", waiting)
+
+
+class Backbone(keras.Model):
+    """What every backbone can do: take token ids as they come, name its embedding, use presets.
+
+    Attributes:
+        presets: the built-in presets, a dictionary of name to description, number of parameters
+            and source.
+    """
+
+    presets = PresetTable()
+
+    @classmethod
+    def from_preset(cls, preset, load_weights: bool = True, **kwargs) -> "Backbone":
+        """A backbone with the architecture and weights of a preset.
+
+        Args:
+            preset: a name of `presets`, or the folder of a preset (a str or a path).
+            load_weights: whether to load the weights; otherwise they are random.
+            **kwargs: `dtype`, by default Keras's global policy ("auto" takes what the files
+                hold), and constructor arguments that replace the preset's.
+
+        Returns:
+            A `MistralBackbone`, also when called on `Backbone`.
+
+        Raises:
+            FileNotFoundError: no such folder, or a file of the preset is missing.
+            MemoryError: the model does not fit; nothing was allocated.
+            TypeError: an unknown keyword argument.
+            ValueError: an unknown name, a preset of another model, a damaged preset, or an argument
+                that does not fit the weights.
+        """
+        from mistral_lib.backbone import MistralBackbone
+        from mistral_lib.presets.loading import load_backbone
+
+        return load_backbone(
+            MistralBackbone if cls is Backbone else cls, preset, load_weights, **kwargs
+        )
+
+    def save_to_preset(self, preset_dir, max_shard_size: float | None = 10) -> None:
+        """Saves config and weights as a preset that opens here and in KerasHub.
+
+        The folder is replaced as a whole: if saving fails or the process dies, the old preset is
+        still there, complete. Other files in it are kept.
+
+        Args:
+            preset_dir: a new or empty folder, or one that holds a preset.
+            max_shard_size: GiB at which a weight file is full and another begins; `None` for one
+                file of any size.
+
+        Raises:
+            FileExistsError: the folder holds other files than a preset's.
+
+        >>> import tempfile
+        >>> from mistral_lib import MistralBackbone
+        >>> folder = tempfile.mkdtemp()
+        >>> MistralBackbone(10, 1, 2, 8, 16, 1).save_to_preset(folder)
+        >>> Backbone.from_preset(folder).hidden_dim
+        8
+        """
+        from mistral_lib.presets.saving import save_backbone
+
+        save_backbone(self, preset_dir, max_shard_size)
+
+    def enable_lora(
+        self, rank: int, target_layer_names=None, lora_alpha: float | None = None
+    ) -> None:
+        """Freezes every weight and adds trainable low-rank factors to some projections.
+
+        An adapted projection computes `x @ W + (lora_alpha / rank) * (x @ A) @ B` with A and B in
+        float32; B starts at zero, so that the outputs do not change. A model that contains the
+        backbone and has been trained already must be compiled again.
+
+        Args:
+            rank: inner size of the factors, at least 1.
+            target_layer_names: names among query, key, value, attention_output, gate, up and down;
+                by default query and value.
+            lora_alpha: by default `rank`.
+
+        Raises:
+            ValueError: an unknown name, a rank below 1, or LoRA with other arguments is enabled
+                already. Nothing has changed then. With the same arguments a call does nothing.
+
+        Source: Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", 2021.
+
+        >>> from mistral_lib import MistralBackbone
+        >>> with without_weights():
+        ...     backbone = MistralBackbone(32000, 32, 32, 4096, 14336, 8)
+        ...     backbone.enable_lora(4)
+        >>> import math
+        >>> f"{sum(math.prod(v.shape) for v in backbone.trainable_variables):,}"
+        '1,703,936'
+        """
+        lora.enable(self, rank, target_layer_names, lora_alpha)
+
+    def merge_lora(self) -> None:
+        """Adds the low-rank updates to the kernels, takes LoRA off, and unfreezes every weight."""
+        lora.merge(self)
+
+    def save_lora_weights(self, filepath) -> None:
+        """Saves the low-rank factors alone, with their settings and the base's fingerprint.
+
+        Args:
+            filepath: a name that ends in `.lora.h5`.
+        """
+        lora.save(self, filepath)
+
+    def load_lora_weights(self, filepath) -> None:
+        """Enables LoRA as it was when the file was saved, and loads the factors.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: the file is no adapter, or one of another base model, or the backbone has
+                LoRA with other settings.
+        """
+        lora.load(self, filepath)
+
+    @property
+    def token_embedding(self) -> TokenEmbedding:
+        """The layer that embeds token ids, and with `reverse=True` projects back to logits."""
+        return self._token_embedding
+
+    def __call__(self, inputs, *args, **kwargs):
+        inputs = standardize_inputs(inputs, self.vocabulary_size)
+        return super().__call__(inputs, *args, **kwargs)
+
+    def predict(self, x, *args, **kwargs):
+        return super().predict(standardize_inputs(x, self.vocabulary_size), *args, **kwargs)
+
+    @classmethod
+    def from_config(cls, config):
+        config = dict(config)
+        settings = config.pop("lora", None)
+        backbone = cls(**config)
+        if settings is not None:
+            lora.enable(backbone, **settings)
+        return backbone
