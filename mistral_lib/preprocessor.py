@@ -4,6 +4,7 @@ Training cuts and pads every text to one length, so that a batch is a rectangle,
 one for the labels. Generation does neither: a prompt keeps its length.
 """
 
+import os
 from collections.abc import Sequence
 
 import keras
@@ -163,6 +164,28 @@ class MistralCausalLMPreprocessor:
             TypeError, ValueError: as `MistralTokenizer.decode`.
         """
         return [self.tokenizer.decode(row) for row in ids]
+
+    @classmethod
+    def from_preset(cls, preset: str | os.PathLike, **kwargs) -> "MistralCausalLMPreprocessor":
+        """The preprocessor of a preset.
+
+        Args:
+            preset: a name, address or folder, as for `MistralBackbone.from_preset`.
+            **kwargs: constructor arguments that replace the preset's, such as `sequence_length`.
+
+        Raises:
+            FileNotFoundError: no such folder, or a preset without a vocabulary.
+            TypeError, ValueError: an argument of another name, type or range.
+        """
+        from mistral_lib.presets.loading import load_preprocessor
+
+        return load_preprocessor(preset, **kwargs)
+
+    def save_to_preset(self, preset_dir: str | os.PathLike) -> None:
+        """Saves the preprocessor and its tokenizer into a preset's folder."""
+        from mistral_lib.presets.saving import save_preprocessor
+
+        save_preprocessor(self, preset_dir)
 
     def get_config(self) -> dict:
         """The constructor's arguments, the tokenizer serialized by Keras."""

@@ -234,6 +234,19 @@ class MistralTokenizer:
         """Takes the vocabulary from `vocabulary.spm` in a folder, in place of the present one."""
         self._set_proto(Path(folder) / VOCABULARY_FILE)
 
+    @classmethod
+    def from_preset(cls, preset: str | os.PathLike) -> "MistralTokenizer":
+        """The tokenizer of a preset: a name, address or folder, as for `MistralBackbone`."""
+        from mistral_lib.presets.loading import load_tokenizer
+
+        return load_tokenizer(preset)
+
+    def save_to_preset(self, preset_dir: str | os.PathLike) -> None:
+        """Saves tokenizer.json and the vocabulary into a preset's folder."""
+        from mistral_lib.presets.saving import save_tokenizer
+
+        save_tokenizer(self, preset_dir)
+
 
 def as_texts(text: str | Sequence[str]) -> tuple[list[str], bool]:
     """A text or a batch of texts as a list of str, checked.

@@ -1,6 +1,7 @@
 """mistral_lib/presets/hdf5.py: tensors of an ordinary file, and every trick refused."""
 
 import h5py
+import jax
 import ml_dtypes
 import numpy as np
 import pytest
@@ -41,6 +42,16 @@ def test_round_trip_bit_for_bit(file, dtype):
     assert read.dtype == expected
     native = array.astype(expected) if dtype == ">f4" else array
     assert read.tobytes() == native.tobytes()
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_jax_takes_the_memory_over(file, dtype):
+    """Otherwise a tensor would be in memory twice while it is loaded."""
+    with h5py.File(file, "w") as h5:
+        write_tensor(h5, "a", np.ones((300, 7), dtype))
+    array = list_tensors(file)["a"].read()
+    taken = jax.device_put(array, jax.devices("cpu")[0])
+    assert taken.unsafe_buffer_pointer() == array.ctypes.data
 
 
 def test_keras_reads_bfloat16_from_here(file):

@@ -18,10 +18,10 @@ from mistral_lib import (
     MistralBackbone,
     MistralCausalLM,
     MistralCausalLMPreprocessor,
+    MistralTokenizer,
     without_weights,
 )
-from mistral_lib.presets import loading, memory
-from mistral_lib.presets.saving import save_preprocessor
+from mistral_lib.presets import memory
 
 
 @pytest.fixture(scope="module")
@@ -240,16 +240,41 @@ def test_random_weights(preset):
 
 
 def test_own_preprocessor(preset):
-    mine = MistralCausalLMPreprocessor(loading.load_tokenizer(preset), 5)
+    mine = MistralCausalLMPreprocessor(MistralTokenizer.from_preset(preset), 5)
     assert MistralCausalLM.from_preset(preset, preprocessor=mine).preprocessor is mine
     assert MistralCausalLM.from_preset(preset, preprocessor=None).preprocessor is None
+
+
+def test_preprocessor_and_tokenizer_alone(preset, tmp_path):
+    preprocessor = MistralCausalLMPreprocessor.from_preset(preset, sequence_length=5)
+    expected = {"sequence_length": 5, "add_start_token": True, "add_end_token": False}
+    assert expected.items() <= preprocessor.get_config().items()
+    preprocessor.save_to_preset(tmp_path)
+    loaded = MistralCausalLMPreprocessor.from_preset(tmp_path)
+    assert loaded.get_config() == preprocessor.get_config()
+    tokenizer = MistralTokenizer.from_preset(preset)
+    assert tokenizer.proto == preprocessor.tokenizer.proto
+    (tmp_path / "other").mkdir()
+    tokenizer.save_to_preset(tmp_path / "other")
+    assert MistralTokenizer.from_preset(tmp_path / "other").proto == tokenizer.proto
+    with pytest.raises(TypeError, match="sequence_lengths"):
+        MistralCausalLMPreprocessor.from_preset(preset, sequence_lengths=5)
+    with pytest.raises(ValueError, match=r"^sequence_length must be at least 1"):
+        MistralCausalLMPreprocessor.from_preset(preset, sequence_length=0)
+
+
+def test_no_tokenizer(tmp_path):
+    small_backbone().save_to_preset(tmp_path)
+    for cls in (MistralTokenizer, MistralCausalLMPreprocessor):
+        with pytest.raises(FileNotFoundError, match=r"has no file tokenizer\.json"):
+            cls.from_preset(tmp_path)
 
 
 def test_model_without_preprocessor(tmp_path):
     small_causal_lm(preprocessor=None).save_to_preset(tmp_path)
     assert MistralCausalLM.from_preset(tmp_path).preprocessor is None
     # A tokenizer that lies in the folder does not belong to it.
-    save_preprocessor(small_causal_lm().preprocessor, tmp_path)
+    small_causal_lm().preprocessor.save_to_preset(tmp_path)
     assert MistralCausalLM.from_preset(tmp_path).preprocessor is None
 
 
@@ -291,8 +316,9 @@ def test_bad_config_of_a_part(copy, name, change, message):
 
 def test_vocabulary_that_is_something_else(copy):
     (copy / "assets/tokenizer/vocabulary.spm").write_bytes(pickle.dumps({"a": 1}))
-    with pytest.raises(ValueError, match=r"vocabulary\.spm"):
+    with pytest.raises(ValueError, match=r"vocabulary\.spm") as caught:
         MistralCausalLM.from_preset(copy)
+    assert "tokenizer.json" not in str(caught.value)
 
 
 # --- Memory --------------------------------------------------------------------------------------

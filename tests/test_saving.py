@@ -11,7 +11,6 @@ import pytest
 from small_presets import assert_same_weights, small_backbone, small_causal_lm
 
 from mistral_lib import MistralBackbone, MistralCausalLM
-from mistral_lib.presets import saving
 from mistral_lib.presets.hdf5 import list_tensors
 
 BACKBONE = {"config.json", "metadata.json", "model.weights.h5"}
@@ -32,9 +31,9 @@ def test_files_of_each_kind(tmp_path):
     assert files(tmp_path / "backbone") == BACKBONE
     model.save_to_preset(tmp_path / "causal_lm")
     assert files(tmp_path / "causal_lm") == BACKBONE | TEXT | {"task.json"}
-    saving.save_preprocessor(model.preprocessor, tmp_path / "preprocessor")
+    model.preprocessor.save_to_preset(tmp_path / "preprocessor")
     assert files(tmp_path / "preprocessor") == TEXT
-    saving.save_tokenizer(model.preprocessor.tokenizer, tmp_path / "tokenizer")
+    model.preprocessor.tokenizer.save_to_preset(tmp_path / "tokenizer")
     assert files(tmp_path / "tokenizer") == TEXT - {"preprocessor.json"}
     small_causal_lm(preprocessor=None).save_to_preset(tmp_path / "ids")
     assert files(tmp_path / "ids") == BACKBONE | {"task.json"}
@@ -43,7 +42,7 @@ def test_files_of_each_kind(tmp_path):
 def test_parts_one_after_the_other(tmp_path):
     """As in KerasHub, the parts may be saved into one folder."""
     model = small_causal_lm()
-    saving.save_preprocessor(model.preprocessor, tmp_path)
+    model.preprocessor.save_to_preset(tmp_path)
     (tmp_path / "README.md").write_text("mine")
     model.backbone.save_to_preset(tmp_path)
     assert files(tmp_path) == BACKBONE | TEXT | {"README.md"}
@@ -144,8 +143,8 @@ def test_weights_without_a_place_are_refused(tmp_path):
     small_backbone(1).save_to_preset(tmp_path / "a")
     before = read(tmp_path)
     adapted = small_backbone(2)
-    adapted.transformer_layers[1].self_attention.query.enable_lora(2)
-    with pytest.raises(ValueError, match=r"no place for these .*query/lora_kernel_a"):
+    adapted.transformer_layers[1].self_attention.query.quantize("int8")
+    with pytest.raises(ValueError, match=r"no place for these .*query/kernel_scale"):
         adapted.save_to_preset(tmp_path / "a")
     assert read(tmp_path) == before
 

@@ -10,16 +10,16 @@ BUILD = ROOT / "_build"
 PAGES = BUILD / "html"
 
 
-def build() -> subprocess.CompletedProcess:
+def build(root: Path = ROOT) -> subprocess.CompletedProcess:
     """Runs Jupyter Book; `returncode` is 0 only without a warning, `stdout` holds what it said."""
     jupyter_book = Path(sys.executable).parent / "jupyter-book"
     command = [jupyter_book, "build", ".", "-W", "-n", "--keep-going", "--quiet"]
     result = subprocess.run(
-        command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        command, cwd=root, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
     if result.returncode:
         # Sphinx remembers the pages it has read and would not warn about them again.
-        shutil.rmtree(BUILD / ".doctrees", ignore_errors=True)
+        shutil.rmtree(root / "_build" / ".doctrees", ignore_errors=True)
     return result
 
 

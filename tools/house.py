@@ -1,5 +1,6 @@
 """Facts about this repository that several tools need, each read from its one place."""
 
+import re
 import subprocess
 import tomllib
 from pathlib import Path
@@ -23,8 +24,12 @@ def colab_link(path: str) -> str:
 
 
 def tracked_files() -> list[Path]:
-    """Every file that git tracks or would track, as it now stands."""
+    """Every file that git tracks or would track; without git, every file outside hidden folders."""
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    names = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    paths = [ROOT / name for name in names.split("\0") if name]
-    return [path for path in paths if path.is_file()]
+    try:
+        listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+        names = [name for name in listed.stdout.split("\0") if name]
+    except (OSError, subprocess.CalledProcessError):  # a downloaded archive
+        found = (path.relative_to(ROOT) for path in ROOT.rglob("*"))
+        names = [path for path in found if not re.match(r"\.|_build|.*__pycache__", str(path))]
+    return [ROOT / name for name in names if (ROOT / name).is_file()]

@@ -134,10 +134,14 @@ def normalise(notebook: NotebookNode) -> None:
 
 
 def _plain_output(output: NotebookNode, count: int) -> NotebookNode:
-    """An output without the metadata that front ends add."""
+    """An output without the metadata that front ends add, but with the size of a picture.
+
+    Without it Jupyter shows a picture drawn for sharp screens at twice its size.
+    """
     if "metadata" in output:
+        kept = ("scrapbook", "image/png")
         output.metadata = NotebookNode(
-            {key: value for key, value in output.metadata.items() if key == "scrapbook"}
+            {key: value for key, value in output.metadata.items() if key in kept}
         )
     if output.output_type == "execute_result":
         output.execution_count = count

@@ -16,6 +16,7 @@ import numpy as np
 
 from mistral_lib.presets.json_files import check_file
 
+ALIGNMENT = 64  # bytes; what XLA asks of memory that it did not allocate itself
 FLOAT_DTYPES = ("float16", "float32", "float64")
 
 
@@ -41,10 +42,13 @@ class StoredTensor:
         return math.prod(self.shape) * ml_dtypes.finfo(self.dtype).bits // 8
 
     def read(self) -> np.ndarray:
-        """The tensor, bit for bit as stored."""
+        """The tensor, bit for bit as stored, in memory that JAX can take over without a copy."""
         # HDF5 knows no bfloat16: Keras stores the two bytes of each number as they are.
         bfloat16 = self.dtype == "bfloat16"
-        array = np.empty(self.shape, "V2" if bfloat16 else self.dtype)
+        memory = np.empty(self.num_bytes + ALIGNMENT, "uint8")
+        start = -memory.ctypes.data % ALIGNMENT
+        array = memory[start : start + self.num_bytes]
+        array = array.view("V2" if bfloat16 else self.dtype).reshape(self.shape)
         with _opened(self.file) as h5:
             h5[self.name].read_direct(array)
         return array.view(ml_dtypes.bfloat16) if bfloat16 else array

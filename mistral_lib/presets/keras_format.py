@@ -1,4 +1,4 @@
-"""KerasHub's files and the variables here, both ways (chapter 17, "Presets and checkpoints").
+"""KerasHub's files: where each variable lies, and reading (chapter 17, "Presets and checkpoints").
 
 A preset in this format is a folder of
 
@@ -12,16 +12,12 @@ and its arguments are checked by its constructor.
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import h5py
-import keras
-import numpy as np
-
-from mistral_lib.presets.hdf5 import StoredTensor, list_tensors, write_tensor
-from mistral_lib.presets.json_files import read_json, write_json
+from mistral_lib.presets.hdf5 import StoredTensor, list_tensors
+from mistral_lib.presets.json_files import read_json
 
 CONFIG_FILE = "config.json"
 METADATA_FILE = "metadata.json"
@@ -109,9 +105,6 @@ def layout(backbone, num_layers: int) -> Iterator[Place]:
             yield place(name, f"{folder}/{path}", layer, axes)
     norm = "sequence_output_layernorm"
     yield place(f"{norm}.scale", "mistral_layer_normalization", norm, "D")
-
-
-# --- Reading ---------------------------------------------------------------------------------
 
 
 def read_config(folder) -> dict:
@@ -266,90 +259,3 @@ def _read_shards(folder):
                 raise ValueError(f"{path!r} is in two shards: {stored[path].file}, {tensor.file}.")
             stored[path] = tensor
     return stored
-
-
-# --- Writing ---------------------------------------------------------------------------------
-
-
-def describe(class_name: str, module: str, config: dict) -> dict:
-    """A serialised KerasHub object for JSON."""
-    return {
-        "module": f"keras_hub.src.models.mistral.{module}",
-        "class_name": class_name,
-        "config": config,
-        "registered_name": f"keras_hub>{class_name}",
-    }
-
-
-def describe_backbone(backbone) -> dict:
-    """A backbone for config.json and task.json."""
-    config = backbone.get_config()
-    config.pop("lora", None)  # which the adapter's own file says
-    # Arguments that KerasHub, or its versions before head_dim, would not take.
-    del config["tie_word_embeddings"]
-    if config["head_dim"] is None:
-        del config["head_dim"]
-    return describe("MistralBackbone", "mistral_backbone", config)
-
-
-def describe_tokenizer(tokenizer) -> dict:
-    """A tokenizer for tokenizer.json. Its vocabulary is a file of its own."""
-    config = {
-        "name": "mistral_tokenizer",
-        "trainable": True,
-        "dtype": keras.dtype_policies.serialize(keras.DTypePolicy("int32")),
-        "config_file": TOKENIZER_FILE,
-        "proto": None,
-        "sequence_length": None,
-        "add_bos": tokenizer.add_bos,
-        "add_eos": tokenizer.add_eos,
-    }
-    return describe("MistralTokenizer", "mistral_tokenizer", config)
-
-
-def describe_preprocessor(preprocessor) -> dict:
-    """A preprocessor for preprocessor.json and task.json."""
-    config = {
-        "name": "mistral_causal_lm_preprocessor",
-        "trainable": True,
-        "dtype": keras.dtype_policies.serialize(keras.DTypePolicy("float32")),
-        "tokenizer": describe_tokenizer(preprocessor.tokenizer),
-        "config_file": PREPROCESSOR_FILE,
-        "sequence_length": preprocessor.sequence_length,
-        "add_start_token": preprocessor.add_start_token,
-        "add_end_token": preprocessor.add_end_token,
-    }
-    return describe("MistralCausalLMPreprocessor", "mistral_causal_lm_preprocessor", config)
-
-
-def write_weights(
-    folder: Path, tensors: Iterable[tuple[Place, np.ndarray]], max_shard_bytes: float
-) -> None:
-    """Writes tensors into one file, or into shards with an index if they are larger than that.
-
-    Args:
-        folder: where to write.
-        tensors: each with its place, taken one at a time.
-        max_shard_bytes: size at which a file is full. A larger tensor gets a file of its own.
-    """
-    shards = []
-    weight_map = {}
-    written = total = 0
-    for place, array in tensors:
-        if not shards or (written and written + array.nbytes > max_shard_bytes):
-            shards.append(folder / SHARD_FILE.format(len(shards)))
-            written = 0
-        group = "/" + place.path.rpartition("/")[0]
-        with h5py.File(shards[-1], "a") as h5:
-            write_tensor(h5, place.path, array)
-            h5[group].attrs["name"] = place.layer
-        written += array.nbytes
-        total += array.nbytes
-        names = weight_map.setdefault(group, [])
-        if shards[-1].name not in names:
-            names.append(shards[-1].name)
-    if len(shards) == 1:
-        shards[0].rename(folder / WEIGHTS_FILE)
-    else:
-        index = {"metadata": {"total_size": total}, "weight_map": weight_map}
-        write_json(folder / SHARD_INDEX_FILE, index)

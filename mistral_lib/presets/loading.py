@@ -8,6 +8,7 @@ import contextlib
 from operator import attrgetter
 from pathlib import Path
 
+import jax
 import numpy as np
 from tqdm import tqdm
 
@@ -77,7 +78,7 @@ def load_causal_lm(cls, preset: str | Path, load_weights: bool = True, **kwargs)
     if "preprocessor" in kwargs:
         preprocessor = kwargs.pop("preprocessor")
     else:
-        preprocessor = load_preprocessor(preset)
+        preprocessor = load_preprocessor(preset) if task["takes_text"] else None
     backbone = load_backbone(MistralBackbone, preset, load_weights, **kwargs)
     if preprocessor is not None:
         size = preprocessor.tokenizer.vocabulary_size()
@@ -89,24 +90,23 @@ def load_causal_lm(cls, preset: str | Path, load_weights: bool = True, **kwargs)
     return cls(backbone, preprocessor, **arguments)
 
 
-def load_preprocessor(preset: str | Path) -> MistralCausalLMPreprocessor | None:
-    """The preprocessor of a preset; `None` if the preset has no vocabulary."""
+def load_preprocessor(preset: str | Path, **overrides) -> MistralCausalLMPreprocessor:
+    """The preprocessor of a preset: see `MistralCausalLMPreprocessor.from_preset`."""
     folder = open_preset(preset)
-    if not keras_format.read_task(folder)["takes_text"]:
-        return None
     tokenizer = load_tokenizer(preset)
     config = keras_format.read_preprocessor_config(folder)
     with _naming(folder, keras_format.PREPROCESSOR_FILE):
-        return MistralCausalLMPreprocessor(tokenizer, **config)
+        MistralCausalLMPreprocessor(tokenizer, **config)
+    return MistralCausalLMPreprocessor(**{"tokenizer": tokenizer, **config, **overrides})
 
 
 def load_tokenizer(preset: str | Path) -> MistralTokenizer:
-    """The tokenizer of a preset."""
+    """The tokenizer of a preset: see `MistralTokenizer.from_preset`."""
     folder = open_preset(preset)
     config = keras_format.read_tokenizer_config(folder)
-    vocabulary = folder.get(keras_format.VOCABULARY_FILE)
     with _naming(folder, keras_format.TOKENIZER_FILE):
-        return MistralTokenizer(vocabulary, **config)
+        MistralTokenizer(None, **config)
+    return MistralTokenizer(folder.get(keras_format.VOCABULARY_FILE), **config)
 
 
 @contextlib.contextmanager
@@ -170,7 +170,8 @@ def _assign(backbone, tensors, folder):
         for name, tensor in tensors.items():
             layer, _, path = name.partition(".")
             variable = attrgetter(path)(backbone.get_layer(layer))
-            variable.assign(tensor.read().reshape(variable.shape))
+            # device_put takes the memory over; Keras's own conversion would copy it.
+            variable.assign(jax.device_put(tensor.read().reshape(variable.shape)))
             progress.update(tensor.num_bytes)
     # What no file holds: the state of dropout's random numbers.
     for variable in backbone.non_trainable_variables:

@@ -1,26 +1,36 @@
-"""From a model to a preset's files (chapter 17, "Presets and checkpoints")."""
+"""From a model to KerasHub's files (chapter 17, "Presets and checkpoints")."""
 
 import contextlib
 import datetime
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from operator import attrgetter
 from pathlib import Path
 
+import h5py
 import keras
 import numpy as np
 
 from mistral_lib import lora
 from mistral_lib.checks import check_number
-from mistral_lib.presets import keras_format
 from mistral_lib.presets.atomic import replaced
+from mistral_lib.presets.hdf5 import write_tensor
 from mistral_lib.presets.json_files import write_json
+from mistral_lib.presets.keras_format import (
+    ADAPTER_FILE,
+    CONFIG_FILE,
+    METADATA_FILE,
+    PREPROCESSOR_FILE,
+    SHARD_FILE,
+    SHARD_INDEX_FILE,
+    TASK_FILE,
+    TOKENIZER_FILE,
+    VOCABULARY_FILE,
+    WEIGHTS_FILE,
+    Place,
+    layout,
+)
 
-PRESET_FILES = {
-    keras_format.CONFIG_FILE,
-    keras_format.TASK_FILE,
-    keras_format.PREPROCESSOR_FILE,
-    keras_format.TOKENIZER_FILE,
-}
+PRESET_FILES = {CONFIG_FILE, TASK_FILE, PREPROCESSOR_FILE, TOKENIZER_FILE}
 
 
 def save_backbone(backbone, folder: str | Path, max_shard_size: float | None = 10) -> None:
@@ -28,7 +38,7 @@ def save_backbone(backbone, folder: str | Path, max_shard_size: float | None = 1
     with _preset_folder(folder) as new:
         _write_backbone(backbone, new, max_shard_size)
         # A task there describes the model that it was saved with.
-        (new / keras_format.TASK_FILE).unlink(missing_ok=True)
+        (new / TASK_FILE).unlink(missing_ok=True)
 
 
 def save_causal_lm(model, folder: str | Path, max_shard_size: float | None = 10) -> None:
@@ -38,14 +48,14 @@ def save_causal_lm(model, folder: str | Path, max_shard_size: float | None = 10)
         preprocessor = None
         if model.preprocessor is not None:
             _write_preprocessor(model.preprocessor, new)
-            preprocessor = keras_format.describe_preprocessor(model.preprocessor)
+            preprocessor = _describe_preprocessor(model.preprocessor)
         config = {
-            "backbone": keras_format.describe_backbone(model.backbone),
+            "backbone": _describe_backbone(model.backbone),
             "preprocessor": preprocessor,
             "name": model.name,
         }
-        task = keras_format.describe("MistralCausalLM", "mistral_causal_lm", config)
-        write_json(new / keras_format.TASK_FILE, task)
+        task = _describe("MistralCausalLM", "mistral_causal_lm", config)
+        write_json(new / TASK_FILE, task)
 
 
 def save_preprocessor(preprocessor, folder: str | Path) -> None:
@@ -76,16 +86,16 @@ def _preset_folder(folder):
 
 
 def _write_backbone(backbone, new, max_shard_size):
-    for pattern in ("model.weights.*", "model_*.weights.h5", keras_format.ADAPTER_FILE):
+    for pattern in ("model.weights.*", "model_*.weights.h5", ADAPTER_FILE):
         for stale in new.glob(pattern):
             stale.unlink()
     limit = float("inf")
     if max_shard_size is not None:
         limit = check_number("max_shard_size", max_shard_size) * 2**30
-    keras_format.write_weights(new, _weights(backbone), limit)
-    write_json(new / keras_format.CONFIG_FILE, keras_format.describe_backbone(backbone))
+    _write_weights(new, _weights(backbone), limit)
+    write_json(new / CONFIG_FILE, _describe_backbone(backbone))
     if lora.settings(backbone) is not None:
-        lora.save(backbone, new / keras_format.ADAPTER_FILE)
+        lora.save(backbone, new / ADAPTER_FILE)
     metadata = {
         "keras_version": keras.__version__,
         "parameter_count": backbone.count_params(),
@@ -93,13 +103,13 @@ def _write_backbone(backbone, new, max_shard_size):
         "tasks": ["CausalLM"],
         "tie_word_embeddings": backbone.tie_word_embeddings,
     }
-    write_json(new / keras_format.METADATA_FILE, metadata)
+    write_json(new / METADATA_FILE, metadata)
 
 
-def _weights(backbone) -> Iterator[tuple[keras_format.Place, np.ndarray]]:
+def _weights(backbone) -> Iterator[tuple[Place, np.ndarray]]:
     """The tensors of a backbone as the file has them, one at a time."""
     variables = {}
-    for place in keras_format.layout(backbone, backbone.num_layers):
+    for place in layout(backbone, backbone.num_layers):
         layer, _, attributes = place.variable.partition(".")
         if attributes == "reverse_embeddings" and backbone.tie_word_embeddings:
             attributes = "embeddings"
@@ -120,11 +130,95 @@ def _weights(backbone) -> Iterator[tuple[keras_format.Place, np.ndarray]]:
 
 
 def _write_preprocessor(preprocessor, new):
-    content = keras_format.describe_preprocessor(preprocessor)
-    write_json(new / keras_format.PREPROCESSOR_FILE, content)
+    content = _describe_preprocessor(preprocessor)
+    write_json(new / PREPROCESSOR_FILE, content)
     _write_tokenizer(preprocessor.tokenizer, new)
 
 
 def _write_tokenizer(tokenizer, new):
-    write_json(new / keras_format.TOKENIZER_FILE, keras_format.describe_tokenizer(tokenizer))
-    tokenizer.save_assets((new / keras_format.VOCABULARY_FILE).parent)
+    write_json(new / TOKENIZER_FILE, _describe_tokenizer(tokenizer))
+    tokenizer.save_assets((new / VOCABULARY_FILE).parent)
+
+
+def _describe(class_name: str, module: str, config: dict) -> dict:
+    """A serialised KerasHub object for JSON."""
+    return {
+        "module": f"keras_hub.src.models.mistral.{module}",
+        "class_name": class_name,
+        "config": config,
+        "registered_name": f"keras_hub>{class_name}",
+    }
+
+
+def _describe_backbone(backbone) -> dict:
+    """A backbone for config.json and task.json."""
+    config = backbone.get_config()
+    config.pop("lora", None)  # which the adapter's own file says
+    # Arguments that KerasHub, or its versions before head_dim, would not take.
+    del config["tie_word_embeddings"]
+    if config["head_dim"] is None:
+        del config["head_dim"]
+    return _describe("MistralBackbone", "mistral_backbone", config)
+
+
+def _describe_tokenizer(tokenizer) -> dict:
+    """A tokenizer for tokenizer.json. Its vocabulary is a file of its own."""
+    config = {
+        "name": "mistral_tokenizer",
+        "trainable": True,
+        "dtype": keras.dtype_policies.serialize(keras.DTypePolicy("int32")),
+        "config_file": TOKENIZER_FILE,
+        "proto": None,
+        "sequence_length": None,
+        "add_bos": tokenizer.add_bos,
+        "add_eos": tokenizer.add_eos,
+    }
+    return _describe("MistralTokenizer", "mistral_tokenizer", config)
+
+
+def _describe_preprocessor(preprocessor) -> dict:
+    """A preprocessor for preprocessor.json and task.json."""
+    config = {
+        "name": "mistral_causal_lm_preprocessor",
+        "trainable": True,
+        "dtype": keras.dtype_policies.serialize(keras.DTypePolicy("float32")),
+        "tokenizer": _describe_tokenizer(preprocessor.tokenizer),
+        "config_file": PREPROCESSOR_FILE,
+        "sequence_length": preprocessor.sequence_length,
+        "add_start_token": preprocessor.add_start_token,
+        "add_end_token": preprocessor.add_end_token,
+    }
+    return _describe("MistralCausalLMPreprocessor", "mistral_causal_lm_preprocessor", config)
+
+
+def _write_weights(
+    folder: Path, tensors: Iterable[tuple[Place, np.ndarray]], max_shard_bytes: float
+) -> None:
+    """Writes tensors into one file, or into shards with an index if they are larger than that.
+
+    Args:
+        folder: where to write.
+        tensors: each with its place, taken one at a time.
+        max_shard_bytes: size at which a file is full. A larger tensor gets a file of its own.
+    """
+    shards = []
+    weight_map = {}
+    written = total = 0
+    for place, array in tensors:
+        if not shards or (written and written + array.nbytes > max_shard_bytes):
+            shards.append(folder / SHARD_FILE.format(len(shards)))
+            written = 0
+        group = "/" + place.path.rpartition("/")[0]
+        with h5py.File(shards[-1], "a") as h5:
+            write_tensor(h5, place.path, array)
+            h5[group].attrs["name"] = place.layer
+        written += array.nbytes
+        total += array.nbytes
+        names = weight_map.setdefault(group, [])
+        if shards[-1].name not in names:
+            names.append(shards[-1].name)
+    if len(shards) == 1:
+        shards[0].rename(folder / WEIGHTS_FILE)
+    else:
+        index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+        write_json(folder / SHARD_INDEX_FILE, index)

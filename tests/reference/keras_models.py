@@ -48,35 +48,37 @@ def assign(variables: dict[str, keras.Variable], weights: dict[str, np.ndarray])
         variable.assign(weights[name].reshape(variable.shape))
 
 
-def hidden_states_and_gradients(
-    backbone, variables: dict[str, keras.Variable], inputs: dict, cotangent: np.ndarray
-) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """One compiled pass forward and back.
+def compile_pass(backbone, variables: dict[str, keras.Variable]):
+    """Compiles one pass forward and back.
 
     Args:
         backbone: a Keras model from token ids to hidden states, with a `token_embedding` layer.
         variables: the backbone's variables by name.
-        inputs: `token_ids` and `padding_mask`, each (B, S).
-        cotangent: (B, S, V). The loss is the sum of logits times this.
 
     Returns:
-        hidden states (B, S, D), and the loss's gradient for every variable.
+        A function of `inputs` (`token_ids` and `padding_mask`, each (B, S)) and a cotangent
+        (B, S, V). With the variables' present values it returns hidden states (B, S, D), and for
+        every variable the gradient of the loss, the sum of logits times the cotangent.
     """
 
-    def loss(values):
+    def loss(values, inputs, cotangent):
         mapping = [(variables[name], value) for name, value in values.items()]
         with keras.StatelessScope(state_mapping=mapping):
             hidden_states = backbone(inputs)
             logits = backbone.token_embedding(hidden_states, reverse=True)
         return (logits * cotangent).sum(), hidden_states
 
-    values = {name: variable.value for name, variable in variables.items()}
-    # Runs once on little data: half of the time would go into optimising the compiled code.
+    # Runs a few times on little data: half of the time would go into optimising the machine code.
     compiled = jax.jit(
         jax.value_and_grad(loss, has_aux=True),
         compiler_options={"xla_backend_optimization_level": 0},
     )
-    (_, hidden_states), gradients = compiled(values)
-    return np.asarray(hidden_states), {
-        name: np.asarray(gradient) for name, gradient in gradients.items()
-    }
+
+    def run(inputs, cotangent) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        values = {name: variable.value for name, variable in variables.items()}
+        (_, hidden_states), gradients = compiled(values, inputs, cotangent)
+        return np.asarray(hidden_states), {
+            name: np.asarray(gradient) for name, gradient in gradients.items()
+        }
+
+    return run

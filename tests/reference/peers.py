@@ -98,12 +98,9 @@ def keras_hub_pass(
     config: dict, backbone, token_ids, padding_mask, cotangent
 ) -> tuple[np.ndarray, dict]:
     """Forward and back through `keras_hub_model`."""
-    hidden_states, gradients = keras_models.hidden_states_and_gradients(
-        backbone,
-        _keras_hub_variables(backbone),
-        {"token_ids": token_ids, "padding_mask": padding_mask.astype("int32")},
-        cotangent,
-    )
+    run = keras_models.compile_pass(backbone, _keras_hub_variables(backbone))
+    inputs = {"token_ids": token_ids, "padding_mask": padding_mask.astype("int32")}
+    hidden_states, gradients = run(inputs, cotangent)
     if config.get("tie_word_embeddings"):
         gradients["embeddings"] = gradients["embeddings"] + gradients["reverse_embeddings"].T
     shapes = golden.weight_shapes(config)
