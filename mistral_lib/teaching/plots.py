@@ -27,7 +27,7 @@ SYMBOL_KEY = (
     f"{SEEN} seen     {FUTURE} in the future     {TOO_FAR} too far back     {PADDED} padding"
 )
 
-PIXELS_PER_INCH = 96  # of the page: a figure 7 inches wide is displayed 672 pixels wide
+PIXELS_PER_INCH = 96  # of the page, whose column holds 672: figures are at most 7 inches wide
 
 
 def style() -> None:
@@ -164,7 +164,7 @@ def draw_mask(
     for (row, column), seen in np.ndenumerate(mask):
         colour = PAPER if seen else GREY
         text = str(symbols[row, column])
-        ax.text(column + 0.5, row + 0.5, text, color=colour, ha="center", va="center", fontsize=9)
+        ax.text(column + 0.5, row + 0.5, text, color=colour, ha="center", va="center")
     if ring is not None:
         for row, column in np.argwhere(ring):
             for width, colour in ((4.5, PAPER), (2.2, RED)):
