@@ -23,7 +23,9 @@ ALL_PATHS = {
 @pytest.fixture(scope="module")
 def layer():
     """Three query heads to each of two key heads, with weights of order one."""
-    layer = MistralAttention(6, 2, 4, rope_max_wavelength=50.0, sliding_window=3)
+    layer = MistralAttention(
+        6, 2, 4, rope_max_wavelength=50.0, rope_scaling_factor=0.5, sliding_window=3
+    )
     layer.build((None, None, 5))
     random = np.random.default_rng(0)
     for weight in layer.weights:
@@ -39,11 +41,11 @@ def x():
 REAL = np.array([[1, 1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 0, 0, 0]], bool)
 
 
-def turned(x, wavelength):
+def turned(x, wavelength=50.0, scaling=0.5):
     """Rotary positions 0, 1, 2, … by complex numbers."""
     half = x.shape[-1] // 2
     pairs = x[..., :half] + 1j * x[..., half:]
-    angles = np.arange(x.shape[1])[:, None] * wavelength ** (-np.arange(half) / half)
+    angles = np.arange(x.shape[1])[:, None] / scaling * wavelength ** (-np.arange(half) / half)
     pairs = pairs * np.exp(1j * angles)[:, None, :]
     return np.concatenate([pairs.real, pairs.imag], -1)
 
@@ -54,8 +56,8 @@ def test_equals_the_whole_calculation_in_float64(layer, x):
         for part, heads in ((layer.query, 6), (layer.key, 2), (layer.value, 2))
     )
     # Query heads 0, 1 and 2 share key head 0.
-    query = turned(query, 50.0).reshape(2, 7, 2, 3, 4)
-    output = loops(query, turned(key, 50.0), value, REAL, window=3)
+    query = turned(query).reshape(2, 7, 2, 3, 4)
+    output = loops(query, turned(key), value, REAL, window=3)
     expected = output.reshape(2, 7, 24) @ np.asarray(layer.attention_output.kernel.value)
     found = layer(x, padding_mask=REAL)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
@@ -91,7 +93,7 @@ def test_attention_can_be_replaced(layer, x):
     query, key, value = seen
     assert query.shape == (2, 7, 2, 3, 4)
     assert key.shape == value.shape == (2, 7, 2, 4)
-    expected = turned((x @ np.asarray(layer.key.kernel.value)).reshape(2, 7, 2, 4), 50.0)
+    expected = turned((x @ np.asarray(layer.key.kernel.value)).reshape(2, 7, 2, 4))
     np.testing.assert_allclose(key, expected, rtol=1e-4, atol=1e-4)
 
 
@@ -215,4 +217,5 @@ def test_config_round_trip(layer):
     again = MistralAttention.from_config(layer.get_config())
     assert again.get_config() == layer.get_config()
     assert (again.num_query_heads, again.num_key_value_heads, again.head_dim) == (6, 2, 4)
-    assert (again.rope_max_wavelength, again.sliding_window) == (50.0, 3)
+    assert (again.rope_max_wavelength, again.rope_scaling_factor) == (50.0, 0.5)
+    assert again.sliding_window == 3

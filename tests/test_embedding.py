@@ -38,9 +38,9 @@ def test_looks_up_rows_and_projects_back(tie_weights):
     np.testing.assert_allclose(embedding(vectors, reverse=True), expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("dtype", POLICIES)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "mixed_float16"])
 @pytest.mark.parametrize("tie_weights", [False, True])
-def test_logits_are_float32_under_every_policy(tie_weights, dtype):
+def test_logits_are_float32_and_not_rounded(tie_weights, dtype):
     embedding = built(tie_weights, dtype)
     vectors = embedding(np.array([[1, 2, 3]]))
     assert vectors.dtype == embedding.compute_dtype

@@ -64,7 +64,7 @@ def test_names_and_shapes_of_its_weights(built):
     assert shapes == {"gate/kernel": (6, 10), "up/kernel": (6, 10), "down/kernel": (10, 6)}
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize("dtype", ["bfloat16", "mixed_float16"])
 def test_silu_is_float32_in_low_precision(dtype):
     layer = SwiGLU(10, dtype=dtype)
     output = layer(np.ones((1, 2, 6)))

@@ -1,9 +1,12 @@
 """Plots: the symbols say what the mask says, and the picture shows the cells it was given."""
 
+from io import BytesIO
+
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from PIL import Image
 
 from mistral_lib.masks import attention_mask
 from mistral_lib.teaching import plots
@@ -27,6 +30,21 @@ def test_style_sets_readable_text_on_an_opaque_page():
     plots.style()
     assert plt.rcParams["font.size"] >= 9
     assert plt.rcParams["figure.facecolor"] == plots.PAPER
+
+
+def test_a_picture_is_sharp_small_and_says_its_size():
+    plots.style()
+    figure, ax = plt.subplots(figsize=(4, 4))
+    plots.draw_mask(ax, np.tri(8, dtype=bool))
+    data, size = plots.picture(figure)
+    image = Image.open(BytesIO(data))
+    assert (image.width // 2, image.height // 2) == (size["width"], size["height"])
+    assert 300 < size["width"] <= 4 * plots.PIXELS_PER_INCH + 40
+    plain = BytesIO()
+    figure.savefig(plain, dpi=2 * plots.PIXELS_PER_INCH, bbox_inches="tight")
+    assert len(data) < 0.6 * len(plain.getvalue())
+    middle = image.convert("RGB").getpixel((image.width // 12, image.height // 12))
+    assert "#{:02X}{:02X}{:02X}".format(*middle) in (plots.BLUE, plots.PAPER)
 
 
 @pytest.mark.parametrize("window", [None, 1, 3])

@@ -166,6 +166,16 @@ def test_hugging_face_file(hugging_face):
         source.get("config.json")
 
 
+def test_hugging_face_offline_knows_what_is_missing(hugging_face, monkeypatch):
+    """A sharded preset has no model.weights.h5, and must open again without the network."""
+    monkeypatch.setattr(
+        huggingface_hub,
+        "try_to_load_from_cache",
+        lambda *args, **kwargs: huggingface_hub._CACHED_NO_EXIST,
+    )
+    assert hugging_face(errors.LocalEntryNotFoundError("offline")).find("config.json") is None
+
+
 @pytest.mark.parametrize("case", HUGGING_FACE)
 def test_hugging_face_refuses(hugging_face, case):
     outcome, error, message = HUGGING_FACE[case]

@@ -56,6 +56,9 @@ class HuggingFaceModel(Source):
         try:
             return Path(huggingface_hub.hf_hub_download(self.model, name, revision=self.revision))
         except errors.LocalEntryNotFoundError as error:
+            known = huggingface_hub.try_to_load_from_cache(self.model, name, revision=self.revision)
+            if known is huggingface_hub._CACHED_NO_EXIST:  # the hub said so before
+                return None
             raise ConnectionError(
                 f"Hugging Face cannot be reached, and {name} of {self} was not downloaded before. "
                 "Check the network and HF_HUB_OFFLINE, or give a folder."

@@ -1,4 +1,7 @@
-"""Numbers that the prose takes from the code (used by all chapters).
+"""What all chapters share: the prompt, and numbers for the prose (used by all chapters).
+
+`PROMPT` goes through the whole book: a docstring whose parameter is named early and has to come
+back at its end.
 
 A cell records a value; the prose writes it as `7,241,732,096<!-- =params_7b -->`, and
 `tools/notebooks.py` keeps the two equal. So no number in the book is typed by hand.
@@ -8,6 +11,14 @@ import re
 
 from IPython import get_ipython
 from IPython.display import display
+
+# The shipped model goes on with "prefix* is not a string." and stops there; no choice on the way is
+# closer than 0.4 in logits, so every machine writes the same. It was not trained on this text.
+PROMPT = (
+    "Return a copy of the text with *prefix* in front of every line.\n\n"
+    "The text itself is not changed, and empty lines are left as they are.\n\n"
+    "Raise TypeError if *"
+)
 
 # The form that papermill, scrapbook and MyST-NB share: stored in the notebook, shown nowhere.
 PREFIX = "application/papermill.record/"

@@ -7,12 +7,14 @@ Meaning never rests on colour alone: masks carry symbols in their cells, differe
 from __future__ import annotations
 
 from collections.abc import Sequence
+from io import BytesIO
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
+from PIL import Image
 
 # Okabe and Ito's palette: colour-blind readers can tell these apart, and so can a grey printer.
 BLUE, ORANGE, GREEN = "#0072B2", "#E69F00", "#009E73"
@@ -25,7 +27,7 @@ SYMBOL_KEY = (
     f"{SEEN} seen     {FUTURE} in the future     {TOO_FAR} too far back     {PADDED} padding"
 )
 
-PIXELS_PER_INCH = 96  # of the page: a figure 7 inches wide is displayed 672 pixels wide
+PIXELS_PER_INCH = 96  # of the page, whose column holds 672: figures are at most 7 inches wide
 
 
 def style() -> None:
@@ -65,11 +67,28 @@ def style() -> None:
     )
     try:
         from IPython import get_ipython
-        from matplotlib_inline.backend_inline import set_matplotlib_formats
     except ImportError:  # outside a notebook
         return
-    if get_ipython() is not None:
-        set_matplotlib_formats("retina")
+    if (shell := get_ipython()) is not None:
+        plt.switch_backend(plt.get_backend())  # loads it now: it would undo the next line later
+        shell.display_formatter.formatters["image/png"].for_type(Figure, picture)
+
+
+def picture(figure: Figure) -> tuple[bytes, dict[str, int]]:
+    """A figure as a small, sharp PNG: two pixels for each one of the page, at most 256 colours.
+
+    Returns:
+        The bytes of the file, and the width and height at which a page should show it.
+
+    >>> data, size = picture(plt.figure(figsize=(2, 1)))
+    >>> data[:4], sorted(size)
+    (b'\\x89PNG', ['height', 'width'])
+    """
+    drawn, small = BytesIO(), BytesIO()
+    figure.savefig(drawn, dpi=2 * PIXELS_PER_INCH, bbox_inches="tight")
+    image = Image.open(drawn).convert("RGB").quantize(256, dither=Image.Dither.NONE)
+    image.save(small, "png", optimize=True)
+    return small.getvalue(), {"width": image.width // 2, "height": image.height // 2}
 
 
 def mask_symbols(
@@ -145,7 +164,7 @@ def draw_mask(
     for (row, column), seen in np.ndenumerate(mask):
         colour = PAPER if seen else GREY
         text = str(symbols[row, column])
-        ax.text(column + 0.5, row + 0.5, text, color=colour, ha="center", va="center", fontsize=9)
+        ax.text(column + 0.5, row + 0.5, text, color=colour, ha="center", va="center")
     if ring is not None:
         for row, column in np.argwhere(ring):
             for width, colour in ((4.5, PAPER), (2.2, RED)):
