@@ -98,6 +98,12 @@ def test_a_tied_embedding_learns_from_both_ends():
     assert all(row.any() for row in gradient)
 
 
+@pytest.mark.parametrize("option", [{"reverse_dtype": "float16"}, {"logit_soft_cap": 30.0}])
+def test_options_of_keras_that_it_would_ignore_are_refused(option):
+    with pytest.raises(ValueError, match=f"does not use {next(iter(option))}"):
+        TokenEmbedding(7, 4, **option)
+
+
 def test_config_round_trip():
     embedding = TokenEmbedding(7, 4, tie_weights=False, name="token_embedding", dtype="bfloat16")
     again = TokenEmbedding.from_config(embedding.get_config())

@@ -11,7 +11,8 @@ class TokenEmbedding(keras.layers.ReversibleEmbedding):
     Differs from Keras's layer in one thing: the logits are float32 whatever the dtype policy, and
     the weights are not copied to float32 for that. Only the sums of the product are.
 
-    Args: as `keras.layers.ReversibleEmbedding`; Mistral uses `tie_weights=False`.
+    Args: as `keras.layers.ReversibleEmbedding`, without `reverse_dtype` and `logit_soft_cap`;
+        Mistral uses `tie_weights=False`.
 
     Call arguments:
         inputs: token ids (B, S), or with `reverse=True` hidden states (B, S, D).
@@ -29,6 +30,15 @@ class TokenEmbedding(keras.layers.ReversibleEmbedding):
     >>> vectors.shape, str(vectors.dtype), logits.shape, str(logits.dtype)
     ((1, 3, 4), 'bfloat16', (1, 3, 10), 'float32')
     """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        for name in ("reverse_dtype", "logit_soft_cap"):
+            if getattr(self, name) is not None:
+                raise ValueError(
+                    f"TokenEmbedding does not use {name}, but it is {getattr(self, name)!r}. The "
+                    "logits are float32 sums, and they are not capped."
+                )
 
     def call(self, inputs, reverse=False):
         if not reverse:
