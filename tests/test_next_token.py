@@ -72,13 +72,13 @@ def test_the_line_runs_from_the_taken_bar_to_the_token_in_the_next_text(panels):
     assert all(tick.get_window_extent().x0 > gutter for tick in panels[1].get_yticklabels())
 
 
-def test_long_texts_are_cut_in_front_and_spaces_are_written():
-    texts = ["a" * 50 + " end", "a" * 50 + " end of"]
-    figure = next_token.writing_steps(texts, [["▁of", "."], ["▁it", "."]], CHANCES, title="Cut")
-    start, taken, *_ = figure.axes[2].texts
-    assert taken.get_text() == " of"
-    assert start.get_text().endswith("aaa end")
-    assert len(start.get_text() + taken.get_text()) == next_token._CHARACTERS
+def test_long_texts_are_cut_in_front_at_a_space_and_spaces_are_written():
+    texts = ["a" * 50, "a" * 50 + " end of " + "b" * 20 + " it"]
+    figure = next_token.writing_steps(texts, [["▁it", "."], ["▁is", "."]], CHANCES, title="Cut")
+    (whole, _), (start, taken, *_) = (ax.texts[:2] for ax in figure.axes[::2])
+    assert whole.get_text() == "… " + "a" * (next_token._CHARACTERS - 2)
+    assert taken.get_text() == " it"
+    assert start.get_text() == "… end of " + "b" * 20
 
 
 def test_the_title_looks_like_every_other(panels):

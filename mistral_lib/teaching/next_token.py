@@ -86,7 +86,7 @@ def writing_steps(
     4
     """
     figure, axes = plt.subplots(
-        len(texts), 2, figsize=(7, 0.3 + len(texts)), width_ratios=(5, 4), squeeze=False
+        len(texts), 2, figsize=(7, 0.3 + 0.85 * len(texts)), width_ratios=(5, 4), squeeze=False
     )
     for row, (left, right) in enumerate(axes):
         next_token_bars(right, tokens[row], probabilities[row])
@@ -102,10 +102,15 @@ def _text_so_far(ax: Axes, text: str, taken: str) -> plt.Text:
     text, taken = (token_label(part).replace("▁", " ") for part in (text, taken))
     ax.set_axis_off()
     place = {"ha": "right", "va": "center", **MONOSPACE}
+    start = text.removesuffix(taken)
+    if len(start) + len(taken) > _CHARACTERS:  # cut in front, at a space where there is one
+        start = start[len(taken) - _CHARACTERS + 2 :]
+        start = "… " + (start.partition(" ")[2] or start)
+    gap = 3 if taken else 0  # points: the box is a little wider than its text
     ax.annotate(
-        text.removesuffix(taken)[len(taken) - _CHARACTERS :],
+        start,
         (_TEXT_END, _LEVEL),
-        (-MONOSPACE_WIDTH * len(taken), 0),
+        (-MONOSPACE_WIDTH * len(taken) - gap, 0),
         xycoords="axes fraction",
         textcoords="offset points",
         **place,
