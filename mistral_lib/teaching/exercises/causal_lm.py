@@ -216,7 +216,7 @@ EXERCISES = [
         ),
         hints=(
             "What is a loss of 1.9 a loss of 1.9 per?",
-            "The letter table has the lower loss in this chapter. Why is that worth nothing?",
+            "The table has the lower loss in this chapter. Why is that worth nothing?",
             "Divide each total in bits by the bytes of the text before you compare.",
         ),
     ),
