@@ -3,8 +3,8 @@
 Code for `keras_nlp.models` runs with the import changed:
 
 >>> from mistral_lib.models import MistralBackbone
->>> MistralBackbone(10, 2, 4, 16, 32, 2).count_params()
-4944
+>>> MistralBackbone(10, 2, 8, 16, 8, 4).count_params()
+2704
 """
 
 from mistral_lib.backbone import MistralBackbone
