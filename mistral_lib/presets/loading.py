@@ -172,8 +172,6 @@ def _assign(backbone, tensors, folder):
             variable = attrgetter(path)(backbone.get_layer(layer))
             # device_put takes the memory over; Keras's own conversion would copy it.
             variable.assign(jax.device_put(tensor.read().reshape(variable.shape)))
+            # JAX works in the background: without waiting, several tensors would queue up.
+            jax.block_until_ready(variable.value)
             progress.update(tensor.num_bytes)
-    # What no file holds: the state of dropout's random numbers.
-    for variable in backbone.non_trainable_variables:
-        if variable.name == "seed_generator_state":
-            variable.assign(variable.value)
