@@ -148,6 +148,14 @@ def test_page_fits_a_phone(visit, name):
     assert page.evaluate("document.documentElement.scrollWidth") <= browser.PHONE["width"]
 
 
+@pytest.mark.parametrize("name", PAGES)
+def test_pictures_keep_their_proportions_on_a_phone(visit, name):
+    page = visit(name, size="phone")
+    stretch = "i.clientWidth / i.clientHeight / (i.naturalWidth / i.naturalHeight)"
+    found = page.evaluate(f"[...document.querySelectorAll('.cell_output img')].map(i => {stretch})")
+    assert found == pytest.approx([1] * len(found), rel=0.03)
+
+
 @pytest.mark.parametrize("theme", THEMES)
 @pytest.mark.parametrize("name", PAGES)
 def test_text_is_readable(visit, name, theme):

@@ -86,7 +86,7 @@ def writing_steps(
     4
     """
     figure, axes = plt.subplots(
-        len(texts), 2, figsize=(7, 0.3 + 0.85 * len(texts)), width_ratios=(5, 4), squeeze=False
+        len(texts), 2, figsize=(7, 0.3 + 1.1 * len(texts)), width_ratios=(5, 4), squeeze=False
     )
     for row, (left, right) in enumerate(axes):
         next_token_bars(right, tokens[row], probabilities[row])
