@@ -123,7 +123,8 @@ def test_the_kernel_runs_only_on_right_padding(calls, row, branch):
 
 
 def test_no_fused_kernel_without_a_gpu():
-    assert jax.default_backend() == "cpu", "these tests run on CPUs"
+    if jax.default_backend() != "cpu":
+        pytest.skip("this machine has an accelerator")
     assert not fused_is_available("bfloat16", 128)
     *arrays, _ = inputs(4, 1, 1)
     with pytest.raises(RuntimeError, match="cuDNN"):
