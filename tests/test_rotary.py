@@ -97,13 +97,16 @@ def test_the_wavelengths_run_from_two_pi_to_almost_the_base():
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_low_precision_is_rounded_only_at_the_end(dtype):
     # Position 32,767 is no bfloat16 number, and its angle would be off by radians.
-    x = jnp.asarray(np.random.default_rng(4).normal(size=(1, 2, 1, 8)), dtype)
+    x = jnp.asarray(np.random.default_rng(4).normal(size=(1, 2, 50, 8)), dtype)
     positions = np.array([32767, 3])
     turned = rotate(x, rotary_angles(positions, 8))
     assert turned.dtype == dtype
     expected = by_complex_numbers(np.asarray(x, "float64"), positions)
     step = float(jnp.finfo(dtype).eps)
     np.testing.assert_allclose(np.asarray(turned, "float64"), expected, atol=2 * step + 5e-3)
+    # Where the angle is small, the exact result is only rounded; a few lie between two numbers.
+    wrong = turned[:, 1] != jnp.asarray(expected[:, 1], dtype)
+    assert wrong.mean() < 0.02
 
 
 def test_positions_are_float32_even_if_given_in_less():
