@@ -153,10 +153,15 @@ def test_mistral_7b_is_counted_without_memory(settings):
         return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
     before, peak_before = held(), peak()
-    with without_weights():
-        model = MistralBackbone(32000, 32, 32, 4096, 14336, 8, sliding_window=4096, **settings)
-    assert model.count_params() == 7_241_732_096
-    assert held() - before < 10_000
+    # A small one first, so that a mistake costs megabytes and not 29 gigabytes.
+    for sizes, count in (
+        ((1000, 1, 8, 256, 512, 8), 1_168_128),
+        ((32000, 32, 32, 4096, 14336, 8), 7_241_732_096),
+    ):
+        with without_weights():
+            model = MistralBackbone(*sizes, sliding_window=4096, **settings)
+        assert model.count_params() == count
+        assert held() - before < 10_000
     # One kernel of the feed-forward network alone has 235 MB.
     assert peak() - peak_before < 150e6
 
