@@ -3,6 +3,8 @@
 
 RUN = .venv/bin/python
 RUFF = $(RUN) -m ruff
+# A process a core, but no more than memory bears; the tests of a file stay in one process.
+PYTEST = $(RUN) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 # Only read while .venv does not exist yet: `make book PYTHON=/path/to/python3.12`.
 PYTHON =
 URL =
@@ -24,9 +26,9 @@ serve: book ## build the pages and serve them at http://localhost:8000
 
 test: setup lint ## check the style, run the tests and docstring examples, compare every notebook's outputs
 	@echo "Tests and docstring examples"
-	@$(RUN) -m pytest
+	@$(PYTEST)
 	@echo "Notebooks: run again, outputs compared"
-	@$(RUN) -m pytest -p no:python --nbval --nbval-current-env --nbval-cell-timeout 300 \
+	@$(PYTEST) -p no:python --nbval --nbval-current-env --nbval-cell-timeout 300 \
 		--nbval-sanitize-with tests/nbval_sanitize.cfg book
 
 lint: setup ## check the format and the style of code and notebooks
