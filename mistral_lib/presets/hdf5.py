@@ -45,13 +45,22 @@ class StoredTensor:
         """The tensor, bit for bit as stored, in memory that JAX can take over without a copy."""
         # HDF5 knows no bfloat16: Keras stores the two bytes of each number as they are.
         bfloat16 = self.dtype == "bfloat16"
-        memory = np.empty(self.num_bytes + ALIGNMENT, "uint8")
-        start = -memory.ctypes.data % ALIGNMENT
-        array = memory[start : start + self.num_bytes]
-        array = array.view("V2" if bfloat16 else self.dtype).reshape(self.shape)
+        array = aligned_empty(self.shape, "V2" if bfloat16 else self.dtype)
         with _opened(self.file) as h5:
             h5[self.name].read_direct(array)
         return array.view(ml_dtypes.bfloat16) if bfloat16 else array
+
+
+def aligned_empty(shape: tuple[int, ...], dtype: str) -> np.ndarray:
+    """An array not yet filled, in memory that JAX can take over without a copy.
+
+    >>> aligned_empty((3, 5), "float16").ctypes.data % ALIGNMENT
+    0
+    """
+    num_bytes = math.prod(shape) * np.dtype(dtype).itemsize
+    memory = np.empty(num_bytes + ALIGNMENT, "uint8")
+    start = -memory.ctypes.data % ALIGNMENT
+    return memory[start : start + num_bytes].view(dtype).reshape(shape)
 
 
 def list_tensors(file: Path) -> dict[str, StoredTensor]:
@@ -91,6 +100,13 @@ def list_tensors(file: Path) -> dict[str, StoredTensor]:
                 else:
                     tensors[name] = _describe(file, name, item)
     return tensors
+
+
+def read_attribute(file: Path, name: str) -> str | None:
+    """A text that is attached to an HDF5 file as a whole; `None` if there is none, or no text."""
+    with _opened(file) as h5:
+        value = h5.attrs.get(name)
+    return value if isinstance(value, str) else None
 
 
 def write_tensor(h5: h5py.File, name: str, array: np.ndarray) -> None:

@@ -45,20 +45,27 @@ def read_json(file: Path) -> dict:
         raise ValueError(
             f"{file} has {size:,} bytes; a JSON file of a preset has at most {LARGEST_FILE:,}."
         )
+    return parse_json(file.read_bytes(), str(file))
 
+
+def parse_json(text: bytes, source: str) -> dict:
+    """The object in UTF-8 text, as strictly as `read_json`; `source` names it in an error.
+
+    >>> parse_json(b'{"epsilon": NaN}', "config.json")
+    Traceback (most recent call last):
+    ValueError: config.json is not valid JSON: NaN is no number. It may be ...
+    """
     try:
         content = json.loads(
-            file.read_text(encoding="utf-8"),
-            object_pairs_hook=_unique,
-            parse_constant=_refuse_constant,
+            text.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refuse_constant
         )
     except (ValueError, RecursionError) as error:
         raise ValueError(
-            f"{file} is not valid JSON: {error}. It may be cut off or edited; get it again from "
+            f"{source} is not valid JSON: {error}. It may be cut off or edited; get it again from "
             "its source."
         ) from error
     if not isinstance(content, dict):
-        raise ValueError(f"{file} must hold a JSON object, but holds a {type(content).__name__}.")
+        raise ValueError(f"{source} must hold a JSON object, but holds a {type(content).__name__}.")
     return content
 
 
