@@ -2,6 +2,7 @@
 
 import math
 import numbers
+from collections.abc import Sequence
 
 import keras
 import numpy as np
@@ -68,6 +69,58 @@ def check_choice(name: str, value, choices) -> str:
             f"{name} must be one of {', '.join(map(repr, choices))}, but is {value!r}."
         )
     return value
+
+
+def check_text(name: str, text) -> str:
+    """`text` as a str, if it is one that UTF-8 can hold; bytes stand for the str that they spell.
+
+    >>> check_text("the text", 5)
+    Traceback (most recent call last):
+    TypeError: Expected a str, but the text is int: 5.
+    """
+    try:
+        if isinstance(text, bytes):
+            return text.decode("utf-8")
+        if not isinstance(text, str):
+            raise TypeError(f"Expected a str, but {name} is {type(text).__name__}: {text!r:.80}.")
+        text.encode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"Expected UTF-8, but {name} has the byte 0x{error.object[error.start]:02x} at "
+            f"position {error.start}. Decode it yourself: data.decode('utf-8', errors='replace')."
+        ) from error
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"Expected Unicode text, but {name} has the lone surrogate "
+            f"{error.object[error.start]!r} at position {error.start}. Replace such characters: "
+            "text.encode('utf-8', errors='replace').decode('utf-8')."
+        ) from error
+    return text
+
+
+def as_texts(text: str | Sequence[str]) -> tuple[list[str], bool]:
+    """A text or a batch of texts as a list of str, checked.
+
+    Args:
+        text: as `MistralTokenizer.encode` takes it.
+
+    Returns:
+        The texts, and whether they came as a batch.
+
+    Raises:
+        TypeError, ValueError: as `MistralTokenizer.encode`.
+
+    >>> as_texts("one"), as_texts(("one", b"two"))
+    ((['one'], False), (['one', 'two'], True))
+    """
+    if isinstance(text, np.ndarray):
+        text = text.tolist()  # a str where the array has no dimension
+    batched = isinstance(text, list | tuple)
+    if not batched and not isinstance(text, str | bytes):
+        raise TypeError(f"Expected a str or a list of str, got {type(text).__name__}.")
+    if not batched:
+        return [check_text("the text", text)], False
+    return [check_text(f"text {index}", row) for index, row in enumerate(text)], True
 
 
 def standardize_inputs(inputs, vocabulary_size: int | None = None):

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
-from mistral_lib.checks import check_boolean, check_integer
-from mistral_lib.tokenizer import MistralTokenizer, as_texts
+from mistral_lib.checks import as_texts, check_boolean, check_integer
+from mistral_lib.tokenizer import MistralTokenizer
 
 
 @keras.saving.register_keras_serializable(package="mistral_lib")

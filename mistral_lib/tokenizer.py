@@ -15,7 +15,8 @@ import keras
 import numpy as np
 import sentencepiece
 
-from mistral_lib.checks import check_boolean
+from mistral_lib.chat import encode_conversation
+from mistral_lib.checks import as_texts, check_boolean
 from mistral_lib.vocabulary import parse_model, read_vocabulary
 
 VOCABULARY_FILE = "vocabulary.spm"
@@ -198,6 +199,39 @@ class MistralTokenizer:
 
     detokenize = decode
 
+    def apply_chat_template(
+        self, conversation: Sequence[dict[str, str]], version: str | None = None
+    ) -> list[int]:
+        """The prompt by which an instruct model replies to a conversation.
+
+        Args:
+            conversation: messages `{"role": ..., "content": ...}`: at most one of the role
+                "system", in front; then "user" and "assistant" in turns, the user first and last.
+            version: "v1", "v2", "v3" or "v7", the template; `None` is the newest whose control
+                tokens the vocabulary has, which is right for every vocabulary of Mistral's: v1 for
+                Mistral 7B 0.1 and 0.2, v3 for 0.3.
+
+        Returns:
+            Token ids, from `<s>` to `[/INST]`, equal to mistral-common's. No content becomes a
+            control token. In v1 `[INST]` itself is text, so that a content can imitate it there.
+
+        Raises:
+            TypeError: a conversation, message or content of another type.
+            ValueError: no message, a key or role that is unknown, roles in another order, an empty
+                reply, or a version for which the vocabulary lacks control tokens.
+
+        >>> tokenizer = MistralTokenizer.from_preset("mistral_tiny_en")
+        >>> conversation = [
+        ...     {"role": "system", "content": "Be brief."},
+        ...     {"role": "user", "content": "What is a key?"},
+        ... ]
+        >>> print(tokenizer.decode(tokenizer.apply_chat_template(conversation)))
+        [INST] Be brief.
+        <BLANKLINE>
+        What is a key? [/INST]
+        """
+        return encode_conversation(conversation, self, version)
+
     def get_config(self) -> dict:
         """The constructor's arguments for JSON: `proto` in base64, `add_bos`, `add_eos`."""
         proto = None if self.proto is None else base64.b64encode(self.proto).decode("ascii")
@@ -246,53 +280,6 @@ class MistralTokenizer:
         from mistral_lib.presets.saving import save_tokenizer
 
         save_tokenizer(self, preset_dir)
-
-
-def as_texts(text: str | Sequence[str]) -> tuple[list[str], bool]:
-    """A text or a batch of texts as a list of str, checked.
-
-    Args:
-        text: as `MistralTokenizer.encode` takes it.
-
-    Returns:
-        The texts, and whether they came as a batch.
-
-    Raises:
-        TypeError, ValueError: as `MistralTokenizer.encode`.
-
-    >>> as_texts("one"), as_texts(("one", b"two"))
-    ((['one'], False), (['one', 'two'], True))
-    """
-    if isinstance(text, np.ndarray):
-        text = text.tolist()  # a str where the array has no dimension
-    batched = isinstance(text, list | tuple)
-    if not batched and not isinstance(text, str | bytes):
-        raise TypeError(f"Expected a str or a list of str, got {type(text).__name__}.")
-    if not batched:
-        return [_as_text(text, "the text")], False
-    return [_as_text(row, f"text {index}") for index, row in enumerate(text)], True
-
-
-def _as_text(text, name: str) -> str:
-    """One str that UTF-8 can hold; `name` is what to call it in an error."""
-    try:
-        if isinstance(text, bytes):
-            return text.decode("utf-8")
-        if not isinstance(text, str):
-            raise TypeError(f"Expected a str, but {name} is {type(text).__name__}: {text!r:.80}.")
-        text.encode("utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"Expected UTF-8, but {name} has the byte 0x{error.object[error.start]:02x} at "
-            f"position {error.start}. Decode it yourself: data.decode('utf-8', errors='replace')."
-        ) from error
-    except UnicodeEncodeError as error:
-        raise ValueError(
-            f"Expected Unicode text, but {name} has the lone surrogate "
-            f"{error.object[error.start]!r} at position {error.start}. Replace such characters: "
-            "text.encode('utf-8', errors='replace').decode('utf-8')."
-        ) from error
-    return text
 
 
 def _as_rows(ids) -> tuple[list[list], bool]:

@@ -14,6 +14,7 @@ MISTRAL = {
     "v1": DATA / "tokenizer.model.v1",
     "v2": DATA / "mistral_instruct_tokenizer_240216.model.v2",
     "v3": DATA / "mistral_instruct_tokenizer_240323.model.v3",
+    "v7": DATA / "mistral_instruct_tokenizer_241114.model.v7",
 }
 
 SENTENCES = [

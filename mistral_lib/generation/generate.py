@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import jax
 import keras
 
+from mistral_lib.chat import is_conversation
 from mistral_lib.checks import check_choice, check_integer
 from mistral_lib.generation.prompts import Prompts, new_token_limits, read_prompts, row_seeds
 from mistral_lib.generation.sampling import make_sampler
@@ -38,7 +39,9 @@ class TextGeneration(keras.Model):
 
         Args:
             inputs: a text, a list of texts, a list of token ids, a list of such lists (of different
-                lengths), or a dictionary of `token_ids` and `padding_mask` padded on the right.
+                lengths), or a dictionary of `token_ids` and `padding_mask` padded on the right; or
+                a conversation, a list of messages as `MistralTokenizer.apply_chat_template` takes
+                it, or a list of conversations.
             max_length: the most tokens of prompt and continuation together; by default, without
                 `max_new_tokens`, the preprocessor's `sequence_length`.
             stop_token_ids: ids that end a continuation and are its last token; "auto" is the
@@ -53,7 +56,8 @@ class TextGeneration(keras.Model):
                 row with its seed gets the same tokens alone and in any batch.
 
         Returns:
-            What was put in, continued: text for text, ids for ids.
+            What was put in, continued: text for text, ids for ids. For a conversation the reply
+            alone, a str to append as `{"role": "assistant", "content": reply}`.
 
         Raises:
             ValueError: an empty prompt, an id outside the vocabulary, a prompt that fills
@@ -73,7 +77,7 @@ class TextGeneration(keras.Model):
             return prompts.restore(
                 [
                     self._text(prompt, tokens, strip_prompt)
-                    for prompt, tokens in zip(prompts.rows, new, strict=True)
+                    for prompt, tokens in zip(prompts.shown, new, strict=True)
                 ]
             )
         if strip_prompt:
@@ -93,11 +97,11 @@ class TextGeneration(keras.Model):
         top_p: float | None = None,
         seed=0,
     ) -> Iterator[str]:
-        """Continues one text and yields it in pieces while it is written.
+        """Continues one text or conversation and yields it in pieces while it is written.
 
         Takes the arguments of `generate` and runs the same loop, a few tokens at a time: the pieces
         joined are what `generate` returns. No piece splits a character. Without `strip_prompt` the
-        first piece is the prompt.
+        first piece is the prompt; of a conversation, only the reply is written.
 
         >>> from mistral_lib import MistralBackbone, MistralCausalLM
         >>> model = MistralCausalLM(MistralBackbone(10, 1, 2, 8, 16, 1))
@@ -105,7 +109,7 @@ class TextGeneration(keras.Model):
         Traceback (most recent call last):
         TypeError: stream writes one text, but got a list. generate takes batches and token ids.
         """
-        if not isinstance(inputs, str):
+        if not isinstance(inputs, str) and not is_conversation(inputs):
             raise TypeError(
                 f"stream writes one text, but got a {type(inputs).__name__}. generate takes "
                 "batches and token ids."
@@ -113,11 +117,11 @@ class TextGeneration(keras.Model):
         prompts, state, run = self._start(
             inputs, max_length, stop_token_ids, max_new_tokens, temperature, top_k, top_p, seed
         )
-        return self._pieces(prompts.rows[0], state, run, strip_prompt)
+        return self._pieces(prompts.shown[0], state, run, strip_prompt)
 
     def _pieces(self, prompt, state, run, strip_prompt):
         tokenizer = self.preprocessor.tokenizer
-        if not strip_prompt:
+        if prompt and not strip_prompt:
             yield tokenizer.decode(prompt)
         decoder = StreamDecoder(tokenizer, prompt)
         told = 0

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from mistral_lib.chat import is_conversation
 from mistral_lib.checks import check_integer
 
 
@@ -15,25 +16,30 @@ class Prompts:
     Attributes:
         rows: token ids, one list for each prompt.
         restore: turns the finished rows, prompt and new tokens, into the form of the input.
-        is_text: whether the prompts came as text.
+        is_text: whether the prompts came as text or as conversations.
+        shown: the rows as they belong to the result: none of a conversation, whose result is the
+            reply alone.
     """
 
     rows: list[list[int]]
     restore: Callable
     is_text: bool
+    shown: list[list[int]]
 
 
 def read_prompts(inputs, preprocessor, vocabulary_size: int) -> Prompts:
-    """Prompts from text, token ids, or KerasHub's dictionary.
+    """Prompts from text, conversations, token ids, or KerasHub's dictionary.
 
     Args:
-        inputs: a str, a list of str, a list or array of ids, a list of such lists (of any lengths)
-            or a 2-D array, or a dictionary of `token_ids` and `padding_mask`.
+        inputs: a str, a list of str, a conversation (a list of messages), a list of conversations,
+            a list or array of ids, a list of such lists (of any lengths) or a 2-D array, or a
+            dictionary of `token_ids` and `padding_mask`.
         preprocessor: a `MistralCausalLMPreprocessor`, needed for text; or `None`.
         vocabulary_size: what every id must be below.
 
     Raises:
-        ValueError: text without a preprocessor, an empty prompt, an id outside the vocabulary.
+        ValueError: text without a preprocessor, an empty prompt, an id outside the vocabulary, a
+            conversation that `MistralTokenizer.apply_chat_template` refuses.
         TypeError: anything else than the above.
 
     >>> read_prompts([[1, 2], [3]], None, vocabulary_size=10).rows
@@ -41,20 +47,13 @@ def read_prompts(inputs, preprocessor, vocabulary_size: int) -> Prompts:
     """
     if isinstance(inputs, dict):
         rows = _masked_rows(inputs)
-        prompts = Prompts(rows, _as_dictionary, is_text=False)
-    elif is_text(inputs):
-        if preprocessor is None:
-            raise ValueError(
-                "Text needs a tokenizer, and this model has no preprocessor. Pass token ids, or "
-                "build the model with a MistralCausalLMPreprocessor."
-            )
-        single = isinstance(inputs, str)
-        rows = preprocessor.generate_preprocess(inputs)
-        prompts = Prompts(rows, lambda texts: texts[0] if single else texts, is_text=True)
+        prompts = Prompts(rows, _as_dictionary, is_text=False, shown=rows)
+    elif is_text(inputs) or is_conversation(inputs) or _are_conversations(inputs):
+        prompts = _read_text(inputs, preprocessor)
     else:
         rows, single = _id_rows(inputs)
-        prompts = Prompts(rows, lambda ids: ids[0] if single else ids, is_text=False)
-    _check_rows(rows, vocabulary_size)
+        prompts = Prompts(rows, lambda ids: ids[0] if single else ids, is_text=False, shown=rows)
+    _check_rows(prompts.rows, vocabulary_size)
     return prompts
 
 
@@ -118,6 +117,29 @@ def is_text(inputs) -> bool:
     return isinstance(inputs, str) or (
         isinstance(inputs, (list, tuple)) and len(inputs) > 0 and isinstance(inputs[0], str)
     )
+
+
+def _read_text(inputs, preprocessor) -> Prompts:
+    """Prompts from a text, a conversation, or a list of one or the other."""
+    if preprocessor is None:
+        raise ValueError(
+            "Text needs a tokenizer, and this model has no preprocessor. Pass token ids, or "
+            "build the model with a MistralCausalLMPreprocessor."
+        )
+    if is_text(inputs):
+        single = isinstance(inputs, str)
+        rows = shown = preprocessor.generate_preprocess(inputs)
+    else:
+        single = is_conversation(inputs)
+        template = preprocessor.tokenizer.apply_chat_template
+        rows = [template(conversation) for conversation in ([inputs] if single else inputs)]
+        shown = [[] for _ in rows]
+    return Prompts(rows, lambda texts: texts[0] if single else texts, is_text=True, shown=shown)
+
+
+def _are_conversations(inputs) -> bool:
+    """Whether the input is a list that begins with a conversation."""
+    return isinstance(inputs, (list, tuple)) and len(inputs) > 0 and is_conversation(inputs[0])
 
 
 def _id_rows(inputs) -> tuple[list[list[int]], bool]:
