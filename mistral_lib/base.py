@@ -5,7 +5,7 @@ import contextlib
 import keras
 from keras.src.backend.common import global_state
 
-from mistral_lib import lora
+from mistral_lib import distribution, lora
 from mistral_lib.checks import standardize_inputs
 from mistral_lib.layers.embedding import TokenEmbedding
 from mistral_lib.presets.registry import PresetTable
@@ -137,7 +137,9 @@ class Backbone(keras.Model):
         Args:
             filepath: a name that ends in `.lora.h5`.
         """
-        lora.save(self, filepath)
+        from mistral_lib.presets import lora_format
+
+        lora_format.save(self, filepath)
 
     def load_lora_weights(self, filepath) -> None:
         """Enables LoRA as it was when the file was saved, and loads the factors.
@@ -147,7 +149,9 @@ class Backbone(keras.Model):
             ValueError: the file is no adapter, or one of another base model, or the backbone has
                 LoRA with other settings.
         """
-        lora.load(self, filepath)
+        from mistral_lib.presets import lora_format
+
+        lora_format.load(self, filepath)
 
     @property
     def token_embedding(self) -> TokenEmbedding:
@@ -167,5 +171,5 @@ class Backbone(keras.Model):
         settings = config.pop("lora", None)
         backbone = cls(**config)
         if settings is not None:
-            lora.enable(backbone, **settings)
+            lora.apply(backbone, settings)
         return backbone

@@ -1,17 +1,14 @@
-"""Choosing layers, saving, loading and merging (chapter 14, "LoRA")."""
+"""Choosing layers, enabling, merging (chapter 14, "LoRA")."""
 
-import hashlib
-import json
-import os
-from pathlib import Path
-
-import h5py
-import ml_dtypes
 import numpy as np
 
 from mistral_lib.checks import check_integer, check_number
 
 DEFAULT_TARGETS = ("query", "value")
+
+# A plan says for each adapted projection, by its path, the rank and alpha of its LoRA:
+# {"transformer_layer_0/self_attention/query": {"rank": 4, "lora_alpha": 8}, ...}.
+Plan = dict[str, dict]
 
 
 def projections(backbone) -> dict[str, object]:
@@ -31,16 +28,21 @@ def projections(backbone) -> dict[str, object]:
     return found
 
 
-def settings(backbone) -> dict | None:
-    """`rank`, `target_layer_names` and `lora_alpha` of a backbone with LoRA, else `None`."""
-    adapted = [layer for layer in projections(backbone).values() if layer.lora_enabled]
-    if not adapted:
-        return None
-    return {
-        "rank": adapted[0].lora_rank,
-        "target_layer_names": sorted({layer.name for layer in adapted}),
-        "lora_alpha": adapted[0].lora_alpha,
+def settings(backbone) -> Plan | None:
+    """The plan of a backbone with LoRA, else `None`.
+
+    >>> from mistral_lib import MistralBackbone
+    >>> backbone = MistralBackbone(10, 1, 2, 8, 16, 1)
+    >>> backbone.enable_lora(2, "down")
+    >>> settings(backbone)
+    {'transformer_layer_0/feedforward/down': {'rank': 2, 'lora_alpha': 2}}
+    """
+    plan = {
+        path: {"rank": layer.lora_rank, "lora_alpha": layer.lora_alpha}
+        for path, layer in projections(backbone).items()
+        if layer.lora_enabled
     }
+    return plan or None
 
 
 def enable(backbone, rank: int, target_layer_names=None, lora_alpha: float | None = None) -> None:
@@ -50,97 +52,130 @@ def enable(backbone, rank: int, target_layer_names=None, lora_alpha: float | Non
     targets = DEFAULT_TARGETS if target_layer_names is None else target_layer_names
     if isinstance(targets, str):
         targets = (targets,)
-    unknown = sorted(set(targets) - set(known))
+    unknown = [name for name in targets if name not in known]
     if unknown or not targets:
         found = f"there is no layer {unknown[0]!r}" if unknown else "it is empty"
         raise ValueError(
             f"target_layer_names must name layers to adapt, but {found}. The layers are: "
             f"{', '.join(known)}."
         )
-    wanted = {
-        "rank": check_integer("rank", rank),
-        "target_layer_names": sorted(set(targets)),
-        "lora_alpha": rank if lora_alpha is None else check_number("lora_alpha", lora_alpha),
-    }
+    alpha = rank if lora_alpha is None else lora_alpha
+    wanted = {"rank": rank, "lora_alpha": alpha}
+    apply(backbone, {path: wanted for path, layer in layers.items() if layer.name in targets})
+
+
+def apply(backbone, plan: Plan) -> None:
+    """Freezes a backbone and adapts the projections of a plan.
+
+    Raises:
+        ValueError, TypeError: an unknown path, a rank or alpha out of range, or the backbone has
+            LoRA by another plan. Nothing has changed then. By the same plan nothing happens.
+    """
+    layers = projections(backbone)
+    if not plan:
+        raise ValueError("LoRA needs projections to adapt, but was given none.")
+    plan = {path: _checked(path, wanted, layers) for path, wanted in plan.items()}
     present = settings(backbone)
-    if present == wanted:
+    if present == plan:
         return
     if present is not None:
         raise ValueError(
-            f"This backbone has LoRA already, with {_describe(present)}; asked for was "
-            f"{_describe(wanted)}. Call merge_lora first, or start from the base model."
+            f"This backbone has LoRA already, with {describe(present)}; asked for was "
+            f"{describe(plan)}. Call merge_lora first, or start from the base model."
         )
+    # By their paths: Keras would count variables in an attribute as the layer's own.
+    backbone._frozen_by_lora = tuple(v.path for v in backbone.variables if v.trainable)
     for variable in backbone.variables:
         variable.trainable = False
-    for layer in layers.values():
-        if layer.name in wanted["target_layer_names"]:
-            layer.enable_lora(wanted["rank"], wanted["lora_alpha"])
+    for path, wanted in plan.items():
+        layers[path].enable_lora(**wanted)
     forget_compiled(backbone)
 
 
 def merge(backbone) -> None:
     """See `MistralBackbone.merge_lora`."""
-    _require(backbone)
+    require(backbone)
     for layer in projections(backbone).values():
         if layer.lora_enabled:
             layer.merge_lora()
     for variable in backbone.variables:
-        variable.trainable = True
+        variable.trainable = variable.path in backbone._frozen_by_lora
     forget_compiled(backbone)
 
 
-def save(backbone, filepath: str | os.PathLike) -> None:
-    """See `MistralBackbone.save_lora_weights`."""
-    present = _require(backbone)
-    path = _checked_path(filepath)
-    partial = path.with_name(path.name + ".partial")
-    with h5py.File(partial, "w") as file:
-        file.attrs["settings"] = json.dumps(present)
-        file.attrs["base"] = json.dumps(fingerprint(backbone))
-        for name, layer in projections(backbone).items():
-            if layer.lora_enabled:
-                file[f"{name}/a"] = np.asarray(layer.lora_kernel_a.value)
-                file[f"{name}/b"] = np.asarray(layer.lora_kernel_b.value)
-    os.replace(partial, path)
+def factor_shapes(backbone, plan: Plan) -> dict[str, tuple[int, int]]:
+    """The shapes of a plan's factors: `<path>/a` is (D, rank), `<path>/b` (rank, units).
 
-
-def load(backbone, filepath: str | os.PathLike, check_base: bool = True) -> None:
-    """See `MistralBackbone.load_lora_weights`; `check_base` compares the base's fingerprint."""
-    path = _checked_path(filepath)
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no LoRA file {path}.")
-    try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        raise ValueError(f"{path} is not an HDF5 file, or it is cut short: {error}") from error
-    with file:
-        if not {"settings", "base"} <= set(file.attrs):
-            raise ValueError(f"{path} holds no adapter that was saved by save_lora_weights.")
-        wanted = json.loads(file.attrs["settings"])
-        if check_base:
-            _check_base(backbone, json.loads(file.attrs["base"]), path)
-        factors = _read_factors(file, backbone, wanted, path)
-        enable(backbone, **wanted)
-    for layer, a, b in factors:
-        layer.lora_kernel_a.assign(a)
-        layer.lora_kernel_b.assign(b)
-
-
-def fingerprint(backbone) -> dict[str, str]:
-    """Hashes that tell one base model from another.
-
-    `norms` is of the scales of all RMSNorms, which quantization leaves alone; `kernels`, of a few
-    numbers of each kernel, is there for float models only. Both are of values rounded to bfloat16,
-    so that a float32 model and its bfloat16 copy count as one base.
+    Raises:
+        ValueError, TypeError: an unknown path, a rank or alpha out of range.
     """
-    norms = [backbone.layer_norm.scale]
-    for block in backbone.transformer_layers:
-        norms += [block.self_attention_layernorm.scale, block.feedforward_layernorm.scale]
-    result = {"norms": _hash(norms)}
-    layers = projections(backbone).values()
-    if all(layer.quantization_mode is None for layer in layers):
-        result["kernels"] = _hash([layer._kernel for layer in layers])
-    return result
+    layers = projections(backbone)
+    shapes = {}
+    for path, wanted in plan.items():
+        rank = _checked(path, wanted, layers)["rank"]
+        shapes[f"{path}/a"] = (layers[path].input_dim, rank)
+        shapes[f"{path}/b"] = (rank, layers[path].units)
+    return shapes
+
+
+def read_tensors(tensors: dict, shapes: dict, source) -> dict[str, np.ndarray]:
+    """Reads the tensors of an adapter, after comparing all of them with what was expected.
+
+    Args:
+        tensors: by name, objects with a `shape` and a method `read`.
+        shapes: by name, the shapes expected.
+        source: the file, for messages.
+
+    Raises:
+        ValueError: a missing, mis-shaped or extra tensor.
+    """
+    for name, shape in shapes.items():
+        found = tensors.get(name)
+        if found is None or tuple(found.shape) != shape:
+            state = "is missing" if found is None else f"has the shape {tuple(found.shape)}"
+            raise ValueError(
+                f"In {source}, {name} must have the shape {shape}, but {state}. The adapter "
+                "belongs to another model, or it is damaged."
+            )
+    extra = sorted(tensors.keys() - shapes.keys())
+    if extra:
+        others = f" and {len(extra) - 1} others" if extra[1:] else ""
+        raise ValueError(f"{source} holds {extra[0]}{others}, which its settings do not ask for.")
+    return {name: tensors[name].read() for name in shapes}
+
+
+def assign(backbone, plan: Plan, factors: dict[str, np.ndarray]) -> None:
+    """Adapts a backbone by a plan and sets the factors, named as in `factor_shapes`."""
+    apply(backbone, plan)
+    layers = projections(backbone)
+    for path in plan:
+        layers[path].lora_kernel_a.assign(factors[f"{path}/a"])
+        layers[path].lora_kernel_b.assign(factors[f"{path}/b"])
+
+
+def describe(plan: Plan) -> str:
+    """A plan in words.
+
+    >>> describe({"block_0/query": {"rank": 4, "lora_alpha": 8}})
+    'rank 4 and alpha 8 on query (1 in all)'
+    """
+    groups = {}
+    for path, wanted in plan.items():
+        key = f"rank {wanted['rank']} and alpha {wanted['lora_alpha']}"
+        groups.setdefault(key, []).append(path.rpartition("/")[2])
+    parts = [
+        f"{key} on {', '.join(sorted(set(names)))} ({len(names)} in all)"
+        for key, names in groups.items()
+    ]
+    return "; ".join(parts[:3]) + ("; and more" if parts[3:] else "")
+
+
+def require(backbone) -> Plan:
+    """The plan of a backbone with LoRA; without LoRA, an error that says what to call."""
+    plan = settings(backbone)
+    if plan is None:
+        raise ValueError("This backbone has no LoRA. Call enable_lora(rank) first.")
+    return plan
 
 
 def forget_compiled(model) -> None:
@@ -148,60 +183,15 @@ def forget_compiled(model) -> None:
     model.train_function = model.test_function = model.predict_function = None
 
 
-def _hash(variables) -> str:
-    digest = hashlib.sha256()
-    for variable in variables:
-        flat = np.asarray(
-            variable.value.reshape(-1)[:: max(1, int(np.prod(variable.shape)) // 997)]
+def _checked(path, wanted, layers):
+    if path not in layers:
+        raise ValueError(
+            f"LoRA cannot adapt {path!r}: the backbone has no such projection. It has "
+            f"{next(iter(layers))} and {len(layers) - 1} others."
         )
-        digest.update(str(tuple(variable.shape)).encode())
-        digest.update(flat.astype("float32").astype(ml_dtypes.bfloat16).tobytes())
-    return digest.hexdigest()
-
-
-def _check_base(backbone, saved: dict, path: Path) -> None:
-    mine = fingerprint(backbone)
-    for name in saved.keys() & mine.keys():
-        if saved[name] != mine[name]:
-            raise ValueError(
-                f"The adapter {path.name} was trained on another base model: the {name} of this "
-                "one differ. Load the preset that it was trained on, unmerged, and then the "
-                "adapter."
-            )
-
-
-def _read_factors(file, backbone, wanted: dict, path: Path) -> list[tuple]:
-    """The layers and their factors, all checked against the backbone."""
-    factors = []
-    for name, layer in projections(backbone).items():
-        if layer.name not in wanted["target_layer_names"]:
-            continue
-        shapes = {"a": (layer.input_dim, wanted["rank"]), "b": (wanted["rank"], layer.units)}
-        for part, shape in shapes.items():
-            found = file.get(f"{name}/{part}")
-            if not isinstance(found, h5py.Dataset) or found.shape != shape:
-                state = "missing" if found is None else f"of shape {getattr(found, 'shape', None)}"
-                raise ValueError(
-                    f"In {path}, {name}/{part} must have the shape {shape}, but is {state}."
-                )
-        factors.append((layer, file[f"{name}/a"][()], file[f"{name}/b"][()]))
-    return factors
-
-
-def _require(backbone) -> dict:
-    present = settings(backbone)
-    if present is None:
-        raise ValueError("This backbone has no LoRA. Call enable_lora(rank) first.")
-    return present
-
-
-def _checked_path(filepath) -> Path:
-    path = Path(filepath)
-    if not path.name.endswith(".lora.h5"):
-        raise ValueError(f"The name of a LoRA file must end in .lora.h5, but is {path.name!r}.")
-    return path
-
-
-def _describe(found: dict) -> str:
-    names = ", ".join(found["target_layer_names"])
-    return f"rank {found['rank']} and alpha {found['lora_alpha']} on {names}"
+    if not (isinstance(wanted, dict) and wanted.keys() == {"rank", "lora_alpha"}):
+        raise ValueError(f"LoRA of {path} needs a rank and a lora_alpha, but has {wanted!r}.")
+    return {
+        "rank": check_integer("rank", wanted["rank"]),
+        "lora_alpha": check_number("lora_alpha", wanted["lora_alpha"]),
+    }

@@ -2,45 +2,15 @@
 
 import math
 
-import h5py
 import jax
 import jax.numpy as jnp
 import keras
 import numpy as np
 import pytest
+from lora_models import INPUTS, base_bytes, make_backbone, outputs, set_factors
 
 from mistral_lib import MistralBackbone, MistralCausalLM, lora, without_weights
 from mistral_lib.layers.projection import Projection
-
-INPUTS = {"token_ids": [[1, 2, 3, 4, 5, 6]], "padding_mask": [[1] * 6]}
-
-
-def make_backbone(dtype=None, seed=0):
-    backbone = MistralBackbone(20, 2, 4, 16, 24, 2, sliding_window=4, dtype=dtype)
-    rng = np.random.default_rng(seed)
-    for variable in backbone.variables:
-        scale = variable.shape[0] ** -0.5 if len(variable.shape) > 1 else 0.1
-        variable.assign(rng.normal(len(variable.shape) == 1, scale, variable.shape))
-    return backbone
-
-
-def set_factors(backbone, size=0.3):
-    """Factors large enough to matter, as if trained."""
-    rng = np.random.default_rng(9)
-    for layer in lora.projections(backbone).values():
-        if layer.lora_enabled:
-            layer.lora_kernel_a.assign(rng.normal(0, size, layer.lora_kernel_a.shape))
-            layer.lora_kernel_b.assign(rng.normal(0, size, layer.lora_kernel_b.shape))
-
-
-def outputs(backbone):
-    return np.array(backbone(INPUTS), "float32")
-
-
-def base_bytes(backbone):
-    return {
-        v.path: np.asarray(v.value).tobytes() for v in backbone.variables if "lora" not in v.path
-    }
 
 
 def test_the_papers_number_of_parameters():
@@ -196,56 +166,6 @@ def test_what_is_refused_changes_nothing(arguments, error, message):
         backbone.merge_lora()
     with pytest.raises(ValueError, match="has no LoRA"):
         backbone.save_lora_weights("x.lora.h5")
-
-
-def test_adapter_file(tmp_path):
-    backbone = make_backbone()
-    backbone.enable_lora(3, ["query", "up"], 6)
-    set_factors(backbone)
-    backbone.save_lora_weights(tmp_path / "a.lora.h5")
-    other = make_backbone()
-    other.load_lora_weights(tmp_path / "a.lora.h5")
-    np.testing.assert_array_equal(outputs(other), outputs(backbone))
-    assert lora.settings(other) == lora.settings(backbone)
-    assert [p.name for p in tmp_path.iterdir()] == ["a.lora.h5"]
-    half = make_backbone("bfloat16")  # a rounded copy of the base is the same base
-    half.load_lora_weights(tmp_path / "a.lora.h5")
-
-
-def test_adapter_of_another_model(tmp_path):
-    backbone = make_backbone()
-    backbone.enable_lora(3)
-    backbone.save_lora_weights(tmp_path / "a.lora.h5")
-    with pytest.raises(ValueError, match="trained on another base model: the"):
-        make_backbone(seed=1).load_lora_weights(tmp_path / "a.lora.h5")
-    same = make_backbone()
-    same.enable_lora(2)
-    with pytest.raises(ValueError, match="has LoRA already, with rank 2"):
-        same.load_lora_weights(tmp_path / "a.lora.h5")
-
-
-def test_damaged_adapters(tmp_path):
-    backbone = make_backbone()
-    for name in ("a.h5", "a.lora.npz"):
-        with pytest.raises(ValueError, match=r"end in \.lora\.h5"):
-            backbone.load_lora_weights(tmp_path / name)
-    with pytest.raises(FileNotFoundError, match="no LoRA file"):
-        backbone.load_lora_weights(tmp_path / "none.lora.h5")
-    path = tmp_path / "a.lora.h5"
-    path.write_bytes(b"not HDF5")
-    with pytest.raises(ValueError, match="not an HDF5 file"):
-        backbone.load_lora_weights(path)
-    with h5py.File(path, "w"):
-        pass
-    with pytest.raises(ValueError, match="holds no adapter"):
-        backbone.load_lora_weights(path)
-    backbone.enable_lora(2)
-    backbone.save_lora_weights(path)
-    name = "transformer_layer_1/self_attention/value/b"
-    with h5py.File(path, "r+") as file:
-        del file[name]
-    with pytest.raises(ValueError, match=f"{name} must have the shape .2, 8., but is missing"):
-        make_backbone().load_lora_weights(path)
 
 
 @pytest.mark.parametrize("wrap", [lambda backbone: backbone, MistralCausalLM])

@@ -12,12 +12,11 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from mistral_lib import lora
 from mistral_lib.backbone import MistralBackbone
 from mistral_lib.base import without_weights
 from mistral_lib.checks import check_integer
 from mistral_lib.preprocessor import MistralCausalLMPreprocessor
-from mistral_lib.presets import keras_format
+from mistral_lib.presets import keras_format, lora_format
 from mistral_lib.presets.memory import check_memory
 from mistral_lib.presets.sources import open_preset
 from mistral_lib.tokenizer import MistralTokenizer
@@ -65,7 +64,7 @@ def load_backbone(
     _assign(backbone, tensors, folder)
     adapter = folder.find(keras_format.ADAPTER_FILE)
     if adapter is not None:
-        lora.load(backbone, adapter, check_base=False)  # saved together, whatever the dtype now
+        lora_format.load(backbone, adapter, check_base=False)  # they were saved together
     return backbone
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from mistral_lib import lora
 from mistral_lib.checks import check_number
+from mistral_lib.presets import lora_format
 from mistral_lib.presets.atomic import replaced
 from mistral_lib.presets.hdf5 import write_tensor
 from mistral_lib.presets.json_files import write_json
@@ -95,7 +96,7 @@ def _write_backbone(backbone, new, max_shard_size):
     _write_weights(new, _weights(backbone), limit)
     write_json(new / CONFIG_FILE, _describe_backbone(backbone))
     if lora.settings(backbone) is not None:
-        lora.save(backbone, new / ADAPTER_FILE)
+        lora_format.save(backbone, new / ADAPTER_FILE)
     metadata = {
         "keras_version": keras.__version__,
         "parameter_count": backbone.count_params(),

@@ -1,0 +1,112 @@
+"""Adapters in files of their own, `.lora.h5` (chapter 14, "LoRA").
+
+Such a file holds, for each adapted projection, `<path>/a` and `<path>/b`; the plan (see
+`mistral_lib.lora`) as the attribute `settings`; and under `base` the fingerprint of the base model.
+"""
+
+import json
+import os
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from mistral_lib import lora
+from mistral_lib.presets.hdf5 import list_tensors, read_attribute
+
+SAMPLES = 64  # numbers of each tensor that go into a fingerprint
+
+
+def save(backbone, filepath: str | os.PathLike) -> None:
+    """See `MistralBackbone.save_lora_weights`."""
+    plan = lora.require(backbone)
+    path = _checked_path(filepath)
+    layers = lora.projections(backbone)
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with h5py.File(partial, "w") as file:
+            file.attrs["settings"] = json.dumps(plan)
+            for name in plan:
+                file[f"{name}/a"] = np.asarray(layers[name].lora_kernel_a.value)
+                file[f"{name}/b"] = np.asarray(layers[name].lora_kernel_b.value)
+            for name, numbers in fingerprint(backbone).items():
+                file[f"base/{name}"] = numbers
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def load(backbone, filepath: str | os.PathLike, check_base: bool = True) -> None:
+    """Loads a `.lora.h5` file; `check_base` compares the base's fingerprint."""
+    path = _checked_path(filepath)
+    if not path.exists():
+        raise FileNotFoundError(f"There is no LoRA file {path}.")
+    tensors = list_tensors(path)
+    plan = _read_plan(read_attribute(path, "settings"), path)
+    base = {name: tensor for name, tensor in tensors.items() if name.startswith("base/")}
+    factors = {name: tensor for name, tensor in tensors.items() if name not in base}
+    factors = lora.read_tensors(factors, lora.factor_shapes(backbone, plan), path)
+    if check_base:
+        _check_base(backbone, base, path)
+    lora.assign(backbone, plan, factors)
+
+
+def fingerprint(backbone) -> dict[str, np.ndarray]:
+    """A few numbers of every tensor, which tell one base model from another.
+
+    `norms` has one row for each RMSNorm, whose scales quantization leaves alone; `kernels`, one row
+    for each projection, is there for float models only. Both are float32.
+    """
+    norms = [backbone.layer_norm.scale]
+    for block in backbone.transformer_layers:
+        norms += [block.self_attention_layernorm.scale, block.feedforward_layernorm.scale]
+    samples = {"norms": np.stack([_sample(scale) for scale in norms])}
+    layers = lora.projections(backbone).values()
+    if all(layer.quantization_mode is None for layer in layers):
+        samples["kernels"] = np.stack([_sample(layer._kernel) for layer in layers])
+    return samples
+
+
+def _sample(variable):
+    size = int(np.prod(variable.shape))
+    positions = np.linspace(0, size - 1, SAMPLES).astype("int64")
+    # Picked one by one: a flat view of a kernel would be a copy of it.
+    return np.asarray(variable.value[np.unravel_index(positions, variable.shape)], "float32")
+
+
+def _check_base(backbone, saved, path):
+    mine = fingerprint(backbone)
+    if "base/norms" not in saved:
+        raise ValueError(f"{path} lacks the fingerprint of its base model.")
+    for name, numbers in mine.items():
+        tensor = saved.get(f"base/{name}")
+        if tensor is None:  # saved from a quantized model
+            continue
+        # The same model in another float dtype is the same base: bfloat16 rounds to 2**-9, float16
+        # to multiples of 2**-24.
+        if tensor.shape != numbers.shape or not np.allclose(
+            tensor.read(), numbers, rtol=2**-8, atol=2**-23, equal_nan=True
+        ):
+            raise ValueError(
+                f"The adapter {path.name} was trained on another base model: the {name} of this "
+                "one differ. Load the preset that it was trained on, unmerged, and then the "
+                "adapter."
+            )
+
+
+def _read_plan(text, path):
+    """The plan in a file's settings. What it says is checked where it is used."""
+    try:
+        plan = json.loads(text or "")
+    except (ValueError, RecursionError):
+        plan = None
+    if not (isinstance(plan, dict) and plan):
+        raise ValueError(f"{path} holds no adapter that was saved by save_lora_weights.")
+    return plan
+
+
+def _checked_path(filepath):
+    path = Path(filepath)
+    if not path.name.endswith(".lora.h5"):
+        raise ValueError(f"The name of a LoRA file must end in .lora.h5, but is {path.name!r}.")
+    return path

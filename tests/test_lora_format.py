@@ -1,0 +1,187 @@
+"""mistral_lib/presets/lora_format.py: adapters in files of their own."""
+
+import json
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from lora_models import adapted_backbone, base_bytes, make_backbone, outputs
+
+from mistral_lib import lora
+from mistral_lib.presets import lora_format
+
+QUERY = "transformer_layer_0/self_attention/query"
+
+
+@pytest.fixture(scope="module")
+def adapted():
+    return adapted_backbone(3, ["query", "up"], 6)
+
+
+@pytest.fixture
+def path(adapted, tmp_path):
+    adapted.save_lora_weights(tmp_path / "a.lora.h5")
+    return tmp_path / "a.lora.h5"
+
+
+def refuses(path, message, error=ValueError):
+    """Loading fails with this message, and the backbone stays as it was."""
+    backbone = make_backbone()
+    before = base_bytes(backbone)
+    with pytest.raises(error, match=message):
+        backbone.load_lora_weights(path)
+    assert base_bytes(backbone) == before
+    assert lora.settings(backbone) is None
+    assert all(variable.trainable for variable in backbone.variables)
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+def test_round_trip(adapted, path, kind):
+    other = make_backbone()
+    other.load_lora_weights(kind(path))
+    np.testing.assert_array_equal(outputs(other), outputs(adapted))
+    assert lora.settings(other) == lora.settings(adapted)
+    assert [p.name for p in path.parent.iterdir()] == ["a.lora.h5"]
+
+
+def test_a_plan_that_differs_from_layer_to_layer(tmp_path):
+    backbone = make_backbone()
+    plan = {
+        QUERY: {"rank": 2, "lora_alpha": 0.5},
+        "transformer_layer_1/feedforward/down": {"rank": 5, "lora_alpha": 20},
+    }
+    lora.apply(backbone, plan)
+    backbone.save_lora_weights(tmp_path / "a.lora.h5")
+    other = make_backbone()
+    other.load_lora_weights(tmp_path / "a.lora.h5")
+    assert lora.settings(other) == plan
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "mixed_float16"])
+def test_a_rounded_copy_of_the_base_is_the_same_base(path, dtype):
+    # Weights too small for float16's normal range are the hard ones.
+    tiny = make_backbone()
+    for variable in tiny.weights:
+        variable.assign(variable * np.where(np.arange(variable.shape[-1]) % 2, 1e-6, 1))
+    tiny.enable_lora(2)
+    tiny.save_lora_weights(path)
+    copy = make_backbone(dtype)
+    for variable, value in zip(copy.weights, (v for v in tiny.weights if "lora" not in v.path)):
+        variable.assign(value)
+    copy.load_lora_weights(path)
+    assert lora.settings(copy) == lora.settings(tiny)
+
+
+@pytest.mark.parametrize("part", ["kernels", "norms"])
+def test_another_base(path, part):
+    backbone = make_backbone()
+    changed = backbone.transformer_layers[1]
+    variable = {
+        "kernels": changed.feedforward.gate.kernel,
+        "norms": changed.feedforward_layernorm.scale,
+    }[part]
+    variable.assign(variable.value * 1.01)  # as fine-tuning would
+    with pytest.raises(ValueError, match=f"trained on another base model: the {part} of this one"):
+        backbone.load_lora_weights(path)
+    assert lora.settings(backbone) is None
+    lora_format.load(backbone, path, check_base=False)
+
+
+def test_a_base_of_other_sizes(path):
+    with pytest.raises(ValueError, match=r"query/a must have the shape .32, 3., but has .*16, 3"):
+        make_backbone(hidden_dim=32).load_lora_weights(path)
+    with pytest.raises(ValueError, match=r"transformer_layer_1.*no such projection"):
+        make_backbone(num_layers=1).load_lora_weights(path)
+
+
+def test_another_rank(path):
+    backbone = make_backbone()
+    backbone.enable_lora(2)
+    before = [np.asarray(v.value) for v in backbone.variables]
+    with pytest.raises(ValueError, match=r"has LoRA already, with rank 2.*asked for was rank 3"):
+        backbone.load_lora_weights(path)
+    for variable, value in zip(backbone.variables, before):
+        np.testing.assert_array_equal(variable.value, value)
+
+
+def test_names(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no LoRA file"):
+        make_backbone().load_lora_weights(tmp_path / "none.lora.h5")
+    with pytest.raises(ValueError, match=r"end in \.lora\.h5"):
+        adapted_backbone(1).save_lora_weights(tmp_path / "a.h5")
+
+
+def test_files_that_are_no_adapters(path):
+    whole = path.read_bytes()
+    path.write_bytes(b"not HDF5")
+    refuses(path, "not an HDF5 file")
+    for end in range(0, len(whole), len(whole) // 40):
+        path.write_bytes(whole[:end])
+        refuses(path, "HDF5 file|holds no adapter|declares")
+    path.unlink()
+    with h5py.File(path, "w"):
+        pass
+    refuses(path, "holds no adapter")
+    path.unlink()
+    path.mkdir()
+    refuses(path, "not a regular file")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda file: file.__delitem__(f"{QUERY}/b"), f"{QUERY}/b must have the shape .*missing"),
+        (lambda file: file.create_dataset("x/a", data=np.ones(3)), "holds x/a, which its settings"),
+        (
+            lambda file: (file.__delitem__(f"{QUERY}/a"), file.update({f"{QUERY}/a": np.ones(3)})),
+            "but has the shape .3,",
+        ),
+        (
+            lambda file: (
+                file.__delitem__(f"{QUERY}/a"),
+                file.__setitem__(f"{QUERY}/a", h5py.ExternalLink("/etc/passwd", "x")),
+            ),
+            "is a link of the kind ExternalLink",
+        ),
+        (lambda file: file.__delitem__("base/norms"), "lacks the fingerprint"),
+        (lambda file: file.attrs.__setitem__("settings", np.zeros(9)), "holds no adapter"),
+        (lambda file: file.attrs.__setitem__("settings", "[1"), "holds no adapter"),
+        (lambda file: file.attrs.__setitem__("settings", "{}"), "holds no adapter"),
+    ],
+)
+def test_damaged_files(path, change, message):
+    with h5py.File(path, "r+") as file:
+        change(file)
+    refuses(path, message)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({QUERY: 4}, "needs a rank and a lora_alpha, but has 4"),
+        ({QUERY: {"rank": 3, "lora_alpha": 6, "more": 1}}, "needs a rank and a lora_alpha"),
+        ({QUERY: {"rank": 0, "lora_alpha": 6}}, "rank must be at least 1"),
+        ({QUERY: {"rank": "3", "lora_alpha": 6}}, "rank must be an integer"),
+        ({QUERY: {"rank": 3, "lora_alpha": float("nan")}}, "lora_alpha must be above 0"),
+        ({QUERY: {"rank": 4, "lora_alpha": 6}}, "must have the shape .16, 4., but has the"),
+        ({"../query": {"rank": 4, "lora_alpha": 6}}, "no such projection"),
+    ],
+)
+def test_settings_that_lie(path, settings, message):
+    with h5py.File(path, "r+") as file:
+        file.attrs["settings"] = json.dumps(settings)
+    refuses(path, message, (ValueError, TypeError))
+
+
+def test_a_save_that_fails_leaves_the_old_file(adapted, path, monkeypatch):
+    before = path.read_bytes()
+
+    def fail(*arguments):
+        raise OSError("disk full")
+
+    monkeypatch.setattr("os.replace", fail)
+    with pytest.raises(OSError, match="disk full"):
+        adapted.save_lora_weights(path)
+    assert path.read_bytes() == before
+    assert [p.name for p in path.parent.iterdir()] == ["a.lora.h5"]
