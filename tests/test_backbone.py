@@ -277,7 +277,7 @@ def test_called_short_first_and_then_far_beyond_the_window():
     assert model({"token_ids": IDS[:1, :3], "padding_mask": MASK[:1, :3]}).shape == (1, 3, 8)
     ids = np.random.default_rng(0).integers(0, 10, (1, 1100))
     long = {"token_ids": ids, "padding_mask": np.ones((1, 1100))}
-    assert attention.choose_path(1100, 4, "float32", 2) == "banded"
+    assert attention.choose_path(1100, "float32", 2) == "banded"
     banded = model(long)
     model.attention_path = "dense"
     np.testing.assert_allclose(banded, model(long), rtol=1e-3, atol=1e-4)

@@ -106,16 +106,16 @@ def test_gradients(name, path):
     theirs = load(name).gradients()
     assert ours.keys() == theirs.keys()
     for weight, expected in theirs.items():
-        # With a window of 1, the gradient of queries and keys is exactly zero.
-        allowed = GRADIENT_TOLERANCE * np.abs(expected).max() or 1e-9
+        # With a window of 1, the gradient of queries and keys is zero, up to rounding.
+        allowed = GRADIENT_TOLERANCE * np.abs(expected).max() or 1e-6
         assert np.abs(ours[weight] - expected).max() < allowed, weight
 
 
 @pytest.mark.parametrize(("name", "path"), [("grouped", "dense"), ("banded_long", "banded")])
 def test_hidden_states_on_the_automatic_path(name, path):
     file = load(name)
-    length, window = file.token_ids.shape[1], file.config["sliding_window"]
-    assert choose_path(length, window, "float32", golden.head_dim(file.config)) == path
+    length = file.token_ids.shape[1]
+    assert choose_path(length, "float32", golden.head_dim(file.config)) == path
     ours = np.asarray(make_backbone(file.config, file.weights())(file.inputs))
     for peer in PEERS:
         assert distance(file, ours, peer) < TOLERANCE

@@ -24,21 +24,24 @@ from mistral_lib.layers.dense import dense_attention
 @given(
     length=st.integers(1, 13),
     window=st.none() | st.integers(1, 16),
-    block_size=st.integers(1, 7),
+    queries=st.integers(1, 7),
+    keys=st.integers(1, 9),
     heads=st.sampled_from([(1, 1), (2, 2), (1, 3)]),
     seed=st.integers(0, 2**32 - 1),
 )
-@example(length=12, window=5, block_size=4, heads=(2, 2), seed=1)  # whole blocks
-@example(length=13, window=3, block_size=4, heads=(1, 2), seed=2)  # one query in the last block
-@example(length=11, window=1, block_size=3, heads=(2, 1), seed=3)  # each sees itself alone
-@example(length=3, window=2, block_size=8, heads=(1, 2), seed=4)  # shorter than a block
-@example(length=7, window=20, block_size=3, heads=(1, 2), seed=5)  # window beyond the length
-@example(length=10, window=None, block_size=4, heads=(1, 2), seed=6)
-@example(length=9, window=9, block_size=1, heads=(1, 1), seed=7)
-def test_every_shape_equals_the_loops(length, window, block_size, heads, seed):
+@example(length=12, window=5, queries=4, keys=9, heads=(2, 2), seed=1)  # whole blocks
+@example(
+    length=13, window=3, queries=4, keys=2, heads=(1, 2), seed=2
+)  # one query in the last block
+@example(length=11, window=1, queries=3, keys=1, heads=(2, 1), seed=3)  # each sees itself alone
+@example(length=3, window=2, queries=8, keys=9, heads=(1, 2), seed=4)  # shorter than a block
+@example(length=7, window=20, queries=3, keys=4, heads=(1, 2), seed=5)  # window beyond the length
+@example(length=10, window=None, queries=4, keys=3, heads=(1, 2), seed=6)
+@example(length=9, window=9, queries=1, keys=4, heads=(1, 1), seed=7)
+def test_every_shape_equals_the_loops(length, window, queries, keys, heads, seed):
     *arrays, cotangent = inputs(length, *heads, seed=seed)
     real = padding_mask(length, seed)
-    run = with_gradients(banded_attention, window=window, block_size=block_size)
+    run = with_gradients(banded_attention, window=window, queries=queries, keys=keys)
     assert_equal(run(*arrays, cotangent, real), loops(*arrays, real, window, cotangent))
 
 
@@ -47,7 +50,7 @@ def test_every_shape_equals_the_loops(length, window, block_size, heads, seed):
 def test_every_padding_equals_the_loops(seed):
     *arrays, cotangent = inputs(10, 1, 2, seed=seed)
     real = padding_mask(10, seed)
-    run = with_gradients(banded_attention, window=4, block_size=3)
+    run = with_gradients(banded_attention, window=4, queries=3)
     assert_equal(run(*arrays, cotangent, real), loops(*arrays, real, 4, cotangent))
 
 
@@ -61,9 +64,7 @@ def test_no_key_is_repeated():
     *arrays, _ = inputs(8, 2, 3)
     real = padding_mask(8)
     for index in (1, 2):
-        largest = largest_from(
-            lambda *a: banded_attention(*a, real, 3, block_size=4), arrays, index
-        )
+        largest = largest_from(lambda *a: banded_attention(*a, real, 3, queries=4), arrays, index)
         assert largest == arrays[index].size
 
 

@@ -5,17 +5,22 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from mistral_lib.layers.dense import masked_attention
 from mistral_lib.masks import attention_mask
 
+QUERIES = 128  # in a block
+KEYS = 640  # at most, in a tile: with 128 queries the scores of a few heads stay in the CPU's cache
 
-@partial(jax.jit, static_argnames=("window", "block_size"))
-def banded_attention(query, key, value, padding_mask=None, window=None, block_size=256):
+
+@partial(jax.jit, static_argnames=("window", "queries", "keys"))
+def banded_attention(
+    query, key, value, padding_mask=None, window=None, queries: int = QUERIES, keys: int = KEYS
+):
     """Causal attention that computes only the band of scores that the window shows.
 
-    Queries are taken in blocks. A block of `block_size` queries sees at most
-    `window + block_size - 1` neighbouring keys, and only these are multiplied. One block is in
-    memory at a time; the backward pass computes its scores again instead of keeping them.
+    Queries are taken in blocks. A block sees at most `window + queries - 1` neighbouring keys, and
+    only these are multiplied, a tile at a time, with a running softmax: no more scores than those
+    of one block and one tile are in memory. The backward pass computes the scores of a block again
+    instead of keeping them.
 
     Args:
         query: float array (B, S, K, G, h).
@@ -23,39 +28,89 @@ def banded_attention(query, key, value, padding_mask=None, window=None, block_si
         value: float array (B, S, K, h).
         padding_mask: bool array (B, S), true for real tokens; `None` if all are.
         window: number of tokens that a query sees, its own included; `None` for all.
-        block_size: number of queries in a block.
+        queries: number of queries in a block.
+        keys: the most keys in a tile.
 
     Returns:
         A float array (B, S, K, G, h), equal to that of `dense_attention` up to rounding.
+
+    Source: Dao et al., "FlashAttention", 2022, section 3.1, for the running softmax.
     """
     batch, length = query.shape[:2]
-    num_blocks = -(-length // block_size)
-    span = length if window is None else min(length, window + block_size - 1)
-    missing = num_blocks * block_size - length
-    query = jnp.pad(query, ((0, 0), (0, missing), (0, 0), (0, 0), (0, 0)))
+    blocks = -(-length // queries)
+    span = length if window is None else min(length, window + queries - 1)
+    tiles = -(-span // keys)
+    keys = -(-span // tiles)
+    # Heads before tokens: a tile is then one piece of memory, and no product has to transpose it.
+    query = _pad(jnp.moveaxis(query, 2, 1), 2, blocks * queries)  # (B, K, S, G, h)
+    key, value = (_pad(jnp.moveaxis(array, 2, 1), 2, tiles * keys) for array in (key, value))
+    if padding_mask is not None:
+        padding_mask = _pad(padding_mask, 1, tiles * keys)
+    last_start = key.shape[2] - tiles * keys
 
     @jax.checkpoint
     def attend_block(first_query):
-        # The span of the last key a block may need ends with its last query; it is moved inside
-        # the sequence at both ends, and the mask, which knows positions, does the rest.
-        first_key = jnp.clip(first_query + block_size - span, 0, length - span)
-        key_positions = first_key + jnp.arange(span)
-        mask = attention_mask(
-            first_query + jnp.arange(block_size),
-            key_positions,
-            window,
-            None if padding_mask is None else take(padding_mask, first_key, span),
-        )
-        return masked_attention(
-            take(query, first_query, block_size),
-            take(key, first_key, span),
-            take(value, first_key, span),
-            mask,
-        )
+        block = _take(query, first_query, queries, axis=2)
+        # The keys of a block end with its last query. They are moved inside the sequence at both
+        # ends, and the mask, which knows positions, does the rest.
+        first_key = jnp.clip(first_query + queries - tiles * keys, 0, last_start)
 
-    def take(array, start, size):
-        return jax.lax.dynamic_slice_in_dim(array, start, size, axis=1)
+        def attend_tile(so_far, start):
+            real = None if padding_mask is None else _take(padding_mask, start, keys, axis=1)
+            mask = attention_mask(
+                first_query + jnp.arange(queries), start + jnp.arange(keys), window, real
+            )
+            mask = mask[:, None] if mask.ndim == 2 else mask[:, None, :, None]
+            return _attend(
+                so_far, block, _take(key, start, keys, axis=2), _take(value, start, keys, 2), mask
+            )
 
-    blocks = jax.lax.map(attend_block, jnp.arange(num_blocks) * block_size)  # (n, B, block, ...)
-    output = jnp.moveaxis(blocks, 0, 1).reshape(batch, num_blocks * block_size, *query.shape[2:])
-    return output[:, :length]
+        def step(so_far, start):
+            # A tile that begins after the last query holds nothing but the future.
+            ahead = start >= first_query + queries
+            return jax.lax.cond(ahead, lambda *_: so_far, attend_tile, so_far, start), None
+
+        rows = block.shape[:-1]
+        empty = (
+            jnp.zeros(block.shape, "float32"),
+            jnp.zeros((*rows, 1), "float32"),
+            jnp.full((*rows, 1), jnp.finfo("float32").min),
+        )
+        (output, total, _), _ = jax.lax.scan(step, empty, first_key + keys * jnp.arange(tiles))
+        return (output / jnp.where(total == 0.0, 1.0, total)).astype(value.dtype)
+
+    output = jax.lax.map(attend_block, jnp.arange(blocks) * queries)  # (blocks, B, K, s, G, h)
+    output = jnp.moveaxis(output, (0, 3), (1, 2))
+    return output.reshape(batch, blocks * queries, *output.shape[3:])[:, :length]
+
+
+def _attend(so_far, query, key, value, mask):
+    """One more tile of keys: query (B, K, s, G, h), key and value (B, K, t, h).
+
+    `so_far` is the sum of the values, weighted with `exp(score - highest)`, the sum of the weights
+    and the highest score of every query. A higher score in this tile shrinks the sums before it.
+    """
+    output, total, highest = so_far
+    scores = jnp.einsum("bksgh,bkth->bksgt", query, key, preferred_element_type="float32")
+    scores = jnp.where(mask, scores * query.shape[-1] ** -0.5, jnp.finfo("float32").min)
+    new_highest = jax.lax.stop_gradient(jnp.maximum(highest, scores.max(axis=-1, keepdims=True)))
+    weights = jnp.where(mask, jnp.exp(scores - new_highest), 0.0)
+    shrunk = jnp.exp(highest - new_highest)
+    update = jnp.einsum(
+        "bksgt,bkth->bksgh", weights.astype(value.dtype), value, preferred_element_type="float32"
+    )
+    return (
+        shrunk * output + update,
+        shrunk * total + weights.sum(axis=-1, keepdims=True),
+        new_highest,
+    )
+
+
+def _take(array, start, size, axis):
+    return jax.lax.dynamic_slice_in_dim(array, start, size, axis)
+
+
+def _pad(array, axis, length):
+    """The array with zeros at the end of an axis, so that it has at least this length."""
+    missing = max(0, length - array.shape[axis])
+    return jnp.pad(array, [(0, missing if i == axis else 0) for i in range(array.ndim)])
