@@ -75,6 +75,42 @@ def test_built_in_names(preset):
     assert open_preset("./mistral_7b_en") == LocalFolder(Path("mistral_7b_en"))
 
 
+@pytest.mark.parametrize("kind", ["absolute", "relative", "folder"])
+def test_a_link_out_of_the_folder_is_not_followed(tmp_path, kind):
+    (tmp_path / "preset").mkdir()
+    (tmp_path / "secret").mkdir()
+    (tmp_path / "secret/config.json").write_text("{}")
+    name = "config.json"
+    if kind == "folder":
+        (tmp_path / "preset/assets").symlink_to(tmp_path / "secret")
+        name = "assets/config.json"
+    else:
+        target = {"absolute": tmp_path / "secret", "relative": Path("../secret")}[kind]
+        (tmp_path / "preset/config.json").symlink_to(target / "config.json")
+    with pytest.raises(ValueError, match="leads out of its folder"):
+        open_preset(tmp_path / "preset").find(name)
+
+
+def test_links_that_stay_are_followed(tmp_path):
+    """Inside a folder, to a folder, and in the cache of Hugging Face's client."""
+    snapshot = tmp_path / "models--a--b/snapshots/123"
+    snapshot.mkdir(parents=True)
+    (tmp_path / "models--a--b/blobs").mkdir()
+    (tmp_path / "models--a--b/blobs/f00").write_text("{}")
+    (snapshot / "config.json").symlink_to("../../blobs/f00")
+    (snapshot / "assets").mkdir()
+    (snapshot / "assets/a.spm").symlink_to("../../../blobs/f00")
+    (snapshot / "again.json").symlink_to("config.json")
+    (tmp_path / "link").symlink_to(snapshot)
+    for folder in (snapshot, tmp_path / "link"):
+        for name in ("config.json", "assets/a.spm", "again.json"):
+            assert open_preset(folder).find(name) == folder / name
+    (snapshot / "b.json").symlink_to("../../blobs/../../secret")
+    (tmp_path / "secret").write_text("{}")
+    with pytest.raises(ValueError, match="leads out of its folder"):
+        open_preset(snapshot).find("b.json")
+
+
 @pytest.mark.parametrize(
     ("address", "source"),
     [

@@ -36,7 +36,19 @@ class LocalFolder(Source):
 
     def find(self, name):
         file = self.path / name
-        return file if file.exists() else None
+        if not file.exists():
+            return None
+        target, folder = file.resolve(), self.path.resolve()
+        # Hugging Face's cache has the files themselves two folders up, in blobs.
+        in_cache = (
+            folder.parent.name == "snapshots" and target.parent == folder.parents[1] / "blobs"
+        )
+        if not (target.is_relative_to(folder) or in_cache):
+            raise ValueError(
+                f"{file} leads out of its folder, to {target}, so it is not read. Put the file "
+                "itself into the folder."
+            )
+        return file
 
     def __str__(self):
         return str(self.path)
