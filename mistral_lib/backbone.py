@@ -3,7 +3,7 @@
 import jax
 import keras
 
-from mistral_lib import lora
+from mistral_lib import distribution, lora
 from mistral_lib.base import Backbone
 from mistral_lib.checks import (
     check_boolean,
@@ -118,6 +118,7 @@ class MistralBackbone(Backbone):
             )
         kwargs["trainable"] = check_boolean("trainable", kwargs.get("trainable", True))
         head_dim = self._check_heads(**config)
+        distribution.check_sizes(**config)
         policy = self._check_dtype(dtype)
 
         self._token_embedding = TokenEmbedding(
@@ -162,6 +163,8 @@ class MistralBackbone(Backbone):
         for name, value in config.items():
             setattr(self, name, value)
         self.head_dim = head_dim
+        # Where the cache will lie, when text is written outside the distribution's scope too.
+        self.distribution = keras.distribution.distribution()
         # What the caller gave, so that a config without head_dim stays without.
         self._config = config
 
@@ -221,6 +224,47 @@ class MistralBackbone(Backbone):
             layer.self_attention.attention_path = path
         # What Keras has compiled holds the old path.
         self.train_function = self.test_function = self.predict_function = None
+
+    @staticmethod
+    def get_layout_map(
+        device_mesh: keras.distribution.DeviceMesh,
+        model_parallel_dim_name: str = "model",
+        data_parallel_dim_name: str = "batch",
+    ) -> keras.distribution.LayoutMap:
+        """How the weights, LoRA's too, are split over many devices, for Keras's `ModelParallel`.
+
+        Every device of the model axis gets whole heads, its share of the intermediate features and
+        of the vocabulary, and every scale of a norm. Along the data axis the weights are whole. A
+        block then costs two sums over the model axis in a forward pass, and none over the data axis
+        (see `mistral_lib.distribution`). Make, train and load the model inside the distribution's
+        scope; `generate` works outside it too.
+
+        Args:
+            device_mesh: a mesh with both axes; an axis may have the size 1.
+            model_parallel_dim_name: the axis over which weights are split. Its size must divide
+                `num_key_value_heads`, `intermediate_dim` and `vocabulary_size`. A variable whose
+                entry is deleted from the map is whole on every device instead.
+            data_parallel_dim_name: the axis over which rows are split; give it to `ModelParallel`
+                as `batch_dim_name`.
+
+        Returns:
+            A layout for the path of every variable that is split.
+
+        Raises:
+            TypeError: `device_mesh` is not a mesh.
+            ValueError: the mesh has no such axis, or both names are the same.
+
+        Source: Shoeybi et al., "Megatron-LM", 2019, section 3.
+
+        >>> devices = keras.distribution.list_devices()
+        >>> mesh = keras.distribution.DeviceMesh((1, len(devices)), ("batch", "model"), devices)
+        >>> layouts = MistralBackbone.get_layout_map(mesh)
+        >>> layouts["transformer_layer_0/feedforward/down/kernel"].axes
+        ('model', None)
+        >>> with keras.distribution.ModelParallel(layout_map=layouts).scope():
+        ...     backbone = MistralBackbone(64, 1, 16, 32, 64, 8)
+        """
+        return distribution.layout_map(device_mesh, model_parallel_dim_name, data_parallel_dim_name)
 
     def get_config(self):
         config = {

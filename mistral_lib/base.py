@@ -5,7 +5,7 @@ import contextlib
 import keras
 from keras.src.backend.common import global_state
 
-from mistral_lib import lora
+from mistral_lib import distribution, lora
 from mistral_lib.checks import standardize_inputs
 from mistral_lib.layers.embedding import TokenEmbedding
 from mistral_lib.presets.registry import PresetTable
@@ -30,6 +30,8 @@ def without_weights():
     try:
         with keras.StatelessScope(initialize_variables=False):
             yield
+        made = global_state.get_global_attribute("uninitialized_variables", [])[len(waiting) :]
+        distribution.lay_out(made)
     finally:
         global_state.set_global_attribute("uninitialized_variables", waiting)
 

@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from mistral_lib.distribution import cache_sharding
 from mistral_lib.layers.dense import masked_attention
 from mistral_lib.masks import attention_mask
 
@@ -50,9 +51,10 @@ def new_cache(backbone, batch_size: int, max_length: int, lookahead: int = 1) ->
     if backbone.sliding_window is not None:
         slots = min(backbone.sliding_window + lookahead - 1, max_length)
     shape = (batch_size, slots, backbone.num_key_value_heads, backbone.head_dim)
-    dtype = backbone.compute_dtype
+    dtype, device = backbone.compute_dtype, cache_sharding(backbone, batch_size)
     layers = tuple(
-        (jnp.zeros(shape, dtype), jnp.zeros(shape, dtype)) for _ in range(backbone.num_layers)
+        (jnp.zeros(shape, dtype, device=device), jnp.zeros(shape, dtype, device=device))
+        for _ in range(backbone.num_layers)
     )
     return RollingCache(layers, jnp.zeros(batch_size, "int32"))
 
@@ -87,12 +89,14 @@ def write(array, new, positions, keep):
             that no slot is written twice.
 
     Returns:
-        The updated array. Rows are scattered to, so that each can stand at its own position.
+        The updated array. Rows are scattered to, so that each can stand at its own position, and
+        each by itself, so that rows on many devices need nothing from one another.
     """
     slots = array.shape[1]
     index = jnp.where(keep, positions % slots, slots)  # `slots` is out of bounds: dropped
-    rows = jnp.arange(array.shape[0])[:, None]
-    return array.at[rows, index].set(new.astype(array.dtype), mode="drop")
+    return jax.vmap(lambda row, index, new: row.at[index].set(new, mode="drop"))(
+        array, index, new.astype(array.dtype)
+    )
 
 
 def attend_cached(layer, query, key, value, lengths, counts, window):

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from mistral_lib.backbone import MistralBackbone
 from mistral_lib.base import without_weights
 from mistral_lib.checks import check_integer
+from mistral_lib.distribution import sharding_of
 from mistral_lib.preprocessor import MistralCausalLMPreprocessor
 from mistral_lib.presets import keras_format, lora_format
 from mistral_lib.presets.memory import check_memory
@@ -169,8 +170,10 @@ def _assign(backbone, tensors, folder):
         for name, tensor in tensors.items():
             layer, _, path = name.partition(".")
             variable = attrgetter(path)(backbone.get_layer(layer))
-            # device_put takes the memory over; Keras's own conversion would copy it.
-            variable.assign(jax.device_put(tensor.read().reshape(variable.shape)))
+            # device_put takes the memory over; Keras's own conversion would copy it. Of many
+            # devices each is sent its own part.
+            array = tensor.read().reshape(variable.shape)
+            variable.assign(jax.device_put(array, sharding_of(variable)))
             # JAX works in the background: without waiting, several tensors would queue up.
             jax.block_until_ready(variable.value)
             progress.update(tensor.num_bytes)
