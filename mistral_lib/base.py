@@ -144,16 +144,48 @@ class Backbone(keras.Model):
         lora_format.save(self, filepath)
 
     def load_lora_weights(self, filepath) -> None:
-        """Enables LoRA as it was when the file was saved, and loads the factors.
+        """Enables LoRA as it was when the adapter was saved, and loads the factors.
+
+        Args:
+            filepath: a `.lora.h5` file, or a PEFT adapter: its folder (with `adapter_config.json`
+                and `adapter_model.safetensors`) or `hf://user/adapter`.
 
         Raises:
-            FileNotFoundError: there is no such file.
-            ValueError: the file is no adapter, or one of another base model, or the backbone has
-                LoRA with other settings.
-        """
-        from mistral_lib.presets import lora_format
+            FileNotFoundError: there is no such file, or the folder lacks one.
+            ValueError: the file is no adapter, damaged, or of another base model; the backbone has
+                LoRA with other settings; or PEFT's config asks for something else than LoRA on the
+                projections. Nothing has changed then.
 
-        lora_format.load(self, filepath)
+        What `lora_dropout` says of training is not taken over.
+        """
+        from mistral_lib.presets import lora_format, peft_format
+
+        if str(filepath).endswith(".lora.h5"):
+            lora_format.load(self, filepath)
+        else:
+            peft_format.load(self, filepath)
+
+    def export_lora_to_peft(self, folder, base_model_name_or_path: str | None = None) -> None:
+        """Writes the low-rank factors as an adapter for PEFT, on transformers' Mistral.
+
+        Args:
+            folder: a new or empty folder, or one that holds a PEFT adapter, which is replaced.
+            base_model_name_or_path: where PEFT's `AutoPeftModelForCausalLM` finds the base model.
+
+        Raises:
+            FileExistsError: the folder holds other files.
+
+        >>> import tempfile
+        >>> from mistral_lib import MistralBackbone
+        >>> backbone = MistralBackbone(10, 1, 2, 8, 16, 1)
+        >>> backbone.enable_lora(2)
+        >>> folder = tempfile.mkdtemp()
+        >>> backbone.export_lora_to_peft(folder)
+        >>> backbone.load_lora_weights(folder)
+        """
+        from mistral_lib.presets import peft_format
+
+        peft_format.save(self, folder, base_model_name_or_path)
 
     @property
     def token_embedding(self) -> TokenEmbedding:

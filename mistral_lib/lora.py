@@ -118,6 +118,16 @@ def factor_shapes(backbone, plan: Plan) -> dict[str, tuple[int, int]]:
     return shapes
 
 
+def factors(backbone) -> dict[str, np.ndarray]:
+    """The factors of a backbone with LoRA, float32, named as in `factor_shapes`."""
+    layers = projections(backbone)
+    found = {}
+    for path in require(backbone):
+        found[f"{path}/a"] = np.asarray(layers[path].lora_kernel_a.value)
+        found[f"{path}/b"] = np.asarray(layers[path].lora_kernel_b.value)
+    return found
+
+
 def read_tensors(tensors: dict, shapes: dict, source) -> dict[str, np.ndarray]:
     """Reads the tensors of an adapter, after comparing all of them with what was expected.
 
@@ -178,6 +188,11 @@ def require(backbone) -> Plan:
     return plan
 
 
+def check_alpha(alpha) -> float:
+    """`alpha`, if it is a number above 0 that a float32 can scale with."""
+    return check_number("lora_alpha", alpha, below=2**31)
+
+
 def forget_compiled(model) -> None:
     """Drops what Keras compiled with the old set of variables."""
     model.train_function = model.test_function = model.predict_function = None
@@ -193,5 +208,5 @@ def _checked(path, wanted, layers):
         raise ValueError(f"LoRA of {path} needs a rank and a lora_alpha, but has {wanted!r}.")
     return {
         "rank": check_integer("rank", wanted["rank"]),
-        "lora_alpha": check_number("lora_alpha", wanted["lora_alpha"]),
+        "lora_alpha": check_alpha(wanted["lora_alpha"]),
     }

@@ -21,14 +21,12 @@ def save(backbone, filepath: str | os.PathLike) -> None:
     """See `MistralBackbone.save_lora_weights`."""
     plan = lora.require(backbone)
     path = _checked_path(filepath)
-    layers = lora.projections(backbone)
     partial = path.with_name(path.name + ".partial")
     try:
         with h5py.File(partial, "w") as file:
             file.attrs["settings"] = json.dumps(plan)
-            for name in plan:
-                file[f"{name}/a"] = np.asarray(layers[name].lora_kernel_a.value)
-                file[f"{name}/b"] = np.asarray(layers[name].lora_kernel_b.value)
+            for name, factor in lora.factors(backbone).items():
+                file[name] = factor
             for name, numbers in fingerprint(backbone).items():
                 file[f"base/{name}"] = numbers
         os.replace(partial, path)

@@ -1,0 +1,84 @@
+"""PEFT's adapters, read and written (chapter 14, "LoRA").
+
+An adapter is a folder of `adapter_config.json`, which says what was adapted and how, and
+`adapter_model.safetensors` with the factors: `lora_A.weight` (r, inputs) and `lora_B.weight`
+(outputs, r), the transposes of ours. PEFT's update is `(alpha / r) * B @ A`, the same as here.
+"""
+
+import os
+from pathlib import Path
+
+from mistral_lib import lora
+from mistral_lib.presets.atomic import replaced
+from mistral_lib.presets.json_files import read_json, write_json
+from mistral_lib.presets.peft_config import describe, module_names, read_plan
+from mistral_lib.presets.safetensors_files import list_tensors, write_tensors
+from mistral_lib.presets.sources import open_preset
+
+CONFIG_FILE = "adapter_config.json"
+WEIGHTS_FILE = "adapter_model.safetensors"
+PICKLED_FILE = "adapter_model.bin"
+
+
+def load(backbone, adapter: str | os.PathLike) -> None:
+    """Loads a PEFT adapter: see `MistralBackbone.load_lora_weights`."""
+    address = os.fspath(adapter)
+    if Path(address).is_file():
+        raise ValueError(
+            f"{address} is no adapter: that is a .lora.h5 file, or the folder with a PEFT "
+            f"adapter's {CONFIG_FILE}."
+        )
+    source = open_preset(address if "://" in address else Path(address))
+    config_file = source.get(CONFIG_FILE)
+    file = source.find(WEIGHTS_FILE)
+    if file is None:
+        pickled = source.find(PICKLED_FILE) is not None
+        why = f"only {PICKLED_FILE}, which could run code when it is opened" if pickled else "none"
+        raise FileNotFoundError(
+            f"{source} must have the weights in {WEIGHTS_FILE}, but has {why}. PEFT writes it with "
+            "save_pretrained(folder, safe_serialization=True)."
+        )
+    tensors = list_tensors(file)
+    # PEFT's names begin with two wrappers of its own; then comes the model that it was given, with
+    # or without an output projection.
+    whole = any(name.startswith("base_model.model.model.") for name in tensors)
+    names = module_names(backbone, "model." if whole else "")
+    plan = read_plan(read_json(config_file), names, config_file)
+    stored = _stored_names(plan, names)
+    shapes = {
+        stored[name]: shape[::-1] for name, shape in lora.factor_shapes(backbone, plan).items()
+    }
+    tensors = {name: tensor.arranged(transposed=True) for name, tensor in tensors.items()}
+    factors = lora.read_tensors(tensors, shapes, file)
+    lora.assign(backbone, plan, {name: factors[stored[name]] for name in stored})
+
+
+def save(backbone, folder: str | os.PathLike, base_model_name_or_path: str | None = None) -> None:
+    """Writes a PEFT adapter: see `MistralBackbone.export_lora_to_peft`."""
+    plan = lora.require(backbone)
+    names = module_names(backbone)
+    stored = _stored_names(plan, names)
+    tensors = {stored[name]: factor.T for name, factor in lora.factors(backbone).items()}
+    folder = Path(folder).expanduser()
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(f"{folder} is a file; a PEFT adapter is a folder.")
+    held = {file.name for file in folder.iterdir()} if folder.exists() else set()
+    if held and CONFIG_FILE not in held:
+        raise FileExistsError(
+            f"{folder} holds files, but no PEFT adapter. Export into a new or an empty folder."
+        )
+    with replaced(folder) as new:
+        for stale in (WEIGHTS_FILE, PICKLED_FILE):
+            (new / stale).unlink(missing_ok=True)
+        write_json(new / CONFIG_FILE, describe(plan, names, base_model_name_or_path))
+        described = {name: (array.shape, "float32") for name, array in tensors.items()}
+        write_tensors(new / WEIGHTS_FILE, described, tensors.values())
+
+
+def _stored_names(plan, names):
+    """The tensors' names in the file by the factors' names here, `<path>/a` and `<path>/b`."""
+    return {
+        f"{path}/{part}": f"base_model.model.{names[path]}.lora_{part.upper()}.weight"
+        for path in plan
+        for part in "ab"
+    }
