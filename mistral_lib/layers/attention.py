@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import keras
 
 from mistral_lib.layers.banded import banded_attention
+from mistral_lib.layers.chunks import in_chunks
 from mistral_lib.layers.dense import dense_attention
 from mistral_lib.layers.fused import fused_attention, fused_is_available
 from mistral_lib.layers.projection import Projection
@@ -12,19 +13,18 @@ from mistral_lib.layers.rotary import rotary_angles, rotate
 PATHS = {"dense": dense_attention, "banded": banded_attention, "fused": fused_attention}
 
 
-def choose_path(length: int, window: int | None, dtype, head_dim: int) -> str:
+def choose_path(length: int, dtype, head_dim: int) -> str:
     """The attention path for one shape: "fused", "banded" or "dense".
 
-    Fused where the GPU has it. Otherwise banded from 1,024 tokens on, if the band is at most half
-    of the square, and in any case from 4,096, where the square no longer fits; else dense.
+    Fused where the GPU has it; otherwise banded from 256 tokens on, where it is faster even if the
+    window shows everything, and dense below.
 
-    >>> choose_path(256, 128, "float32", 32), choose_path(8192, 512, "float32", 32)
+    >>> choose_path(255, "float32", 32), choose_path(256, "float32", 32)
     ('dense', 'banded')
     """
     if fused_is_available(dtype, head_dim):
         return "fused"
-    narrow = window is not None and 2 * window <= length
-    return "banded" if length >= 4096 or (length >= 1024 and narrow) else "dense"
+    return "banded" if length >= 256 else "dense"
 
 
 @keras.saving.register_keras_serializable(package="mistral_lib")
@@ -95,35 +95,35 @@ class MistralAttention(keras.layers.Layer):
 
     def call(self, hidden_states, padding_mask=None, positions=None, attend=None, training=None):
         batch, length = hidden_states.shape[:2]
-        heads = (self.num_query_heads, self.head_dim)
-        key_heads = (self.num_key_value_heads, self.head_dim)
-        grouped = (
-            self.num_key_value_heads,
-            self.num_query_heads // self.num_key_value_heads,
-            self.head_dim,
-        )
-        query = self.query(hidden_states).reshape(batch, length, *heads)
-        key = self.key(hidden_states).reshape(batch, length, *key_heads)
-        value = self.value(hidden_states).reshape(batch, length, *key_heads)
-
         angles = rotary_angles(
             jnp.arange(length) if positions is None else positions,
             self.head_dim,
             self.rope_max_wavelength,
             self.rope_scaling_factor,
         )
-        query = rotate(query, angles).reshape(batch, length, *grouped)  # (B, S, K, G, h)
-        key = rotate(key, angles)  # (B, S, K, h)
+        angles = jnp.broadcast_to(angles, (batch, length, self.head_dim // 2))
+        query, key, value = in_chunks(self._project, hidden_states, angles)
 
         if attend is None:
             path = self.attention_path
             if path == "auto":
-                path = choose_path(length, self.sliding_window, value.dtype, self.head_dim)
+                path = choose_path(length, value.dtype, self.head_dim)
             output = PATHS[path](query, key, value, padding_mask, self.sliding_window)
         else:
             output = attend(query, key, value)
         output = self.dropout_layer(output, training=training)
-        return self.attention_output(output.reshape(batch, length, heads[0] * heads[1]))
+        output = output.reshape(batch, length, self.num_query_heads * self.head_dim)
+        return in_chunks(self.attention_output, output)
+
+    def _project(self, hidden_states, angles):
+        """Query (B, S, K, G, h) and key (B, S, K, h), turned by their angles, and value."""
+        tokens = hidden_states.shape[:2]
+        key_heads = (*tokens, self.num_key_value_heads, self.head_dim)
+        groups = self.num_query_heads // self.num_key_value_heads
+        query = self.query(hidden_states).reshape(*tokens, self.num_query_heads, self.head_dim)
+        query = rotate(query, angles).reshape(*key_heads[:3], groups, self.head_dim)
+        key = rotate(self.key(hidden_states).reshape(key_heads), angles)
+        return query, key, self.value(hidden_states).reshape(key_heads)
 
     def compute_output_spec(self, hidden_states, **kwargs):
         # The call branches on S, which is unknown while a functional model is being built.

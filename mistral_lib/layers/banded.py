@@ -5,6 +5,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
+from mistral_lib.layers.chunks import map_in_order, pad_axis
 from mistral_lib.masks import attention_mask
 
 QUERIES = 128  # in a block
@@ -42,14 +43,15 @@ def banded_attention(
     tiles = -(-span // keys)
     keys = -(-span // tiles)
     # Heads before tokens: a tile is then one piece of memory, and no product has to transpose it.
-    query = _pad(jnp.moveaxis(query, 2, 1), 2, blocks * queries)  # (B, K, S, G, h)
-    key, value = (_pad(jnp.moveaxis(array, 2, 1), 2, tiles * keys) for array in (key, value))
+    query = pad_axis(jnp.moveaxis(query, 2, 1), 2, blocks * queries)  # (B, K, S, G, h)
+    key, value = (pad_axis(jnp.moveaxis(array, 2, 1), 2, tiles * keys) for array in (key, value))
     if padding_mask is not None:
-        padding_mask = _pad(padding_mask, 1, tiles * keys)
+        padding_mask = pad_axis(padding_mask, 1, tiles * keys)
     last_start = key.shape[2] - tiles * keys
 
     @jax.checkpoint
-    def attend_block(first_query):
+    def attend_block(index):
+        first_query = index * queries
         block = _take(query, first_query, queries, axis=2)
         # The keys of a block end with its last query. They are moved inside the sequence at both
         # ends, and the mask, which knows positions, does the rest.
@@ -79,7 +81,7 @@ def banded_attention(
         (output, total, _), _ = jax.lax.scan(step, empty, first_key + keys * jnp.arange(tiles))
         return (output / jnp.where(total == 0.0, 1.0, total)).astype(value.dtype)
 
-    output = jax.lax.map(attend_block, jnp.arange(blocks) * queries)  # (blocks, B, K, s, G, h)
+    output = map_in_order(attend_block, blocks, after=query)  # (blocks, B, K, s, G, h)
     output = jnp.moveaxis(output, (0, 3), (1, 2))
     return output.reshape(batch, blocks * queries, *output.shape[3:])[:, :length]
 
@@ -108,9 +110,3 @@ def _attend(so_far, query, key, value, mask):
 
 def _take(array, start, size, axis):
     return jax.lax.dynamic_slice_in_dim(array, start, size, axis)
-
-
-def _pad(array, axis, length):
-    """The array with zeros at the end of an axis, so that it has at least this length."""
-    missing = max(0, length - array.shape[axis])
-    return jnp.pad(array, [(0, missing if i == axis else 0) for i in range(array.ndim)])

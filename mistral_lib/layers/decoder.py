@@ -3,6 +3,7 @@
 import keras
 
 from mistral_lib.layers.attention import MistralAttention
+from mistral_lib.layers.chunks import in_chunks
 from mistral_lib.layers.feedforward import SwiGLU
 from mistral_lib.layers.rms_norm import RMSNorm
 
@@ -95,7 +96,7 @@ class MistralDecoder(keras.layers.Layer):
             training=training,
         )
         x = x + self.self_attention_dropout(update, training=training)
-        return x + self.feedforward(self.feedforward_layernorm(x))
+        return in_chunks(lambda x: x + self.feedforward(self.feedforward_layernorm(x)), x)
 
     def compute_output_spec(self, hidden_states, **kwargs):
         return keras.KerasTensor(hidden_states.shape, dtype=self.compute_dtype)
