@@ -185,11 +185,6 @@ def test_other_models(single, name, cls):
     refuses(single, "only Mistral lives here", cls=cls)
 
 
-def test_transformers_format(single):
-    (single / "config.json").write_text('{"model_type": "mistral", "hidden_size": 8}')
-    refuses(single, r"is in the format of transformers \(model_type 'mistral'\)")
-
-
 def test_nothing_is_imported(single, monkeypatch):
     """Neither the module that a config names nor Keras's deserialisation."""
 

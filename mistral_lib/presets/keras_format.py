@@ -169,6 +169,11 @@ def read_tokenizer_config(folder) -> dict:
     return {name: config[name] for name in ("add_bos", "add_eos") if name in config}
 
 
+def find_vocabulary(folder) -> Path:
+    """The SentencePiece model of a preset."""
+    return folder.get(VOCABULARY_FILE)
+
+
 def read_object(file: Path, class_name: str) -> dict:
     """The `config` of a serialised Keras object, if it is one of KerasHub's class `class_name`.
 
@@ -177,12 +182,6 @@ def read_object(file: Path, class_name: str) -> dict:
     content = read_json(file)
     name = content.get("registered_name")
     if name not in (f"keras_hub>{class_name}", f"keras_nlp>{class_name}"):
-        if "model_type" in content and name is None:
-            raise ValueError(
-                f"{file} is in the format of transformers (model_type "
-                f"{content['model_type']!r}). Only presets in KerasHub's format are read: "
-                "open it with keras_hub and save it with save_to_preset."
-            )
         raise ValueError(
             f"{file} describes {name!r}, but only Mistral lives here: expected the "
             f"registered_name 'keras_hub>{class_name}'. For other models use keras_hub."

@@ -17,7 +17,9 @@ from mistral_lib.base import without_weights
 from mistral_lib.checks import check_integer
 from mistral_lib.distribution import sharding_of
 from mistral_lib.preprocessor import MistralCausalLMPreprocessor
-from mistral_lib.presets import keras_format, lora_format
+from mistral_lib.presets import lora_format
+from mistral_lib.presets.formats import format_of
+from mistral_lib.presets.keras_format import ADAPTER_FILE
 from mistral_lib.presets.memory import check_memory
 from mistral_lib.presets.sources import open_preset
 from mistral_lib.tokenizer import MistralTokenizer
@@ -43,8 +45,9 @@ def load_backbone(
 ) -> MistralBackbone:
     """A backbone from a preset: see `MistralBackbone.from_preset`."""
     folder = open_preset(preset)
-    config = keras_format.read_config(folder)
-    with _naming(folder, keras_format.CONFIG_FILE):
+    form = format_of(folder)
+    config = form.read_config(folder)
+    with _naming(folder, form.CONFIG_FILE):
         num_layers = check_integer("num_layers", config.get("num_layers"))
         stored = one_block(cls, config)
     arguments = {**config, **overrides}
@@ -52,9 +55,11 @@ def load_backbone(
     tensors = {}
     if load_weights:
         _check_overrides(stored, wanted, num_layers, arguments["num_layers"])
-        tensors = keras_format.read_tensors(folder, stored, num_layers)
+        tensors = form.read_tensors(folder, stored, num_layers)
     if isinstance(dtype, str) and dtype == "auto":
-        dtype = _main_dtype(tensors) if load_weights else keras_format.read_dtype(folder)
+        dtype = _main_dtype(tensors) if load_weights else form.read_dtype(folder)
+        if dtype == "bfloat16" and not has_bfloat16():
+            dtype = "float16"
     arguments["dtype"] = dtype
     largest = max((tensor.num_bytes for tensor in tensors.values()), default=0)
     _check_size(one_block(cls, arguments), arguments["num_layers"], largest)
@@ -63,7 +68,7 @@ def load_backbone(
     with without_weights():
         backbone = cls(**arguments)
     _assign(backbone, tensors, folder)
-    adapter = folder.find(keras_format.ADAPTER_FILE)
+    adapter = folder.find(ADAPTER_FILE)
     if adapter is not None:
         lora_format.load(backbone, adapter, check_base=False)  # they were saved together
     return backbone
@@ -71,7 +76,8 @@ def load_backbone(
 
 def load_causal_lm(cls, preset: str | Path, load_weights: bool = True, **kwargs):
     """A causal language model from a preset: see `MistralCausalLM.from_preset`."""
-    task = keras_format.read_task(open_preset(preset))
+    folder = open_preset(preset)
+    task = format_of(folder).read_task(folder)
     arguments = {"name": kwargs.pop("name", task["name"])}
     if "trainable" in kwargs:
         arguments["trainable"] = kwargs.pop("trainable")
@@ -94,8 +100,9 @@ def load_preprocessor(preset: str | Path, **overrides) -> MistralCausalLMPreproc
     """The preprocessor of a preset: see `MistralCausalLMPreprocessor.from_preset`."""
     folder = open_preset(preset)
     tokenizer = load_tokenizer(preset)
-    config = keras_format.read_preprocessor_config(folder)
-    with _naming(folder, keras_format.PREPROCESSOR_FILE):
+    form = format_of(folder)
+    config = form.read_preprocessor_config(folder)
+    with _naming(folder, form.PREPROCESSOR_FILE):
         MistralCausalLMPreprocessor(tokenizer, **config)
     return MistralCausalLMPreprocessor(**{"tokenizer": tokenizer, **config, **overrides})
 
@@ -103,10 +110,11 @@ def load_preprocessor(preset: str | Path, **overrides) -> MistralCausalLMPreproc
 def load_tokenizer(preset: str | Path) -> MistralTokenizer:
     """The tokenizer of a preset: see `MistralTokenizer.from_preset`."""
     folder = open_preset(preset)
-    config = keras_format.read_tokenizer_config(folder)
-    with _naming(folder, keras_format.TOKENIZER_FILE):
+    form = format_of(folder)
+    config = form.read_tokenizer_config(folder)
+    with _naming(folder, form.TOKENIZER_FILE):
         MistralTokenizer(None, **config)
-    return MistralTokenizer(folder.get(keras_format.VOCABULARY_FILE), **config)
+    return MistralTokenizer(form.find_vocabulary(folder), **config)
 
 
 @contextlib.contextmanager
@@ -136,6 +144,13 @@ def _check_overrides(stored, wanted, num_layers, wanted_layers):
             )
 
 
+def has_bfloat16() -> bool:
+    """Whether this machine computes in bfloat16: NVIDIA's GPUs do from Ampere (8.0) on."""
+    capability = str(getattr(jax.local_devices()[0], "compute_capability", ""))
+    major = capability.split(".")[0]  # AMD's is a name, CPUs and TPUs have none
+    return not major.isdigit() or int(major) >= 8
+
+
 def _main_dtype(tensors):
     """The dtype that most of the stored numbers have."""
     sizes = {}
@@ -158,7 +173,7 @@ def _check_size(block, num_layers, working):
 
 def _assign(backbone, tensors, folder):
     if backbone.tie_word_embeddings:
-        tensors.pop("token_embedding.reverse_embeddings")
+        tensors.pop("token_embedding.reverse_embeddings", None)
     size = sum(tensor.num_bytes for tensor in tensors.values())
     with tqdm(
         total=size,

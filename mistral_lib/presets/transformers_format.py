@@ -1,0 +1,181 @@
+"""Checkpoints of Hugging Face transformers (chapter 17, "Presets and checkpoints").
+
+A checkpoint in this format is a folder of
+
+    config.json             sizes, with `model_type` "mistral"
+    model.safetensors       the weights; or model.safetensors.index.json and its shards
+    generation_config.json  the ids that end a text
+    tokenizer.model         SentencePiece's vocabulary; or tokenizer.model.v3
+
+What the config leaves out is what transformers' `MistralConfig` takes. Anything in it that would
+change the numbers and that Mistral here does not have is refused by name.
+"""
+
+from mistral_lib.presets.checkpoints import Naming, read_checkpoint
+from mistral_lib.presets.json_files import read_json
+
+CONFIG_FILE = "config.json"
+GENERATION_FILE = "generation_config.json"
+TOKENIZER_FILE = PREPROCESSOR_FILE = "tokenizer_config.json"
+VOCABULARY_FILES = ("tokenizer.model", "tokenizer.model.v3")
+OTHER_TOKENIZERS = ("tokenizer.json", "tekken.json")
+NAMING = Naming(
+    weights=("model.safetensors",),
+    index="model.safetensors.index.json",
+    pickled=("pytorch_model.bin", "pytorch_model.bin.index.json"),
+    tensors={
+        "token_embedding.embeddings": "model.embed_tokens.weight",
+        "transformer_layer_{}.self_attention_layernorm.scale": (
+            "model.layers.{}.input_layernorm.weight"
+        ),
+        "transformer_layer_{}.self_attention.query.kernel": (
+            "model.layers.{}.self_attn.q_proj.weight"
+        ),
+        "transformer_layer_{}.self_attention.key.kernel": "model.layers.{}.self_attn.k_proj.weight",
+        "transformer_layer_{}.self_attention.value.kernel": (
+            "model.layers.{}.self_attn.v_proj.weight"
+        ),
+        "transformer_layer_{}.self_attention.attention_output.kernel": (
+            "model.layers.{}.self_attn.o_proj.weight"
+        ),
+        "transformer_layer_{}.feedforward_layernorm.scale": (
+            "model.layers.{}.post_attention_layernorm.weight"
+        ),
+        "transformer_layer_{}.feedforward.gate.kernel": "model.layers.{}.mlp.gate_proj.weight",
+        "transformer_layer_{}.feedforward.up.kernel": "model.layers.{}.mlp.up_proj.weight",
+        "transformer_layer_{}.feedforward.down.kernel": "model.layers.{}.mlp.down_proj.weight",
+        "sequence_output_layernorm.scale": "model.norm.weight",
+        "token_embedding.reverse_embeddings": "lm_head.weight",
+    },
+)
+
+# Argument here: its name there, and what `MistralConfig` of transformers 5.23 takes without it.
+ARGUMENTS = {
+    "vocabulary_size": ("vocab_size", 32000),
+    "num_layers": ("num_hidden_layers", 32),
+    "num_query_heads": ("num_attention_heads", 32),
+    "hidden_dim": ("hidden_size", 4096),
+    "intermediate_dim": ("intermediate_size", 14336),
+    "num_key_value_heads": ("num_key_value_heads", 8),
+    "layer_norm_epsilon": ("rms_norm_eps", 1e-6),
+    "sliding_window": ("sliding_window", 4096),
+    "head_dim": ("head_dim", None),
+    "tie_word_embeddings": ("tie_word_embeddings", False),
+}
+# Settings that a Mistral of another make may have: what they are here, in words and in values.
+FIXED = {
+    "hidden_act": ("the activation is SiLU", ("silu",)),
+    "attention_bias": ("projections have no bias", (False, None)),
+    "mlp_bias": ("projections have no bias", (False, None)),
+    "layer_types": ("all layers have one window", (None,)),
+    "partial_rotary_factor": ("every feature of a head is turned", (1, None)),
+    "quantization_config": ("quantized checkpoints are not read", (None,)),
+}
+DEFAULT_WAVELENGTH = 10000.0
+
+
+def read_config(folder) -> dict:
+    """The constructor arguments in a checkpoint's config.json, under their names here.
+
+    Args:
+        folder: a source of files (see `mistral_lib.presets.sources`).
+
+    Raises:
+        ValueError: another model's checkpoint, or a Mistral with parts that this one does not have.
+    """
+    file = folder.get(CONFIG_FILE)
+    content = read_json(file)
+    if content.get("model_type") != "mistral":
+        raise ValueError(
+            f"{file} describes a model of the type {content.get('model_type')!r}, but only Mistral "
+            "lives here: expected the model_type 'mistral'. For other models use transformers."
+        )
+    for name, (rule, values) in FIXED.items():
+        if name in content and content[name] not in values:
+            raise ValueError(f"{file}: {name} is {content[name]!r:.80}, but here {rule}.")
+    config = {name: content.get(*there) for name, there in ARGUMENTS.items()}
+    if config["num_key_value_heads"] is None:
+        config["num_key_value_heads"] = config["num_query_heads"]
+    config["rope_max_wavelength"], config["rope_scaling_factor"] = _read_rope(file, content)
+    return config
+
+
+def _read_rope(file, content):
+    """The base wavelength and the factor of linear scaling.
+
+    They stood at the top and in `rope_scaling` once, and stand in `rope_parameters` since
+    transformers 5. As there, the old place of the scaling comes before the new, and the wavelength
+    among the scaling's before the one at the top.
+    """
+    place = next((p for p in ("rope_scaling", "rope_parameters") if content.get(p)), None)
+    rope = content[place] if place else {}
+    if not isinstance(rope, dict):
+        raise ValueError(f"{file}: {place} must be an object, but is {rope!r:.80}.")
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    if kind not in ("default", "linear"):
+        raise ValueError(
+            f"{file}: {place} has the type {kind!r:.80}, but only 'linear' scaling is known here."
+        )
+    known = {"rope_type", "type", "rope_theta", "factor", "partial_rotary_factor"}
+    unknown = sorted(set(rope) - known)
+    if unknown or rope.get("partial_rotary_factor", 1) != 1:
+        name = unknown[0] if unknown else "partial_rotary_factor"
+        raise ValueError(
+            f"{file}: {place} has {name} = {rope[name]!r:.80}, which has no meaning here: every "
+            "feature of every layer is turned in the same way."
+        )
+    factor = 1.0
+    if kind == "linear":
+        if "factor" not in rope:
+            raise ValueError(f"{file}: {place} has the type 'linear', but no factor.")
+        factor = rope["factor"]
+    return rope.get("rope_theta", content.get("rope_theta", DEFAULT_WAVELENGTH)), factor
+
+
+def read_dtype(folder) -> str:
+    """The dtype of the weights, as the config has it; float32 if it has none."""
+    content = read_json(folder.get(CONFIG_FILE))
+    name = content.get("dtype", content.get("torch_dtype"))
+    return name if name in ("float16", "bfloat16") else "float32"
+
+
+def read_tensors(folder, backbone, num_layers: int) -> dict:
+    """The tensors of a checkpoint: see `mistral_lib.presets.checkpoints.read_checkpoint`."""
+    return read_checkpoint(folder, NAMING, backbone, num_layers)
+
+
+def read_task(folder) -> dict:
+    """The `name` of the model, which no checkpoint has, and whether it `takes_text`."""
+    files = (*VOCABULARY_FILES, *OTHER_TOKENIZERS)
+    return {"name": None, "takes_text": any(folder.find(file) is not None for file in files)}
+
+
+def read_preprocessor_config(folder) -> dict:
+    """Constructor arguments of the preprocessor: the defaults."""
+    return {}
+
+
+def read_tokenizer_config(folder) -> dict:
+    """Constructor arguments of the tokenizer: the defaults."""
+    return {}
+
+
+def find_vocabulary(folder):
+    """The SentencePiece model of a checkpoint.
+
+    Raises:
+        FileNotFoundError: the checkpoint has none, or a tokenizer of another kind.
+    """
+    for name in VOCABULARY_FILES:
+        file = folder.find(name)
+        if file is not None:
+            return file
+    expected = " nor ".join(VOCABULARY_FILES)
+    for name in OTHER_TOKENIZERS:
+        if folder.find(name) is not None:
+            raise FileNotFoundError(
+                f"{folder} has its vocabulary only in {name}, which is not read here: there is "
+                f"neither {expected}. Put SentencePiece's tokenizer.model of the original model "
+                "beside it, or pass preprocessor=None to MistralCausalLM.from_preset."
+            )
+    raise FileNotFoundError(f"{folder} has no vocabulary: neither {expected}.")
