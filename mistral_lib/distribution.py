@@ -112,7 +112,7 @@ def sharding_of(variable) -> jax.sharding.Sharding | None:
 
 
 def cache_sharding(backbone, batch_size: int) -> jax.sharding.Sharding | None:
-    """How keys and values (B, slots, K, h) lie: rows as the data, heads as the key kernel.
+    """How keys and values (B, K, slots, h) lie: rows as the data, heads as the key kernel.
 
     Args:
         backbone: a `MistralBackbone`.
@@ -129,7 +129,7 @@ def cache_sharding(backbone, batch_size: int) -> jax.sharding.Sharding | None:
     heads = distribution.get_variable_layout(kernel).axes[1]
     if heads == rows or batch_size % mesh.shape[mesh.axis_names.index(rows)]:
         rows = None
-    return keras.distribution.TensorLayout((rows, None, heads, None), mesh).backend_layout
+    return keras.distribution.TensorLayout((rows, heads, None, None), mesh).backend_layout
 
 
 def bytes_per_device(model) -> dict[str, int]:

@@ -78,7 +78,7 @@ def test_chunks_equal_the_whole_sequence(backbone, size, length):
     chunks = [size] * (length // size) + ([length % size] if length % size else [])
     got, cache = cached_logits(backbone, ids, chunks)
     np.testing.assert_allclose(got, uncached_logits(backbone, ids), atol=1e-4)
-    assert cache.layers[0][0].shape[1] == WINDOW
+    assert cache.layers[0][0].shape[2] == WINDOW
     np.testing.assert_array_equal(cache.lengths, length)
 
 
@@ -130,7 +130,7 @@ def test_lookahead_keeps_what_rejected_tokens_would_overwrite(backbone):
     """Write 4 tokens, take 3 of them back, write others: nothing that was needed is gone."""
     ids = ids_of(1, 30)
     cache = new_cache(backbone, 1, 100, lookahead=4)
-    assert cache.layers[0][0].shape[1] == WINDOW + 3
+    assert cache.layers[0][0].shape[2] == WINDOW + 3
     step = compiled_extend(backbone)
     _, cache = step(cache, ids[:, :20])
     draft = np.concatenate([ids[:, 20:21], (ids[:, 21:24] + 1) % VOCABULARY], axis=1)
@@ -151,18 +151,18 @@ def test_slots_hold_the_newest_positions():
 
 
 def test_write_puts_rows_at_their_own_positions():
-    array = jnp.zeros((2, 3, 1, 1))
-    new = jnp.arange(1.0, 5.0).reshape(2, 2, 1, 1)
+    array = jnp.zeros((2, 1, 3, 1))
+    new = jnp.arange(1.0, 5.0).reshape(2, 1, 2, 1)
     positions = jnp.array([[2, 3], [4, 5]])
     keep = jnp.array([[True, True], [True, False]])
-    got = write(array, new, positions, keep)[..., 0, 0]
+    got = write(array, new, positions, keep)[:, 0, :, 0]
     np.testing.assert_array_equal(got, [[2, 0, 1], [0, 3, 0]])
 
 
 def test_cache_memory_does_not_grow_past_the_window(backbone):
     short, long = new_cache(backbone, 1, WINDOW), new_cache(backbone, 1, 10**6)
     assert jax.tree.map(jnp.shape, short) == jax.tree.map(jnp.shape, long)
-    assert new_cache(backbone, 1, 4).layers[0][0].shape[1] == 4  # nor is it larger than needed
+    assert new_cache(backbone, 1, 4).layers[0][0].shape[2] == 4  # nor is it larger than needed
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "mixed_bfloat16"])
@@ -184,5 +184,5 @@ def test_no_key_is_repeated_for_its_query_heads(backbone):
     text = jax.jit(lambda cache, ids: extend(backbone, cache, ids)).lower(
         cache, jnp.zeros((1, 1), int)
     )
-    assert f"1x{WINDOW}x2x8xf32" in text.as_text()
-    assert f"1x{WINDOW}x4x8xf32" not in text.as_text()
+    assert f"1x2x{WINDOW}x8xf32" in text.as_text()
+    assert f"1x4x{WINDOW}x8xf32" not in text.as_text()

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from mistral_lib.distribution import cache_sharding
-from mistral_lib.layers.dense import masked_attention
+from mistral_lib.layers.dense import masked_softmax
 from mistral_lib.masks import attention_mask
 
 
@@ -18,8 +18,11 @@ class RollingCache:
     The token at position p lives in slot `p % slots`; a newer token overwrites the one that no
     query can see any more. Every row of a batch stands at its own position.
 
+    The slots of one head lie side by side in memory. A batched product over heads reads them where
+    they are; in the order (B, slots, K, h) it would transpose the whole cache first, at every step.
+
     Attributes:
-        layers: for each block a pair of arrays, keys after RoPE and values, (B, slots, K, h).
+        layers: for each block a pair of arrays, keys after RoPE and values, (B, K, slots, h).
         lengths: int32 (B,), the number of tokens that each row has read.
     """
 
@@ -45,12 +48,12 @@ def new_cache(backbone, batch_size: int, max_length: int, lookahead: int = 1) ->
     >>> backbone = MistralBackbone(10, 2, 4, 16, 32, 2, sliding_window=3)
     >>> cache = new_cache(backbone, batch_size=1, max_length=100)
     >>> len(cache.layers), cache.layers[0][0].shape
-    (2, (1, 3, 2, 4))
+    (2, (1, 2, 3, 4))
     """
     slots = max_length
     if backbone.sliding_window is not None:
         slots = min(backbone.sliding_window + lookahead - 1, max_length)
-    shape = (batch_size, slots, backbone.num_key_value_heads, backbone.head_dim)
+    shape = (batch_size, backbone.num_key_value_heads, slots, backbone.head_dim)
     dtype, device = backbone.compute_dtype, cache_sharding(backbone, batch_size)
     layers = tuple(
         (jnp.zeros(shape, dtype, device=device), jnp.zeros(shape, dtype, device=device))
@@ -78,32 +81,51 @@ def slot_positions(lengths, slots: int):
     return newest - (newest - jnp.arange(slots)) % slots
 
 
+def select_rows(cache: RollingCache, rows) -> RollingCache:
+    """The cache of some rows, in a new order: samples and beams go on from what others have read.
+
+    Args:
+        cache: of B rows.
+        rows: integer array (R,), indices below B; the same row may come more than once.
+
+    Returns:
+        A cache of R rows.
+    """
+    return jax.tree.map(lambda array: array[rows], cache)
+
+
 def write(array, new, positions, keep):
     """Puts new keys or values in their slots, in place where XLA owns the memory.
 
     Args:
-        array: (B, slots, K, h).
-        new: (B, C, K, h).
+        array: (B, K, slots, h).
+        new: (B, K, C, h).
         positions: integer array (B, C) of the new tokens.
         keep: bool array (B, C); at most `slots` consecutive positions of a row may be kept, so
             that no slot is written twice.
 
     Returns:
         The updated array. Rows are scattered to, so that each can stand at its own position, and
-        each by itself, so that rows on many devices need nothing from one another.
+        each head by itself, so that heads on many devices need nothing from one another.
     """
-    slots = array.shape[1]
+    slots = array.shape[2]
     index = jnp.where(keep, positions % slots, slots)  # `slots` is out of bounds: dropped
-    return jax.vmap(lambda row, index, new: row.at[index].set(new, mode="drop"))(
-        array, index, new.astype(array.dtype)
-    )
+    # A second place, always dropped: a scatter to one place alone XLA would turn into an update
+    # that copies the array.
+    index = jnp.pad(index, ((0, 0), (0, 1)), constant_values=slots)
+    new = jnp.pad(new.astype(array.dtype), ((0, 0), (0, 0), (0, 1), (0, 0)))
+
+    def write_head(head, index, new):
+        return head.at[index].set(new, mode="drop")
+
+    return jax.vmap(jax.vmap(write_head, (0, None, 0)))(array, index, new)
 
 
 def attend_cached(layer, query, key, value, lengths, counts, window):
     """Attention of C new tokens over the cache and each other, and the cache after it.
 
     Args:
-        layer: the pair of arrays of one block, (B, slots, K, h).
+        layer: the pair of arrays of one block, (B, K, slots, h).
         query: (B, C, K, G, h), after RoPE.
         key: (B, C, K, h), after RoPE.
         value: (B, C, K, h).
@@ -114,14 +136,13 @@ def attend_cached(layer, query, key, value, lengths, counts, window):
     Returns:
         The output (B, C, K, G, h), without meaning for tokens that are not real, and the new pair.
     """
-    slots, new = layer[0].shape[1], key.shape[1]
+    slots, new = layer[0].shape[2], key.shape[1]
+    fresh = [jnp.swapaxes(array, 1, 2) for array in (key, value)]  # (B, K, C, h)
     positions = lengths[:, None] + jnp.arange(new)  # (B, C)
     real = jnp.arange(new) < counts[:, None]
     total = lengths + counts
     keep = real & (positions >= total[:, None] - slots)
-    written = tuple(
-        write(old, fresh, positions, keep) for old, fresh in zip(layer, (key, value), strict=True)
-    )
+    written = tuple(write(old, new, positions, keep) for old, new in zip(layer, fresh, strict=True))
     # Where the slots hold the window of the first new token beside the last one, or never wrap,
     # the new tokens can be written first, and attention reads the cache alone.
     if window is None or slots < window or slots >= window + new - 1:
@@ -131,13 +152,33 @@ def attend_cached(layer, query, key, value, lengths, counts, window):
     else:
         key_positions = slot_positions(lengths, slots)
         keys, values = (
-            jnp.concatenate([old, fresh.astype(old.dtype)], axis=1)
-            for old, fresh in zip(layer, (key, value), strict=True)
+            jnp.concatenate([old, new.astype(old.dtype)], axis=2)
+            for old, new in zip(layer, fresh, strict=True)
         )
         seen = jnp.concatenate([key_positions >= 0, real], axis=1)
         key_positions = jnp.concatenate([key_positions, positions], axis=1)
     mask = attention_mask(positions, key_positions, window, seen)
-    return masked_attention(query, keys, values, mask), written
+    return _masked_attention(query, keys, values, mask), written
+
+
+def _masked_attention(query, keys, values, mask):
+    """As `mistral_lib.layers.dense.masked_attention`, for keys and values (B, K, T, h).
+
+    The products are written out because `einsum` may swap their operands, and XLA then transposes
+    the larger one.
+    """
+    batch, length, heads, group, size = query.shape
+    rows = query.transpose(0, 2, 3, 1, 4).reshape(batch, heads, group * length, size)
+    over_heads = ((0, 1), (0, 1))
+    scores = jax.lax.dot_general(
+        rows, keys, (((3,), (3,)), over_heads), preferred_element_type="float32"
+    )
+    scores = scores.reshape(batch, heads, group, length, -1) * size**-0.5
+    weights = masked_softmax(scores, mask[:, None, None]).astype(values.dtype)
+    output = jax.lax.dot_general(
+        weights.reshape(batch, heads, group * length, -1), values, (((3,), (2,)), over_heads)
+    )
+    return output.reshape(batch, heads, group, length, size).transpose(0, 3, 1, 2, 4)
 
 
 def extend(backbone, cache: RollingCache, token_ids, counts=None):
