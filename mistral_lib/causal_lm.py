@@ -7,6 +7,7 @@ from mistral_lib.checks import standardize_inputs
 from mistral_lib.generation.decoding import DecodingLoop
 from mistral_lib.generation.generate import TextGeneration
 from mistral_lib.generation.prompts import is_text
+from mistral_lib.lora import check_compiled
 from mistral_lib.presets.registry import PresetTable
 
 
@@ -66,6 +67,7 @@ class MistralCausalLM(TextGeneration):
             x, y, kwargs["sample_weight"] = self.preprocessor(x, y, kwargs.get("sample_weight"))
         if self._is_text(validation_data):
             validation_data = self.preprocessor(validation_data)
+        check_compiled(self)
         return super().fit(x, y, *args, validation_data=validation_data, **kwargs)
 
     def evaluate(self, x=None, y=None, *args, **kwargs):

@@ -85,6 +85,7 @@ def apply(backbone, plan: Plan) -> None:
         )
     # By their paths: Keras would count variables in an attribute as the layer's own.
     backbone._frozen_by_lora = tuple(v.path for v in backbone.variables if v.trainable)
+    backbone.trainable = True  # in a frozen model no factor could be trained
     for variable in backbone.variables:
         variable.trainable = False
     for path, wanted in plan.items():
@@ -196,6 +197,22 @@ def check_alpha(alpha) -> float:
 def forget_compiled(model) -> None:
     """Drops what Keras compiled with the old set of variables."""
     model.train_function = model.test_function = model.predict_function = None
+
+
+def check_compiled(model) -> None:
+    """Refuses to train on with an optimizer that was built for another set of weights.
+
+    Raises:
+        ValueError: since the model was trained, LoRA was enabled or merged.
+    """
+    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    known = getattr(optimizer, "_trainable_variables", [])
+    if known and {id(v) for v in known} != {id(v) for v in model.trainable_variables}:
+        raise ValueError(
+            f"The trainable weights have changed since this model was trained: the optimizer "
+            f"knows {len(known)}, the model has {len(model.trainable_variables)}. Call compile "
+            "again, with a new optimizer."
+        )
 
 
 def _checked(path, wanted, layers):
