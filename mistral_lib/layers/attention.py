@@ -8,6 +8,7 @@ from mistral_lib.layers.chunks import in_chunks
 from mistral_lib.layers.dense import dense_attention
 from mistral_lib.layers.fused import fused_attention, fused_is_available
 from mistral_lib.layers.projection import Projection
+from mistral_lib.layers.quantizable import Composite
 from mistral_lib.layers.rotary import rotary_angles, rotate
 
 PATHS = {"dense": dense_attention, "banded": banded_attention, "fused": fused_attention}
@@ -28,7 +29,7 @@ def choose_path(length: int, dtype, head_dim: int) -> str:
 
 
 @keras.saving.register_keras_serializable(package="mistral_lib")
-class MistralAttention(keras.layers.Layer):
+class MistralAttention(Composite):
     """Grouped-query attention with rotary positions and a sliding window.
 
     H query heads share K key-value heads in groups of G = H / K. The attribute `attention_path` is
@@ -88,7 +89,7 @@ class MistralAttention(keras.layers.Layer):
         }
         heads_shape = (*hidden_states_shape[:-1], sizes["query"])
         for name, units in sizes.items():
-            projection = Projection(units, dtype=self.dtype_policy, name=name)
+            projection = Projection(units, dtype=self.projection_policy, name=name)
             projection.build(heads_shape if name == "attention_output" else hidden_states_shape)
             setattr(self, name, projection)
         self.dropout_layer = keras.layers.Dropout(self.dropout, dtype=self.dtype_policy)

@@ -5,11 +5,12 @@ import keras
 from mistral_lib.layers.attention import MistralAttention
 from mistral_lib.layers.chunks import in_chunks
 from mistral_lib.layers.feedforward import SwiGLU
+from mistral_lib.layers.quantizable import Composite
 from mistral_lib.layers.rms_norm import RMSNorm
 
 
 @keras.saving.register_keras_serializable(package="mistral_lib")
-class MistralDecoder(keras.layers.Layer):
+class MistralDecoder(Composite):
     """One Transformer block: attention, then a feed-forward network, each added to its input.
 
     Both parts read a normalised copy of the residual stream and add to the stream itself
@@ -67,7 +68,7 @@ class MistralDecoder(keras.layers.Layer):
             sliding_window=self.sliding_window,
             dropout=self.dropout,
             name="self_attention",
-            **common,
+            dtype=self.projection_policy,
         )
         self.self_attention_dropout = keras.layers.Dropout(self.dropout, **common)
         self.feedforward_layernorm = RMSNorm(
@@ -76,7 +77,7 @@ class MistralDecoder(keras.layers.Layer):
         self.feedforward = SwiGLU(
             self.intermediate_dim,
             name="feedforward",
-            **common,
+            dtype=self.projection_policy,
         )
         for part in (
             self.self_attention_layernorm,

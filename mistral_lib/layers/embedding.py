@@ -3,9 +3,12 @@
 import jax.numpy as jnp
 import keras
 
+from mistral_lib.layers.quantizable import Quantizable
+from mistral_lib.layers.quantized import lookup, matmul
+
 
 @keras.saving.register_keras_serializable(package="mistral_lib")
-class TokenEmbedding(keras.layers.ReversibleEmbedding):
+class TokenEmbedding(Quantizable, keras.layers.ReversibleEmbedding):
     """A lookup table of token vectors, and the projection from vectors back to the vocabulary.
 
     Differs from Keras's layer in one thing: the logits are float32 whatever the dtype policy, and
@@ -40,6 +43,19 @@ class TokenEmbedding(keras.layers.ReversibleEmbedding):
                     "logits are float32 sums, and they are not capped."
                 )
 
+    @property
+    def matrices(self) -> dict:
+        """The table, stored transposed, and without tied weights the projection."""
+        table = {"embeddings": ("_embeddings", {"pairs": "rows", "transposed": True})}
+        if self.tie_weights:
+            return table
+        return {**table, "reverse_embeddings": ("reverse_embeddings", {"pairs": "rows"})}
+
+    @property
+    def matrix_shape(self) -> tuple[int, int]:
+        """(D, V)."""
+        return self.output_dim, self.input_dim
+
     def call(self, inputs, reverse=False):
         if not reverse:
             return super().call(inputs)
@@ -51,6 +67,15 @@ class TokenEmbedding(keras.layers.ReversibleEmbedding):
             kernel.T if self.tie_weights else kernel,  # (D, V)
             preferred_element_type="float32",
         )
+
+    def _call_quantized(self, inputs, reverse=False):
+        if not reverse:
+            indices = jnp.asarray(inputs, "int32")
+            return lookup(self.quantized_matrix("embeddings"), indices, self.compute_dtype)
+        name = "embeddings" if self.tie_weights else "reverse_embeddings"
+        return matmul(jnp.asarray(inputs, self.compute_dtype), self.quantized_matrix(name))
+
+    _int8_call = _int4_call = _call_quantized
 
     def compute_output_spec(self, inputs, reverse=False):
         spec = super().compute_output_spec(inputs, reverse=reverse)

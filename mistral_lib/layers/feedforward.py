@@ -5,10 +5,11 @@ import jax.numpy as jnp
 import keras
 
 from mistral_lib.layers.projection import Projection
+from mistral_lib.layers.quantizable import Composite
 
 
 @keras.saving.register_keras_serializable(package="mistral_lib")
-class SwiGLU(keras.layers.Layer):
+class SwiGLU(Composite):
     """`down(silu(gate(x)) * up(x))`: two projections, one of which decides how much of the other.
 
     Args:
@@ -33,7 +34,7 @@ class SwiGLU(keras.layers.Layer):
         self.intermediate_dim = intermediate_dim
 
     def build(self, hidden_states_shape):
-        policy = self.dtype_policy
+        policy = self.projection_policy
         self.gate = Projection(self.intermediate_dim, dtype=policy, name="gate")
         self.up = Projection(self.intermediate_dim, dtype=policy, name="up")
         self.down = Projection(hidden_states_shape[-1], dtype=policy, name="down")

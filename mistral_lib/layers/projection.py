@@ -3,9 +3,12 @@
 import jax.numpy as jnp
 import keras
 
+from mistral_lib.layers.quantizable import Quantizable
+from mistral_lib.layers.quantized import matmul
+
 
 @keras.saving.register_keras_serializable(package="mistral_lib")
-class Projection(keras.layers.EinsumDense):
+class Projection(Quantizable, keras.layers.EinsumDense):
     """`x @ kernel` for every token, with a 2-D kernel and no bias, and LoRA on demand.
 
     Heads are made by a reshape afterwards, never by a 3-D kernel: the LoRA factors of a 2-D kernel
@@ -13,7 +16,8 @@ class Projection(keras.layers.EinsumDense):
 
     With LoRA the output is `x @ kernel + (alpha / rank) * (x @ A) @ B`. Keras's own layer adds
     `A @ B` to the kernel first: that is a second kernel in memory, and in bfloat16 a small update
-    is rounded away. Here A and B stay float32, and only the sum is rounded.
+    is rounded away. Here A and B stay float32, and only the sum is rounded. The kernel may be
+    quantized, before or after.
 
     Args:
         units: size of the output.
@@ -43,22 +47,38 @@ class Projection(keras.layers.EinsumDense):
         self.units = units
 
     def build(self, inputs_shape):
-        super().build(inputs_shape)
         self.input_dim = inputs_shape[-1]
+        super().build(inputs_shape)
+
+    @property
+    def matrices(self) -> dict:
+        """The kernel, and how Keras stores it."""
+        return {"kernel": ("_kernel", {"pairs": "columns"})}
+
+    @property
+    def matrix_shape(self) -> tuple[int, int]:
+        """(D, units)."""
+        return self.input_dim, self.units
 
     def call(self, inputs, training=None):
-        if not self.lora_enabled:
+        if not self.lora_enabled and self.quantization_mode is None:
             return super().call(inputs, training=training)
         inputs = jnp.asarray(inputs, self.compute_dtype)
-        outputs = jnp.matmul(
-            inputs, jnp.asarray(self._kernel, self.compute_dtype), preferred_element_type="float32"
-        )
-        return (outputs + self._lora_update(inputs)).astype(self.compute_dtype)
+        if self.quantization_mode is None:
+            kernel = jnp.asarray(self._kernel, self.compute_dtype)
+            outputs = jnp.matmul(inputs, kernel, preferred_element_type="float32")
+        else:
+            outputs = matmul(inputs, self.quantized_matrix("kernel"))
+        if self.lora_enabled:
+            outputs += self._lora_update(inputs)
+        return outputs.astype(self.compute_dtype)
+
+    _int8_call = _int4_call = call
 
     @property
     def kernel(self):
-        """The base kernel. Keras would return it merged while LoRA is on."""
-        return self._kernel if self.quantization_mode is None else super().kernel
+        """The variable of the base kernel, as stored. Keras would return it merged with LoRA."""
+        return self._kernel
 
     def lora_factors(self) -> list:
         """The variables A and B, or nothing without LoRA."""

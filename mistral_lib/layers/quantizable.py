@@ -1,0 +1,142 @@
+"""Which layers are quantized, and which are made of such (chapter 18, "Quantization")."""
+
+import keras
+import numpy as np
+
+from mistral_lib.layers.quantized import QuantizedKernel, dequantize, quantize
+
+MODES = ("int8", "int4")
+INT4_BLOCK_SIZE = 128  # Keras's default
+
+
+def float_policy(policy) -> keras.dtype_policies.DTypePolicy:
+    """What a quantized dtype policy was made from; a policy that is not quantized, itself.
+
+    >>> float_policy("int8_from_bfloat16").name, float_policy("mixed_bfloat16").name
+    ('bfloat16', 'mixed_bfloat16')
+    """
+    policy = keras.dtype_policies.get(policy)
+    if policy.quantization_mode is None:
+        return policy
+    return keras.dtype_policies.get(policy.name.partition("_from_")[2])
+
+
+class Composite(keras.layers.Layer):
+    """A layer with projections inside, which alone are quantized.
+
+    Keras quantizes single layers: a layer made of layers under a quantized policy fails at its
+    call. So a quantized `dtype` is for the projections, as `projection_policy`; the layer itself
+    and its other parts have the float policy that it was made from.
+
+    >>> layer = Composite(dtype="int8_from_float32")
+    >>> layer.dtype_policy.name, layer.projection_policy.name
+    ('float32', 'int8_from_float32')
+    """
+
+    def __init__(self, dtype=None, **kwargs):
+        self.projection_policy = keras.dtype_policies.get(dtype)
+        super().__init__(dtype=float_policy(self.projection_policy), **kwargs)
+
+    def get_config(self):
+        policy = keras.dtype_policies.serialize(self.projection_policy)
+        return {**super().get_config(), "dtype": policy}
+
+
+class Quantizable(keras.layers.Layer):
+    """A layer of Keras whose matrices can be quantized, one at a time and back again.
+
+    The quantized variables are Keras's own, and so are their numbers. What differs from Keras:
+    activations are never quantized, only weights; no float copy of a whole matrix is made for a
+    product (see `mistral_lib.layers.quantized`); and scales stay float32 in a mixed policy.
+
+    A subclass has two properties: `matrices`, by name the attribute of each matrix and how Keras
+    stores it (`pairs` and `transposed` of a `QuantizedKernel`), and `matrix_shape`, (D, N) of all.
+    """
+
+    def quantize(self, mode=None, type_check=True, config=None):
+        """Replaces the float matrices by quantized ones: see `MistralBackbone.quantize`."""
+        block_size = getattr(config, "block_size", INT4_BLOCK_SIZE)
+        _check_kind(mode, block_size)
+        floats = {}
+        for name, (attribute, _) in reversed(self.matrices.items()):
+            floats[name] = np.asarray(getattr(self, attribute).value)
+            delattr(self, attribute)
+        self.quantized_build(floats[name].shape, mode, config)  # of the first, as Keras does
+        kind = mode if mode == "int8" else f"int4/{block_size}"
+        self.dtype_policy = f"{kind}_from_{self.dtype_policy.name}"
+        for name in list(floats):
+            self.assign_float(name, floats.pop(name))
+
+    def quantized_build(self, shape, mode, config=None):
+        policy_block_size = getattr(self.dtype_policy, "block_size", None)
+        _check_kind(mode, getattr(config, "block_size", policy_block_size))
+        super().quantized_build(shape, mode, config)
+        for name in self.matrices:
+            # In a mixed policy a product would get the scale rounded to the compute dtype.
+            getattr(self, f"{name}_scale")._autocast = False
+
+    def quantized_matrix(self, name: str) -> QuantizedKernel:
+        """A matrix as it is stored, for products."""
+        attribute, storage = self.matrices[name]
+        scale, zero = getattr(self, f"{name}_scale").value, getattr(self, f"{name}_zero", None)
+        if zero is None:
+            storage = {**storage, "pairs": None}
+        else:
+            storage = {**storage, "block_size": self._int4_block_size}
+        return QuantizedKernel(
+            values=getattr(self, attribute).value,
+            # Keras gives the scales of an int8 kernel axes of size 1 for batch and tokens.
+            scale=scale.reshape(-1) if zero is None else scale,
+            zero=None if zero is None else zero.value,
+            shape=self.matrix_shape,
+            **storage,
+        )
+
+    def assign_float(self, name: str, matrix: np.ndarray) -> None:
+        """Quantizes a float matrix and stores it; the layer is quantized already.
+
+        Args:
+            name: of the matrix.
+            matrix: a float array of the shape that the variable of a float layer has.
+        """
+        layout = self.quantized_matrix(name)
+        values, scale, zero = quantize(matrix.astype(self.variable_dtype, copy=False), layout)
+        getattr(self, self.matrices[name][0]).assign(values)
+        variable = getattr(self, f"{name}_scale")
+        variable.assign(scale.reshape(variable.shape))
+        if zero is not None:
+            getattr(self, f"{name}_zero").assign(zero)
+
+    def dequantize(self) -> None:
+        """Makes the layer a float layer again, with the values that the quantized one had."""
+        self._tracker.unlock()
+        for name, (attribute, storage) in self.matrices.items():
+            value = dequantize(self.quantized_matrix(name)).astype(self.variable_dtype)
+            value = value.T if storage.get("transposed") else value
+            for other in (attribute, f"{name}_scale", f"{name}_zero"):
+                if hasattr(self, other):
+                    delattr(self, other)
+            weight = self.add_weight(
+                name=name,
+                shape=value.shape,
+                initializer=lambda *_, v=value, **__: v,
+                trainable=not getattr(self, "lora_enabled", False),
+            )
+            setattr(self, attribute, weight)
+        if hasattr(self, "g_idx"):
+            del self.g_idx
+        self._is_quantized = False
+        self.dtype_policy = float_policy(self.dtype_policy)
+        self._tracker.lock()
+
+
+def _check_kind(mode, block_size) -> None:
+    """Refuses what products cannot multiply, before anything changes."""
+    if mode not in MODES:
+        raise ValueError(f"mode must be one of {', '.join(map(repr, MODES))}, but is {mode!r}.")
+    whole = isinstance(block_size, int) and block_size > 0 and block_size % 2 == 0
+    if mode == "int4" and not whole:
+        raise ValueError(
+            f"The block size of int4 must be an even number of rows, but is {block_size!r}: two "
+            f"rows share a byte, and a scale. Keras's default is {INT4_BLOCK_SIZE}."
+        )

@@ -1,0 +1,263 @@
+"""Quantized kernels, multiplied a tile at a time (chapter 18, "Quantization").
+
+A product needs its kernel in float. Written as `x @ dequantize(kernel)`, that costs more than it
+saves: inside a decoding loop XLA sees that the float kernel is the same in every step, computes it
+once before the loop, and keeps it: all kernels together, at the size of the float model. So the
+product is a loop of its own, over tiles of columns. A tile is cut out, made float, multiplied, and
+overwritten by the next. XLA cannot move what depends on the loop's counter, on any device, and a
+tile that fits in a processor's cache never goes through memory as floats.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import keras
+import numpy as np
+
+# A tile's size in float. On CPUs it has to stay in the cache; on GPUs fewer, larger kernels win.
+CPU_TILE_BYTES = 4 * 2**20
+TILE_BYTES = 64 * 2**20
+PIECE_SIZE = 2**20  # numbers that are quantized at once
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class QuantizedKernel:
+    """A matrix (D, N) in int8 or int4, in the arrays in which Keras stores it.
+
+    In int8, an element is `value / scale`, with one scale a column. In int4 it is
+    `(value - zero) * scale`, with a scale and a zero for every `block_size` rows of a column, and
+    two neighbours share a byte, the first in its low half.
+
+    Attributes:
+        values: int8, (D, N); in int4 half as many rows or columns, rounded up.
+        scale: float, (N,); in int4 (G, N), G = D / block_size rounded up.
+        zero: int8 (G, N); `None` in int8.
+        shape: (D, N).
+        block_size: rows that share a scale, an even number; `None` in int8.
+        pairs: whether neighbouring "rows" or "columns" share a byte; `None` in int8.
+        transposed: whether the arrays are stored the other way round, (N, D) and (N, G).
+    """
+
+    values: jax.Array
+    scale: jax.Array
+    zero: jax.Array | None
+    shape: tuple[int, int] = dataclasses.field(metadata={"static": True})
+    block_size: int | None = dataclasses.field(default=None, metadata={"static": True})
+    pairs: str | None = dataclasses.field(default=None, metadata={"static": True})
+    transposed: bool = dataclasses.field(default=False, metadata={"static": True})
+
+    @property
+    def axis(self) -> int:
+        """The axis of the stored arrays along which the columns lie."""
+        return 0 if self.transposed else 1
+
+
+@jax.custom_vjp
+def matmul(x, kernel: QuantizedKernel):
+    """`x @ kernel`, summed in float32, with no more of the kernel in float than one tile.
+
+    The gradient flows to `x`; the kernel has none.
+
+    Args:
+        x: float array (..., D).
+        kernel: (D, N).
+
+    Returns:
+        A float32 array (..., N).
+
+    >>> kernel = QuantizedKernel(jnp.full((4, 6), 127, "int8"), jnp.full(6, 127.0), None, (4, 6))
+    >>> print(matmul(jnp.ones((1, 4)), kernel))
+    [[4. 4. 4. 4. 4. 4.]]
+    """
+    kernel = _with_pairs(kernel)
+    columns = kernel.values.shape[kernel.axis]
+    size, count = _tiling(kernel, columns)
+    rows = _halves(x) if kernel.pairs == "rows" else (x, x)
+
+    def multiply(index, output):
+        start = jnp.minimum(index * size, columns - size)
+        matrices = _matrices(kernel, start, size, _dtype(x))
+        products = [
+            jnp.matmul(part.astype(matrix.dtype), matrix, preferred_element_type="float32")
+            for part, matrix in zip(rows, matrices)
+        ]
+        tile = jnp.stack(products, -1) if kernel.pairs == "columns" else sum(products)
+        if kernel.zero is None:
+            tile = tile / jax.lax.dynamic_slice_in_dim(kernel.scale, start, size)
+        return jax.lax.dynamic_update_slice_in_dim(output, tile, start, axis=x.ndim - 1)
+
+    shape = (*x.shape[:-1], columns, *((2,) if kernel.pairs == "columns" else ()))
+    output = jax.lax.fori_loop(0, count, multiply, jnp.zeros(shape, "float32"))
+    return output.reshape(*x.shape[:-1], -1)[..., : kernel.shape[1]]
+
+
+def _forward(x, kernel):
+    return matmul(x, kernel), (kernel, jnp.zeros(0, x.dtype))
+
+
+def _backward(residuals, gradient):
+    """The gradient times the transposed kernel, tile by tile again."""
+    kernel, like = residuals
+    kernel = _with_pairs(kernel)
+    columns = kernel.values.shape[kernel.axis]
+    size, count = _tiling(kernel, columns)
+    leading = gradient.shape[:-1]
+    if kernel.zero is None:
+        gradient = gradient / kernel.scale
+    if kernel.pairs == "columns":
+        gradient = jnp.stack(_halves(gradient), -1)  # (..., columns, 2)
+
+    def multiply(index, total):
+        start = jnp.minimum(index * size, columns - size)
+        tile = jax.lax.dynamic_slice_in_dim(gradient, start, size, axis=len(leading))
+        # The last tile may begin inside the one before it, which has counted those columns.
+        new = start + jnp.arange(size) >= index * size
+        matrices = _matrices(kernel, start, size, _dtype(like))
+        parts = (tile[..., 0], tile[..., 1]) if kernel.pairs == "columns" else (tile, tile)
+        products = [
+            jnp.matmul(
+                jnp.where(new, part, 0).astype(matrix.dtype),
+                matrix.T,
+                preferred_element_type="float32",
+            )
+            for part, matrix in zip(parts, matrices)
+        ]
+        return total + (jnp.stack(products, -1) if kernel.pairs == "rows" else sum(products))
+
+    depth = kernel.shape[0]
+    shape = (*leading, *((-(-depth // 2), 2) if kernel.pairs == "rows" else (depth,)))
+    total = jax.lax.fori_loop(0, count, multiply, jnp.zeros(shape, "float32"))
+    return total.reshape(*leading, -1)[..., :depth].astype(like.dtype), None
+
+
+matmul.defvjp(_forward, _backward)
+
+
+def dequantize(kernel: QuantizedKernel, dtype="float32"):
+    """The whole matrix in float, (D, N).
+
+    >>> kernel = QuantizedKernel(jnp.full((1, 2), 64, "int8"), jnp.full(2, 128.0), None, (1, 2))
+    >>> print(dequantize(kernel))
+    [[0.5 0.5]]
+    """
+    depth, width = kernel.shape
+    kernel = _with_pairs(kernel)
+    matrices = _matrices(kernel, 0, kernel.values.shape[kernel.axis], dtype)
+    if kernel.zero is None:
+        return matrices[0] / kernel.scale.astype(dtype)
+    axis = 1 if kernel.pairs == "rows" else 2
+    whole = jnp.stack(matrices, axis)
+    whole = whole.reshape(-1, whole.shape[-1]) if axis == 1 else whole.reshape(len(whole), -1)
+    return whole[:depth, :width]
+
+
+def quantize(matrix: np.ndarray, layout: QuantizedKernel) -> tuple:
+    """The arrays of a kernel, by Keras's arithmetic, a few columns at a time.
+
+    Args:
+        matrix: float array (D, N), or (N, D) if the layout is transposed.
+        layout: a kernel of that shape; its arrays are not looked at.
+
+    Returns:
+        Values, scale and zero, as the attributes of `QuantizedKernel`, in NumPy.
+    """
+    matrix = matrix.T if layout.transposed else matrix
+    depth, width = layout.shape
+    step = max(2, PIECE_SIZE // depth // 2 * 2)  # even: no byte holds columns of two pieces
+    pieces = []
+    for start in range(0, width, step):
+        piece = matrix[:, start : start + step]
+        if layout.block_size is None:
+            values, scale = keras.quantizers.abs_max_quantize(piece, axis=0, to_numpy=True)
+            pieces.append((values, scale))
+            continue
+        values, *others = keras.quantizers.abs_max_quantize_grouped_with_zero_point(
+            piece, layout.block_size, to_numpy=True
+        )
+        axis = 0 if layout.pairs == "rows" else 1
+        pieces.append((keras.quantizers.pack_int4(values, axis=axis)[0], *others))
+    arrays = [np.concatenate([np.asarray(part) for part in parts], 1) for parts in zip(*pieces)]
+    if layout.block_size is None:
+        arrays = [arrays[0], arrays[1].reshape(-1), None]
+    return tuple(a.T if layout.transposed and a is not None else a for a in arrays)
+
+
+def lookup(kernel: QuantizedKernel, indices, dtype):
+    """Columns of a kernel that is stored transposed: the rows of a table.
+
+    Args:
+        kernel: (D, N), transposed.
+        indices: integer array of any shape.
+        dtype: of the result.
+
+    Returns:
+        A float array (*indices.shape, D). Nothing else of the table is made float.
+    """
+    flat = indices.reshape(-1)
+    taken = dataclasses.replace(
+        kernel,
+        values=jnp.take(kernel.values, flat, axis=0),
+        scale=jnp.take(kernel.scale, flat, axis=0),
+        zero=None if kernel.zero is None else jnp.take(kernel.zero, flat, axis=0),
+        shape=(kernel.shape[0], len(flat)),
+    )
+    return dequantize(taken, dtype).T.reshape(*indices.shape, kernel.shape[0])
+
+
+def _matrices(kernel, start, size, dtype) -> list:
+    """Stored columns `start` to `start + size` in float; in int4, the low and the high halves.
+
+    In int8 the scale is left out: it is cheaper on the product.
+    """
+
+    def cut(array):
+        piece = jax.lax.dynamic_slice_in_dim(array, start, size, axis=kernel.axis)
+        return piece.T if kernel.transposed else piece
+
+    values = cut(kernel.values)
+    if kernel.zero is None:
+        return [values.astype(dtype)]
+    scale, zero = cut(kernel.scale).astype(dtype), cut(kernel.zero).astype(dtype)
+    repeats = kernel.block_size // 2 if kernel.pairs == "rows" else kernel.block_size
+    matrices = []
+    for half, part in enumerate((((values & 15) ^ 8) - 8, values >> 4)):
+        of_half = (lambda a, h=half: a[..., h]) if kernel.pairs == "columns" else (lambda a: a)
+        by_row = [jnp.repeat(of_half(a), repeats, axis=0)[: len(values)] for a in (zero, scale)]
+        matrices.append((part.astype(dtype) - by_row[0]) * by_row[1])
+    return matrices
+
+
+def _with_pairs(kernel):
+    """Where columns share bytes, their scales and zeros side by side: (G, N / 2, 2)."""
+    if kernel.pairs != "columns":
+        return kernel
+    odd = kernel.shape[1] % 2
+    scale, zero = (
+        jnp.pad(array, [(0, 0), (0, odd)]).reshape(len(array), -1, 2)
+        for array in (kernel.scale, kernel.zero)
+    )
+    return dataclasses.replace(kernel, scale=scale, zero=zero)
+
+
+def _halves(array):
+    """The even and the odd elements of the last axis, with a zero behind an odd number of them."""
+    if array.shape[-1] % 2:
+        array = jnp.pad(array, [(0, 0)] * (array.ndim - 1) + [(0, 1)])
+    return array[..., ::2], array[..., 1::2]
+
+
+def _tiling(kernel, columns) -> tuple[int, int]:
+    """Stored columns of a tile, and the number of tiles: two at least, or there is no loop."""
+    limit = CPU_TILE_BYTES if jax.default_backend() == "cpu" else TILE_BYTES
+    depth, width = kernel.shape
+    size = -(-columns // max(2, -(-4 * depth * width // limit)))
+    if size > 128:
+        size = -(-size // 128) * 128  # whole vector registers
+    return size, -(-columns // size)
+
+
+def _dtype(x):
+    """The dtype of a product: on CPUs float32, in which XLA multiplies many times faster there."""
+    return "float32" if jax.default_backend() == "cpu" else x.dtype
