@@ -1,18 +1,24 @@
 """mistral_lib/distribution.py: layouts, what they refuse, and models on eight virtual devices."""
 
+import itertools
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
 import keras
 import pytest
+from eight_devices import LENGTH, ROWS, SIZES
 
 from mistral_lib import MistralBackbone
+from mistral_lib.distribution import SPLIT_AXES
+from mistral_lib.teaching.collectives import sent_per_block
 
-SIZES = {
-    "vocabulary_size": 304,
-    "num_layers": 2,
-    "num_query_heads": 16,
-    "hidden_dim": 32,
-    "intermediate_dim": 48,
-    "num_key_value_heads": 8,
-}
+TESTS = Path(__file__).parent
+MESHES = ["data", "8x1", "1x8", "4x2", "2x4"]
 PROJECTIONS = {
     "transformer_layer_1/self_attention/query": 1,
     "transformer_layer_1/self_attention/key": 1,
@@ -32,7 +38,7 @@ def named_mesh(shape=(2, 4), names=("batch", "model")):
 
 def make_under(layouts, **changes):
     with keras.distribution.ModelParallel(layout_map=layouts).scope():
-        return MistralBackbone(**{**SIZES, **changes})
+        return MistralBackbone(num_layers=2, **{**SIZES, **changes})
 
 
 # The map -----------------------------------------------------------------------------------------
@@ -98,3 +104,158 @@ def test_anything_but_a_mesh_is_refused():
 def test_a_size_that_the_devices_cannot_share_is_refused(change, message):
     with pytest.raises(ValueError, match=message):
         make_under(MistralBackbone.get_layout_map(named_mesh()), **change)
+
+
+# On eight virtual devices ------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """What eight_devices.py found: one process for all tests, since its start takes most time."""
+    folder = tmp_path_factory.mktemp("eight_devices")
+    flags = (
+        "--xla_force_host_platform_device_count=8",
+        "--xla_backend_optimization_level=0",  # of LLVM, which would take most of the time
+        f"--xla_dump_to={folder / 'compiled'}",
+        "--xla_dump_hlo_as_text",
+        "--xla_dump_hlo_module_re=train_step|run_steps|read_chunk",
+    )
+    environment = {
+        **os.environ,
+        "XLA_FLAGS": " ".join(flags),
+        "JAX_PLATFORMS": "cpu",
+        "KERAS_BACKEND": "jax",
+        "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)]),
+    }
+    command = [sys.executable, str(TESTS / "eight_devices.py"), str(folder)]
+    process = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+    return json.loads((folder / "results.json").read_text())
+
+
+def shares(mesh):
+    """Over how many devices rows are split, and heads."""
+    return (8, 1) if mesh == "data" else tuple(map(int, mesh.split("x")))
+
+
+def split_parts(parts, count):
+    """The expected parts of variables by path, when `count` devices share what can be shared."""
+    whole = {path: list(shape) for path, shape in parts.items()}
+    for path, shape in whole.items():
+        axis = next((a for p, a in SPLIT_AXES.items() if re.fullmatch(p, path)), None)
+        if axis is not None:
+            shape[axis] //= count
+    return whole
+
+
+@pytest.mark.parametrize("mesh", MESHES)
+def test_hidden_states_and_logits_are_those_of_one_device(results, mesh):
+    for call in results["forward"][mesh]["calls"]:
+        for error, largest in zip(call["errors"], results["largest"], strict=True):
+            assert error < 1e-5 * largest
+
+
+@pytest.mark.parametrize("mesh", MESHES)
+def test_a_block_costs_two_all_reduces_over_the_devices_that_share_it(results, mesh):
+    data, model = shares(mesh)
+    rows = ROWS // data
+    for call in results["forward"][mesh]["calls"]:
+        if model == 1:
+            assert call["collectives"] == []
+            continue
+        lookup, *in_blocks = call["collectives"]
+        assert "token_embedding" in lookup["scope"]
+        places = [("transformer_layer_0", "transformer_layer_1"), ("attention_output", "down")]
+        for found, names in zip(in_blocks, itertools.product(*places), strict=True):
+            assert all(name in found["scope"] for name in names)
+        for found in (lookup, *in_blocks):
+            assert found["kind"] == "all-reduce"
+            assert found["shapes"] == [[rows, LENGTH, SIZES["hidden_dim"]]]
+            assert found["devices"] == model
+        sent = sum(found["sent"] for found in in_blocks)
+        assert sent == 2 * sent_per_block(rows, LENGTH, SIZES["hidden_dim"], model)
+
+
+@pytest.mark.parametrize("mesh", MESHES)
+def test_each_device_holds_its_part_of_the_weights(results, mesh):
+    found, (whole,) = results["forward"][mesh], results["one"]["bytes"].values()
+    count = shares(mesh)[1]
+    norms = 4 * SIZES["hidden_dim"] * 5  # bytes: two in each of two blocks, and the last
+    assert list(found["bytes"]) == [f"cpu:{number}" for number in range(8)]
+    assert set(found["bytes"].values()) == {(whole - norms) // count + norms}
+
+
+@pytest.mark.parametrize("mesh", MESHES)
+def test_variables_are_split_where_the_map_says(results, mesh):
+    whole = results["forward"]["data"]["parts"]
+    assert results["forward"][mesh]["parts"] == split_parts(whole, shares(mesh)[1])
+
+
+@pytest.mark.parametrize("mesh", MESHES)
+def test_no_device_holds_more_while_a_preset_is_loaded(results, mesh):
+    found = results["forward"][mesh]
+    assert found["most bytes"] <= found["bytes"]["cpu:0"] + 64  # of counters and learning rates
+
+
+def test_the_cache_is_split_by_rows_and_heads(results):
+    heads = SIZES["num_key_value_heads"]
+    for whole, part in results["writing"]["cache"]:
+        expected = [
+            size // 4 if size == heads and axis else size for axis, size in enumerate(whole)
+        ]
+        assert part == [ROWS // 2, *expected[1:]]
+    for whole, part in results["writing"]["cache of one row"]:
+        assert whole[0] == part[0] == 1
+        assert math.prod(part) == math.prod(whole) // 4
+
+
+def test_many_devices_write_the_same_tokens(results):
+    assert results["writing"]["tokens"] == results["one"]["tokens"]
+    assert results["writing"]["text"] == results["one"]["text"]
+    assert results["writing"]["stream"] == results["one"]["text"]
+
+
+@pytest.mark.parametrize(("program", "length"), [("jit__read_chunk", 16), ("jit__run_steps", 1)])
+def test_writing_costs_two_all_reduces_a_block_and_moves_no_cache(results, program, length):
+    found = results["writing"]["programs"][program]
+    shape = [ROWS // 2, length, SIZES["hidden_dim"]]
+    assert sum(each["shapes"] == [shape] for each in found) == 5  # the lookup, two in each block
+    for each in found:
+        if each["shapes"] != [shape]:  # who finished, which token: some numbers for each row
+            assert each["sent"] <= 4 * ROWS * SIZES["hidden_dim"]
+
+
+def test_keys_and_values_can_be_whole_on_every_device(results):
+    found = results["few heads"]
+    assert found["key"] == [SIZES["hidden_dim"], 2 * 4]
+    assert found["many"] == found["one"]
+
+
+@pytest.mark.parametrize(("kind", "mesh"), [("fit", "data"), ("fit", "2x4"), ("lora", "2x4")])
+def test_training_goes_as_on_one_device(results, kind, mesh):
+    losses = results[kind]["one"]
+    assert results[kind][mesh]["losses"] == pytest.approx(losses, rel=1e-5)
+    assert len(set(losses)) == len(losses) == 3
+
+
+@pytest.mark.parametrize(("kind", "mesh"), [("fit", "data"), ("fit", "2x4"), ("lora", "2x4")])
+def test_gradients_and_nothing_else_are_summed_over_the_rows(results, kind, mesh):
+    found = results[kind][mesh]
+    data, _ = shares(mesh)
+    over_rows = [each for each in found["programs"]["jit_train_step"] if each["devices"] == data]
+    assert {each["kind"] for each in over_rows} == {"all-reduce"}
+    # XLA joins what it can, and may keep a gradient transposed.
+    summed = [sorted(shape) for each in over_rows for shape in each["shapes"] if shape]
+    assert sorted(summed) == sorted(sorted(part) for part in found["parts"].values())
+
+
+def test_low_rank_factors_and_moments_are_split_as_their_kernel(results):
+    found = results["lora"]["2x4"]
+    assert len(found["parts"]) == 16  # A and B of four layers in two blocks
+    assert found["parts"]["transformer_layer_0/self_attention/query/lora_kernel_a"] == [32, 2]
+    assert found["parts"]["transformer_layer_0/self_attention/query/lora_kernel_b"] == [2, 16]
+    assert found["parts"]["transformer_layer_1/feedforward/down/lora_kernel_a"] == [12, 2]
+    assert found["parts"]["transformer_layer_1/feedforward/down/lora_kernel_b"] == [2, 32]
+    for kind in ("fit", "lora"):
+        parts = results[kind]["2x4"]["parts"].values()
+        assert results[kind]["2x4"]["optimizer"] == [part for part in parts for _ in range(2)]
