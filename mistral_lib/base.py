@@ -98,6 +98,32 @@ class Backbone(keras.Model):
 
         save_backbone(self, preset_dir, max_shard_size)
 
+    def export_to_transformers(self, folder, max_shard_size: float | None = 10) -> None:
+        """Writes config and weights as a checkpoint of Hugging Face transformers.
+
+        It opens with `AutoModelForCausalLM.from_pretrained`, here with `from_preset`, and in every
+        program that reads such checkpoints. The folder is replaced as by `save_to_preset`.
+
+        Args:
+            folder: a new or empty folder, or one that holds a checkpoint of transformers.
+            max_shard_size: GiB at which a weight file is full and another begins; `None` for one
+                file of any size.
+
+        Raises:
+            FileExistsError: the folder holds something else, a preset in KerasHub's format say.
+            ValueError: the backbone has LoRA that is not merged, or is quantized.
+
+        >>> import tempfile
+        >>> from mistral_lib import MistralBackbone
+        >>> folder = tempfile.mkdtemp()
+        >>> MistralBackbone(10, 1, 2, 8, 16, 1).export_to_transformers(folder)
+        >>> Backbone.from_preset(folder).hidden_dim
+        8
+        """
+        from mistral_lib.presets.exporting import export_backbone
+
+        export_backbone(self, folder, max_shard_size)
+
     def enable_lora(
         self, rank: int, target_layer_names=None, lora_alpha: float | None = None
     ) -> None:

@@ -108,6 +108,16 @@ class MistralCausalLM(TextGeneration):
 
         save_causal_lm(self, preset_dir, max_shard_size)
 
+    def export_to_transformers(self, folder, max_shard_size: float | None = 10) -> None:
+        """Writes backbone and tokenizer as a checkpoint of Hugging Face transformers.
+
+        `AutoModelForCausalLM` and `AutoTokenizer` open it: see
+        `MistralBackbone.export_to_transformers`.
+        """
+        from mistral_lib.presets.exporting import export_causal_lm
+
+        export_causal_lm(self, folder, max_shard_size)
+
     def get_config(self):
         return {
             "backbone": keras.saving.serialize_keras_object(self.backbone),

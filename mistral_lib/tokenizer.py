@@ -281,6 +281,12 @@ class MistralTokenizer:
 
         save_tokenizer(self, preset_dir)
 
+    def export_to_transformers(self, folder: str | os.PathLike) -> None:
+        """Writes the vocabulary so that transformers' `AutoTokenizer` opens the folder."""
+        from mistral_lib.presets.exporting import export_tokenizer
+
+        export_tokenizer(self, folder)
+
 
 def _as_rows(ids) -> tuple[list[list], bool]:
     """Rows of ids, not yet checked, and whether they came as a batch."""

@@ -128,7 +128,7 @@ def test_metadata(tmp_path):
 def test_a_folder_of_other_things_is_not_replaced(tmp_path, made):
     (tmp_path / made).parent.mkdir(exist_ok=True)
     (tmp_path / made).write_text("mine")
-    with pytest.raises(FileExistsError, match="holds files, but none of a preset"):
+    with pytest.raises(FileExistsError, match="holds files, but none of a preset in this format"):
         small_backbone().save_to_preset(tmp_path)
     assert read(tmp_path) == {made: b"mine"}
 

@@ -5,6 +5,7 @@ import datetime
 from collections.abc import Iterable, Iterator
 from operator import attrgetter
 from pathlib import Path
+from types import ModuleType
 
 import h5py
 import keras
@@ -12,8 +13,9 @@ import numpy as np
 
 from mistral_lib import lora
 from mistral_lib.checks import check_number
-from mistral_lib.presets import lora_format
+from mistral_lib.presets import keras_format, lora_format
 from mistral_lib.presets.atomic import replaced
+from mistral_lib.presets.formats import format_of
 from mistral_lib.presets.hdf5 import write_tensor
 from mistral_lib.presets.json_files import write_json
 from mistral_lib.presets.keras_format import (
@@ -30,13 +32,14 @@ from mistral_lib.presets.keras_format import (
     Place,
     layout,
 )
+from mistral_lib.presets.sources import LocalFolder
 
 PRESET_FILES = {CONFIG_FILE, TASK_FILE, PREPROCESSOR_FILE, TOKENIZER_FILE}
 
 
 def save_backbone(backbone, folder: str | Path, max_shard_size: float | None = 10) -> None:
     """Writes a backbone into a preset's folder: see `MistralBackbone.save_to_preset`."""
-    with _preset_folder(folder) as new:
+    with preset_folder(folder, keras_format, PRESET_FILES) as new:
         _write_backbone(backbone, new, max_shard_size)
         # A task there describes the model that it was saved with.
         (new / TASK_FILE).unlink(missing_ok=True)
@@ -44,7 +47,7 @@ def save_backbone(backbone, folder: str | Path, max_shard_size: float | None = 1
 
 def save_causal_lm(model, folder: str | Path, max_shard_size: float | None = 10) -> None:
     """Writes a causal language model into a preset's folder: backbone, task, preprocessor."""
-    with _preset_folder(folder) as new:
+    with preset_folder(folder, keras_format, PRESET_FILES) as new:
         _write_backbone(model.backbone, new, max_shard_size)
         preprocessor = None
         if model.preprocessor is not None:
@@ -61,26 +64,34 @@ def save_causal_lm(model, folder: str | Path, max_shard_size: float | None = 10)
 
 def save_preprocessor(preprocessor, folder: str | Path) -> None:
     """Writes a preprocessor and its tokenizer into a preset's folder."""
-    with _preset_folder(folder) as new:
+    with preset_folder(folder, keras_format, PRESET_FILES) as new:
         _write_preprocessor(preprocessor, new)
 
 
 def save_tokenizer(tokenizer, folder: str | Path) -> None:
     """Writes a tokenizer into a preset's folder."""
-    with _preset_folder(folder) as new:
+    with preset_folder(folder, keras_format, PRESET_FILES) as new:
         _write_tokenizer(tokenizer, new)
 
 
 @contextlib.contextmanager
-def _preset_folder(folder):
+def preset_folder(folder: str | Path, form: ModuleType, files: set[str]) -> Iterator[Path]:
+    """A folder to write into, which takes the place of `folder` at the end.
+
+    Args:
+        folder: a new or empty folder, or one that holds a preset of the format to write.
+        form: one of `mistral_lib.presets.formats.FORMATS`.
+        files: names of files, one of which every preset of that format has.
+    """
     folder = Path(folder).expanduser()
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(f"{folder} is a file; a preset is saved into a folder.")
     held = {file.name for file in folder.iterdir()} if folder.exists() else set()
-    if held and not held & PRESET_FILES:
+    if held and not (held & files and format_of(LocalFolder(folder)) is form):
         # The folder is replaced as a whole. That must not happen to somebody's home.
         raise FileExistsError(
-            f"{folder} holds files, but none of a preset. Save into a new or an empty folder."
+            f"{folder} holds files, but none of a preset in this format. Save into a new or an "
+            "empty folder."
         )
     with replaced(folder) as new:
         yield new

@@ -1,0 +1,173 @@
+"""From a model to a checkpoint of transformers (chapter 17, "Presets and checkpoints").
+
+Wavelength and scaling are written where every version of transformers reads them: `rope_theta` and
+`rope_scaling`. What a backbone does not know is written as in Mistral 7B.
+"""
+
+import math
+from collections.abc import Iterator
+from operator import attrgetter
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+
+from mistral_lib import lora
+from mistral_lib.checks import check_number
+from mistral_lib.presets import transformers_format
+from mistral_lib.presets.checkpoints import Place, layout
+from mistral_lib.presets.fast_tokenizer import describe_tokenizer
+from mistral_lib.presets.json_files import write_json
+from mistral_lib.presets.safetensors_files import in_file_order, write_tensors
+from mistral_lib.presets.saving import preset_folder
+from mistral_lib.presets.transformers_format import (
+    ARGUMENTS,
+    CONFIG_FILE,
+    GENERATION_FILE,
+    NAMING,
+    TOKENIZER_FILE,
+    VOCABULARY_FILES,
+)
+
+SHARD_FILE = "model-{:05}-of-{:05}.safetensors"
+FAST_TOKENIZER_FILE = "tokenizer.json"
+CHECKPOINT_FILES = {CONFIG_FILE, GENERATION_FILE, TOKENIZER_FILE}
+CONTEXT_LENGTH = 32768  # of all versions of Mistral 7B
+
+
+def export_backbone(backbone, folder: str | Path, max_shard_size: float | None = 10) -> None:
+    """Writes config and weights: see `MistralBackbone.export_to_transformers`."""
+    with _checkpoint_folder(folder) as new:
+        _write_backbone(backbone, new, max_shard_size, None)
+
+
+def export_causal_lm(model, folder: str | Path, max_shard_size: float | None = 10) -> None:
+    """Writes backbone and tokenizer: see `MistralCausalLM.export_to_transformers`."""
+    tokenizer = None if model.preprocessor is None else model.preprocessor.tokenizer
+    with _checkpoint_folder(folder) as new:
+        _write_backbone(model.backbone, new, max_shard_size, tokenizer)
+        if tokenizer is not None:
+            _write_tokenizer(tokenizer, new)
+
+
+def export_tokenizer(tokenizer, folder: str | Path) -> None:
+    """Writes a tokenizer: see `MistralTokenizer.export_to_transformers`."""
+    with _checkpoint_folder(folder) as new:
+        _write_tokenizer(tokenizer, new)
+
+
+def _checkpoint_folder(folder):
+    return preset_folder(folder, transformers_format, CHECKPOINT_FILES)
+
+
+def _write_backbone(backbone, new, max_shard_size, tokenizer):
+    for pattern in ("model*.safetensors", NAMING.index, "pytorch_model*"):
+        for stale in new.glob(pattern):
+            stale.unlink()
+    limit = math.inf
+    if max_shard_size is not None:
+        limit = check_number("max_shard_size", max_shard_size) * 2**30
+    _write_weights(backbone, new, limit)
+    ids = {}
+    if tokenizer is not None:
+        ids = {"bos_token_id": tokenizer.start_token_id, "eos_token_id": tokenizer.end_token_id}
+    write_json(new / CONFIG_FILE, {**_describe(backbone), **ids})
+    write_json(new / GENERATION_FILE, {"_from_model_config": True, **ids})
+
+
+def _describe(backbone) -> dict:
+    """A backbone for config.json."""
+    config = {there: getattr(backbone, name) for name, (there, _) in ARGUMENTS.items()}
+    scaling = None
+    if backbone.rope_scaling_factor != 1:
+        factor = float(backbone.rope_scaling_factor)  # transformers takes no int
+        # Versions before 4.45 call the type `type`.
+        scaling = {"type": "linear", "rope_type": "linear", "factor": factor}
+    return {
+        "architectures": ["MistralForCausalLM"],
+        "model_type": "mistral",
+        **config,
+        "rope_theta": float(backbone.rope_max_wavelength),
+        "rope_scaling": scaling,
+        "max_position_embeddings": CONTEXT_LENGTH,
+        "hidden_act": "silu",
+        "attention_dropout": 0.0,
+        "initializer_range": 0.02,
+        "torch_dtype": backbone.variable_dtype,
+        "use_cache": True,
+    }
+
+
+def _write_tokenizer(tokenizer, new):
+    write_json(new / FAST_TOKENIZER_FILE, describe_tokenizer(tokenizer.proto))
+    content = {
+        "tokenizer_class": "LlamaTokenizer",
+        "bos_token": tokenizer.start_token,
+        "eos_token": tokenizer.end_token,
+        "unk_token": tokenizer.id_to_token(tokenizer.unk_token_id),
+        "add_bos_token": True,
+        "add_eos_token": False,
+        "clean_up_tokenization_spaces": False,
+        "legacy": False,
+    }
+    write_json(new / TOKENIZER_FILE, content)
+    vocabulary = new / VOCABULARY_FILES[0]
+    vocabulary.unlink(missing_ok=True)  # it may be shared with the old folder by a hard link
+    vocabulary.write_bytes(tokenizer.proto)
+
+
+def _write_weights(backbone, new, limit):
+    """Writes one file, or shards with an index if the weights are larger than `limit` bytes."""
+    variables = _variables(backbone)
+    dtype = str(jnp.dtype(backbone.variable_dtype))
+    size = jnp.dtype(dtype).itemsize
+    shards, total = [[]], 0
+    for place in variables:
+        num_bytes = math.prod(place.shape) * size
+        if shards[-1] and sum(math.prod(p.shape) * size for p in shards[-1]) + num_bytes > limit:
+            shards.append([])
+        shards[-1].append(place)
+        total += num_bytes
+    names = [SHARD_FILE.format(index + 1, len(shards)) for index in range(len(shards))]
+    if len(shards) == 1:
+        names = list(NAMING.weights)
+    weight_map = {}
+    for name, shard in zip(names, shards, strict=True):
+        tensors = {place.name: (place.shape, dtype) for place in shard}
+        write_tensors(new / name, tensors, _arrays(shard, variables))
+        weight_map |= dict.fromkeys(tensors, name)
+    if len(shards) > 1:
+        index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+        write_json(new / NAMING.index, index)
+
+
+def _arrays(places, variables) -> Iterator[np.ndarray]:
+    """The tensors of a shard in the file's order, one at a time."""
+    for place in places:
+        array = np.asarray(variables[place].value)
+        yield in_file_order(array, place.transposed)
+
+
+def _variables(backbone) -> dict[Place, object]:
+    """The variable of each place, if the places hold all that the model computes with."""
+    if lora.settings(backbone) is not None:
+        raise ValueError(
+            "This backbone has LoRA, which a checkpoint of transformers cannot hold. Call "
+            "merge_lora() first; or export the adapter with export_lora_to_peft, and the base "
+            "model that it was trained on."
+        )
+    quantized = [
+        layer.path
+        for layer in (backbone.token_embedding, *lora.projections(backbone).values())
+        if layer.quantization_mode is not None
+    ]
+    if quantized:
+        raise ValueError(
+            f"This backbone is quantized ({quantized[0]}), which a checkpoint of transformers "
+            "cannot hold. Export the float model."
+        )
+    variables = {}
+    for place in layout(backbone, backbone.num_layers, NAMING.tensors):
+        layer, _, attributes = place.variable.partition(".")
+        variables[place] = attrgetter(attributes)(backbone.get_layer(layer))
+    return variables

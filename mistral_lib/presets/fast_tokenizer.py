@@ -1,0 +1,116 @@
+"""A vocabulary in the form that transformers reads (chapter 17, "Presets and checkpoints").
+
+Since version 5, transformers takes a Mistral's tokenizer from `tokenizer.json` alone; from a
+SentencePiece model it would make one that leaves out the space in front of a text. The file says
+what SentencePiece does: put a space in front, write spaces as `▁`, join the pair whose piece has
+the best score until no pair is a piece, and spell what is left in bytes.
+
+Two differences stay. The name of a control token inside a text becomes that token in transformers,
+and what follows a token in a text is taken for the beginning of a text, with a space in front.
+"""
+
+from sentencepiece import SentencePieceProcessor
+
+SPACE = "▁"
+# What no vocabulary of Mistral's changes: spaces, lines, and characters with a simpler form.
+SAMPLE = "  ﬁ ①Ａe\u0301\t\n  a "
+
+
+def describe_tokenizer(proto: bytes) -> dict:
+    """The content of tokenizer.json for a SentencePiece model.
+
+    Args:
+        proto: a model as it is stored: byte-pair encoding with bytes for unknown characters, which
+            leaves text as it is.
+
+    Raises:
+        ValueError: the model is of another kind.
+    """
+    model = SentencePieceProcessor(model_proto=proto)
+    size = model.vocab_size()
+    pieces = model.id_to_piece(list(range(size)))
+    plain, normalized = SAMPLE.replace(" ", SPACE), model.normalize(SAMPLE)
+    has_bytes = sum(map(model.is_byte, range(size))) == 256
+    is_bpe = all(model.get_score(id).is_integer() for id in range(size))  # a rank, no logarithm
+    if not (normalized in (plain, SPACE + plain) and has_bytes and is_bpe):
+        raise ValueError(
+            "This vocabulary is not like Mistral's: byte-pair encoding with bytes for unknown "
+            "characters, and no normalization. transformers would cut text in another way, so it "
+            "is not exported. Export the backbone alone."
+        )
+    has_prefix = normalized != plain
+    prepend = [{"type": "Prepend", "prepend": SPACE}] if has_prefix else []
+    strip = [{"type": "Strip", "content": " ", "start": 1, "stop": 0}] if has_prefix else []
+    words, merges = _merges(model, pieces)
+    added = [id for id in range(size) if model.is_control(id) or model.is_unknown(id)]
+    start = pieces[model.bos_id()]
+    template = [
+        {"SpecialToken": {"id": start, "type_id": 0}},
+        {"Sequence": {"id": "A", "type_id": 0}},
+    ]
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [
+            *(_added_token(id, pieces[id], special=True) for id in added),
+            *(_added_token(id, pieces[id], special=False) for id in words),
+        ],
+        "normalizer": {
+            "type": "Sequence",
+            "normalizers": [
+                *prepend,
+                {"type": "Replace", "pattern": {"String": " "}, "content": SPACE},
+            ],
+        },
+        "pre_tokenizer": None,
+        "post_processor": {
+            "type": "TemplateProcessing",
+            "single": template,
+            "pair": [*template, {"Sequence": {"id": "B", "type_id": 1}}],
+            "special_tokens": {start: {"id": start, "ids": [model.bos_id()], "tokens": [start]}},
+        },
+        "decoder": {
+            "type": "Sequence",
+            "decoders": [
+                {"type": "Replace", "pattern": {"String": SPACE}, "content": " "},
+                {"type": "ByteFallback"},
+                {"type": "Fuse"},
+                *strip,
+            ],
+        },
+        "model": {
+            "type": "BPE",
+            "dropout": None,
+            "unk_token": pieces[model.unk_id()],
+            "continuing_subword_prefix": None,
+            "end_of_word_suffix": None,
+            "fuse_unk": True,
+            "byte_fallback": True,
+            "ignore_merges": False,
+            "vocab": {piece: id for id, piece in enumerate(pieces)},
+            "merges": merges,
+        },
+    }
+
+
+def _added_token(id, piece, special):
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    return {"id": id, "content": piece, **flags, "special": special}
+
+
+def _merges(model, pieces) -> tuple[list[int], list[str]]:
+    """The pieces that no pair makes, and every pair of pieces that makes one, best piece first."""
+    ids = {
+        piece: id
+        for id, piece in enumerate(pieces)
+        if not (model.is_byte(id) or model.is_control(id) or model.is_unknown(id))
+    }
+    words, merges = [], []
+    for piece in sorted(ids, key=lambda piece: -model.get_score(ids[piece])):
+        splits = [(piece[:middle], piece[middle:]) for middle in range(1, len(piece))]
+        pairs = [pair for pair in splits if pair[0] in ids and pair[1] in ids]
+        if splits and not pairs:
+            words.append(ids[piece])  # a symbol that was given to the trainer
+        merges += [" ".join(pair) for pair in pairs]
+    return words, merges
