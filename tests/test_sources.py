@@ -1,18 +1,13 @@
-"""mistral_lib/presets/sources.py: folders, and what the hubs' clients answer."""
+"""mistral_lib/presets/sources.py: which source a name, an address or a path means; folders."""
 
 import os
-import sys
 from pathlib import Path
-from types import SimpleNamespace
 
-import huggingface_hub
 import pytest
-from huggingface_hub import utils as errors
 
+from mistral_lib.presets.hubs import HuggingFaceModel, KaggleModel
 from mistral_lib.presets.registry import source_of
-from mistral_lib.presets.sources import HuggingFaceModel, KaggleModel, LocalFolder, open_preset
-
-# --- Which source --------------------------------------------------------------------------------
+from mistral_lib.presets.sources import LocalFolder, open_preset
 
 
 @pytest.fixture
@@ -137,150 +132,3 @@ def test_addresses(address, source):
 def test_malformed_addresses(address):
     with pytest.raises(ValueError, match=r"is no address of a preset. Expected hf://user/model"):
         open_preset(address)
-
-
-# --- What the clients answer ---------------------------------------------------------------------
-
-
-def hub_error(cls, status):
-    response = SimpleNamespace(status_code=status, headers={}, request=None)
-    return cls("said the hub", response=response)
-
-
-class MissingFile(errors.EntryNotFoundError):
-    """What the versions of the client raise is a subclass of it, or it itself."""
-
-    def __init__(self):
-        pass
-
-
-HUGGING_FACE = {
-    "gated": (hub_error(errors.GatedRepoError, 403), PermissionError, "is gated: accept its terms"),
-    "no model": (
-        hub_error(errors.RepositoryNotFoundError, 401),
-        FileNotFoundError,
-        "does not exist, or is private",
-    ),
-    "no revision": (
-        hub_error(errors.RevisionNotFoundError, 404),
-        FileNotFoundError,
-        "has no branch, tag or commit 'v9'",
-    ),
-    "no network": (
-        errors.LocalEntryNotFoundError("offline"),
-        ConnectionError,
-        "cannot be reached, and config.json of hf://a/b@v9 was not downloaded before",
-    ),
-    "server": (hub_error(errors.HfHubHTTPError, 500), ConnectionError, "said the hub"),
-    "timeout": (RuntimeError("read timed out"), ConnectionError, "read timed out"),
-    "disk": (OSError(28, "No space left on device"), ConnectionError, "No space left on device"),
-}
-
-
-@pytest.fixture
-def hugging_face(monkeypatch):
-    """Makes the client answer with a path or raise."""
-
-    def answer(outcome):
-        def hf_hub_download(*args, **kwargs):
-            assert (args, kwargs) == (("a/b", "config.json"), {"revision": "v9"})
-            if isinstance(outcome, Exception):
-                raise outcome
-            return outcome
-
-        monkeypatch.setattr(huggingface_hub, "hf_hub_download", hf_hub_download)
-        return open_preset("hf://a/b@v9")
-
-    return answer
-
-
-def test_hugging_face_file(hugging_face):
-    assert hugging_face("/cache/config.json").find("config.json") == Path("/cache/config.json")
-    source = hugging_face(MissingFile())
-    assert source.find("config.json") is None
-    with pytest.raises(FileNotFoundError, match=r"hf://a/b@v9 has no file config.json"):
-        source.get("config.json")
-
-
-def test_hugging_face_offline_knows_what_is_missing(hugging_face, monkeypatch):
-    """A sharded preset has no model.weights.h5, and must open again without the network."""
-    monkeypatch.setattr(
-        huggingface_hub,
-        "try_to_load_from_cache",
-        lambda *args, **kwargs: huggingface_hub._CACHED_NO_EXIST,
-    )
-    assert hugging_face(errors.LocalEntryNotFoundError("offline")).find("config.json") is None
-
-
-@pytest.mark.parametrize("case", HUGGING_FACE)
-def test_hugging_face_refuses(hugging_face, case):
-    outcome, error, message = HUGGING_FACE[case]
-    with pytest.raises(error, match=message) as caught:
-        hugging_face(outcome).find("config.json")
-    assert type(caught.value) is error
-    assert "hf://a/b" in str(caught.value)
-
-
-@pytest.fixture
-def kaggle(monkeypatch):
-    def answer(outcome):
-        def model_download(*args):
-            assert args == ("a/b/keras/c/1", "config.json")
-            if isinstance(outcome, Exception):
-                raise outcome
-            return outcome
-
-        monkeypatch.setitem(
-            sys.modules, "kagglehub", SimpleNamespace(model_download=model_download)
-        )
-        return open_preset("kaggle://a/b/keras/c/1")
-
-    return answer
-
-
-def kaggle_error(status):
-    """As `kagglehub.exceptions.KaggleApiHTTPError`, which is an OSError with a response."""
-    error = OSError(f"{status} Client Error")
-    error.response = SimpleNamespace(status_code=status)
-    return error
-
-
-def test_kaggle_file(kaggle):
-    assert kaggle("/cache/config.json").find("config.json") == Path("/cache/config.json")
-    for missing in (
-        kaggle_error(404),
-        ValueError("'config.json' is not present in the model files"),
-    ):
-        assert kaggle(missing).find("config.json") is None
-    with pytest.raises(FileNotFoundError, match=r"kaggle://a/b/keras/c/1 has no file config.json"):
-        kaggle(kaggle_error(404)).get("config.json")
-
-
-@pytest.mark.parametrize(
-    ("outcome", "error", "message"),
-    [
-        (kaggle_error(403), PermissionError, "accept the model's terms"),
-        (kaggle_error(401), PermissionError, "log in with kagglehub.login"),
-        (kaggle_error(500), ConnectionError, "could not be downloaded: 500 Client Error"),
-        (OSError("no route to host"), ConnectionError, "no route to host"),
-        (ValueError("something else"), ValueError, "something else"),
-    ],
-)
-def test_kaggle_refuses(kaggle, outcome, error, message):
-    with pytest.raises(error, match=message) as caught:
-        kaggle(outcome).find("config.json")
-    assert type(caught.value) is error
-
-
-def test_kaggle_needs_its_client(monkeypatch):
-    monkeypatch.setitem(sys.modules, "kagglehub", None)
-    with pytest.raises(ImportError, match=r"pip install 'mistral-lib\[kaggle\]'.*hf://keras/c\."):
-        open_preset("kaggle://a/b/keras/c/1").find("config.json")
-
-
-def test_real_errors_of_kagglehub_have_that_form():
-    exceptions = pytest.importorskip("kagglehub.exceptions")
-    response = SimpleNamespace(status_code=403)
-    error = exceptions.KaggleApiHTTPError("403 Client Error", response=response)
-    assert isinstance(error, OSError)
-    assert error.response.status_code == 403

@@ -1,7 +1,7 @@
 """Where a preset's files come from (chapter 17, "Presets and checkpoints").
 
-A preset is a folder on this machine, or a model on Hugging Face or Kaggle, of which each file is
-downloaded when it is asked for and kept in the hub's own cache.
+A preset is a folder on this machine, or a model on Hugging Face or Kaggle. The rest of the library
+asks a source for files by their names, and does not know the difference.
 """
 
 import re
@@ -54,85 +54,6 @@ class LocalFolder(Source):
         return str(self.path)
 
 
-@dataclass(frozen=True)
-class HuggingFaceModel(Source):
-    """A preset on Hugging Face: `hf://user/model`, at a branch, tag or commit."""
-
-    model: str
-    revision: str | None = None
-
-    def find(self, name):
-        import huggingface_hub
-        from huggingface_hub import utils as errors
-
-        try:
-            return Path(huggingface_hub.hf_hub_download(self.model, name, revision=self.revision))
-        except errors.LocalEntryNotFoundError as error:
-            known = huggingface_hub.try_to_load_from_cache(self.model, name, revision=self.revision)
-            if known is huggingface_hub._CACHED_NO_EXIST:  # the hub said so before
-                return None
-            raise ConnectionError(
-                f"Hugging Face cannot be reached, and {name} of {self} was not downloaded before. "
-                "Check the network and HF_HUB_OFFLINE, or give a folder."
-            ) from error
-        except errors.EntryNotFoundError:
-            return None
-        except errors.GatedRepoError as error:
-            raise PermissionError(
-                f"{self} is gated: accept its terms at https://huggingface.co/{self.model} and log "
-                "in with `hf auth login`."
-            ) from error
-        except errors.RevisionNotFoundError as error:
-            raise FileNotFoundError(
-                f"{self}: the model has no branch, tag or commit {self.revision!r}."
-            ) from error
-        except errors.RepositoryNotFoundError as error:
-            raise FileNotFoundError(
-                f"{self} does not exist, or is private: check the name, or log in with "
-                "`hf auth login`."
-            ) from error
-        except Exception as error:  # of the client's HTTP library, which its versions change
-            raise ConnectionError(f"{self}: {name} could not be downloaded: {error}") from error
-
-    def __str__(self):
-        return f"hf://{self.model}" + (f"@{self.revision}" if self.revision else "")
-
-
-@dataclass(frozen=True)
-class KaggleModel(Source):
-    """A preset on Kaggle: `kaggle://user/model/keras/variant`, at a version."""
-
-    handle: str
-
-    def find(self, name):
-        try:
-            import kagglehub
-        except ImportError as error:
-            raise ImportError(
-                f"{self} needs kagglehub: pip install 'mistral-lib[kaggle]'. KerasHub's presets "
-                f"are also on Hugging Face, as hf://keras/{self.handle.split('/')[3]}."
-            ) from error
-        try:
-            return Path(kagglehub.model_download(self.handle, name))
-        except OSError as error:  # requests' errors are OSErrors
-            status = getattr(getattr(error, "response", None), "status_code", None)
-            if status == 404:
-                return None
-            if status in (401, 403):
-                raise PermissionError(
-                    f"Kaggle does not give out {self}: accept the model's terms on its page, and "
-                    "log in with kagglehub.login()."
-                ) from error
-            raise ConnectionError(f"{self}: {name} could not be downloaded: {error}") from error
-        except ValueError as error:  # where Kaggle mounts its models, as in its notebooks
-            if "is not present" not in str(error):
-                raise
-            return None
-
-    def __str__(self):
-        return f"kaggle://{self.handle}"
-
-
 def open_preset(preset: str | Path) -> Source:
     """The source of a preset's files.
 
@@ -176,6 +97,8 @@ def _open_folder(path):
 
 
 def _open_address(scheme, rest, preset):
+    from mistral_lib.presets.hubs import HuggingFaceModel, KaggleModel
+
     part = r"\w[\w.-]*"
     if scheme == "hf" and (
         match := re.fullmatch(rf"({part}/{part})(?:@({part}(?:/{part})*))?", rest)

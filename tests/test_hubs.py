@@ -1,0 +1,450 @@
+"""mistral_lib/presets/hubs.py: the hubs' own clients, and servers that speak their protocols."""
+
+import socket
+import sys
+from pathlib import Path
+
+import huggingface_hub
+import kagglehub
+import kagglesdk.kaggle_env
+import pytest
+from file_server import closed_port, read_folder
+from hugging_face_server import HuggingFaceServer, commit_of
+from huggingface_hub import constants
+from kaggle_server import KaggleServer
+from small_presets import KERAS_HUB, assert_same_weights
+
+from mistral_lib import MistralBackbone, MistralCausalLM
+from mistral_lib.presets.sources import open_preset
+
+BIG = bytes(range(256)) * 10_000  # 2.56 MB: Kaggle's client writes a megabyte at a time
+FILES = {"config.json": b"{}", "assets/vocabulary.spm": b"pieces", "weights.h5": BIG}
+FORMATS = Path(__file__).parent / "reference" / "formats"
+# What a model's repository holds besides.
+NOT_WANTED = {"README.md", "pytorch_model.bin", "tf_model.h5", "consolidated.safetensors"}
+
+
+@pytest.fixture(autouse=True)
+def waits(tmp_path, monkeypatch):
+    """No proxy, no credentials, no cache but an empty one; and nobody waits between attempts."""
+    for name in ("HF_TOKEN", "KAGGLE_API_TOKEN", "KAGGLE_USERNAME", "KAGGLE_KERNEL_RUN_TYPE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NO_PROXY", "*")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("KAGGLE_CONFIG_DIR", str(tmp_path / "kaggle"))
+    monkeypatch.setenv("KAGGLEHUB_CACHE", str(tmp_path / "kagglehub"))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "huggingface"))
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 2**16)  # what is written at a time
+    huggingface_hub.close_session()  # one that an earlier test set up
+    waits = []
+    monkeypatch.setattr("time.sleep", waits.append)
+    return waits
+
+
+@pytest.fixture
+def connect(monkeypatch):
+    """Has both clients look for their hubs at an address. They read it when they are imported."""
+
+    def to(address):
+        monkeypatch.setattr(constants, "ENDPOINT", address)
+        template = address + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        endpoints = kagglesdk.kaggle_env._env_to_endpoint
+        monkeypatch.setitem(endpoints, kagglesdk.kaggle_env.KaggleEnv.PROD, address)
+
+    return to
+
+
+@pytest.fixture
+def hugging_face(connect):
+    """A running server with the model a/b, on two branches."""
+    server = HuggingFaceServer()
+    server.models["a/b"] = {"main": dict(FILES), "old": {**FILES, "config.json": b'{"old": 1}'}}
+    with server.running() as address:
+        connect(address)
+        yield server
+
+
+@pytest.fixture
+def kaggle(connect):
+    """A running server with three versions of the model a/b/keras/c."""
+    server = KaggleServer()
+    versions = {n: {**FILES, "config.json": b'{"version": %d}' % n} for n in (1, 2, 10)}
+    server.models["a/b/keras/c"] = versions
+    with server.running() as address:
+        connect(address)
+        yield server
+
+
+# --- Hugging Face --------------------------------------------------------------------------------
+
+
+def test_hugging_face_files(hugging_face):
+    source = open_preset("hf://a/b")
+    for name, data in FILES.items():
+        assert source.get(name).read_bytes() == data
+    assert source.find("task.json") is None
+    with pytest.raises(FileNotFoundError, match=r"^hf://a/b has no file task\.json\.$"):
+        source.get("task.json")
+
+
+def test_a_revision_is_a_branch_or_a_commit(hugging_face):
+    old = hugging_face.models["a/b"]["old"]
+    hugging_face.models["a/b"]["refs/pr/1"] = {**old, "README.md": b"a proposal"}
+    for revision in ("old", commit_of(old), "refs/pr/1"):
+        source = open_preset(f"hf://a/b@{revision}")
+        assert source.get("config.json").read_bytes() == old["config.json"]
+        assert source.get("weights.h5").read_bytes() == BIG
+    with pytest.raises(FileNotFoundError, match=r"@v9: the model has no branch, .* commit 'v9'"):
+        open_preset("hf://a/b@v9").find("config.json")
+
+
+def test_all_files_are_of_one_commit(hugging_face):
+    """Though somebody replaces the model while it is loaded."""
+    source = open_preset("hf://a/b")
+    before = hugging_face.models["a/b"]["main"]
+    assert source.get("config.json").read_bytes() == b"{}"
+    hugging_face.models["a/b"] = {"main": {**FILES, "weights.h5": b"new"}, "before": before}
+    assert source.get("weights.h5").read_bytes() == BIG
+    assert open_preset("hf://a/b").get("weights.h5").read_bytes() == b"new"
+
+
+def test_gated(hugging_face, monkeypatch):
+    hugging_face.gated.add("a/b")
+    hugging_face.tokens = {"hf_waiting": False, "hf_admitted": True}
+    message = r"hf://a/b is gated: accept its terms at https://huggingface\.co/a/b and log in"
+    with pytest.raises(PermissionError, match=message):  # 401
+        open_preset("hf://a/b").find("config.json")
+    monkeypatch.setenv("HF_TOKEN", "hf_waiting")
+    with pytest.raises(PermissionError, match=message):  # 403
+        open_preset("hf://a/b").find("config.json")
+    monkeypatch.setenv("HF_TOKEN", "hf_admitted")
+    assert open_preset("hf://a/b").get("weights.h5").read_bytes() == BIG
+
+
+def test_a_token_that_is_not_valid(hugging_face, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_expired")
+    with pytest.raises(PermissionError, match=r"does not give out hf://a/b: .*Check your access t"):
+        open_preset("hf://a/b").find("config.json")
+
+
+def test_a_model_that_does_not_exist(hugging_face, monkeypatch):
+    message = r"hf://a/z does not exist, or is private: check the name, or log in"
+    with pytest.raises(FileNotFoundError, match=message):  # 401
+        open_preset("hf://a/z").find("config.json")
+    hugging_face.tokens = {"hf_mine": True}
+    monkeypatch.setenv("HF_TOKEN", "hf_mine")
+    with pytest.raises(FileNotFoundError, match=message):  # 404
+        open_preset("hf://a/z").find("config.json")
+
+
+def test_a_name_that_no_model_can_have(hugging_face):
+    with pytest.raises(ValueError, match=r"hf://a/b\.\.c is no address of a model on Hugging"):
+        open_preset("hf://a/b..c").find("config.json")
+    assert hugging_face.requests == []
+
+
+UNREACHABLE = {"refused": closed_port, "unresolved": lambda: "http://hub.invalid"}
+
+
+@pytest.fixture(params=UNREACHABLE)
+def unreachable(request, connect, monkeypatch):
+    """No server listens, or its name is not known."""
+    look_up = socket.getaddrinfo
+
+    def getaddrinfo(host, *arguments, **options):
+        if host in ("hub.invalid", b"hub.invalid"):  # at once, whatever resolver this machine has
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return look_up(host, *arguments, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    return lambda: connect(UNREACHABLE[request.param]())
+
+
+def test_hugging_face_without_network(unreachable):
+    unreachable()
+    message = r"^Hugging Face cannot be reached, and config\.json of hf://a/b@v9 was not downloaded"
+    with pytest.raises(ConnectionError, match=message):
+        open_preset("hf://a/b@v9").find("config.json")
+
+
+def test_hugging_face_told_to_stay_offline(hugging_face, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(ConnectionError, match=r"Check the network and HF_HUB_OFFLINE"):
+        open_preset("hf://a/b").find("config.json")
+    assert hugging_face.requests == []
+
+
+@pytest.mark.parametrize("address", ["hf://a/b", "hf://a/b@old"])
+def test_hugging_face_offline_with_all_in_the_cache(hugging_face, unreachable, waits, address):
+    """Also what the model lacks: a sharded preset opens without model.weights.h5."""
+    source = open_preset(address)
+    names = [*FILES, "task.json", "model.weights.h5"]
+    online = [source.find(name) for name in names]
+    unreachable()
+    again = open_preset(address)
+    assert [again.find(name) for name in reversed(names)] == online[::-1]
+    assert waits == []  # the client did not wait and try again
+    with pytest.raises(ConnectionError, match=r"other\.h5 of hf://a/b(@old)? was not downloaded"):
+        again.find("other.h5")
+
+
+@pytest.mark.parametrize("name", ["weights.h5", "config.json"])
+def test_hugging_face_resumes_by_itself(hugging_face, name):
+    hugging_face.models["a/b"]["main"][name] = BIG
+    hugging_face.breaks[name] = 1_000_000
+    assert open_preset("hf://a/b").get(name).read_bytes() == BIG
+    (resumed,) = (request for request in hugging_face.requests if " from " in request)
+    assert 0 < int(resumed.split()[-1]) <= 1_000_000
+
+
+def test_hugging_face_breaks_off(hugging_face, monkeypatch):
+    source = open_preset("hf://a/b")
+    source.get("config.json")
+    hugging_face.breaks["weights.h5"] = 1_000_000
+    hugging_face.status_after_break = 503
+    with pytest.raises(ConnectionError, match=r"cannot give out weights\.h5 of hf://a/b now.*503"):
+        source.get("weights.h5")
+    hugging_face.status = None
+    assert source.get("weights.h5").read_bytes() == BIG
+
+
+def test_hugging_face_is_down(hugging_face):
+    hugging_face.status = 503
+    message = r"Hugging Face cannot give out config\.json of hf://a/b now: .*503.* Try again later"
+    with pytest.raises(ConnectionError, match=message):
+        open_preset("hf://a/b").find("config.json")
+
+
+def test_access_to_a_model_is_disabled(hugging_face):
+    hugging_face.status = 403
+    with pytest.raises(PermissionError, match=r"Hugging Face does not give out hf://a/b: .*403"):
+        open_preset("hf://a/b").find("config.json")
+
+
+@pytest.mark.parametrize(
+    ("raised", "expected", "message"),
+    [
+        (OSError(28, "No space left on device"), OSError, r"could not be stored: No space left"),
+        (OSError(13, "Permission denied"), PermissionError, r"could not be stored: Permission"),
+        (
+            RuntimeError("read timed out"),
+            ConnectionError,
+            r"could not be downloaded: read timed out\.",
+        ),
+        (RuntimeError(), ConnectionError, r"could not be downloaded: RuntimeError\. Check"),
+    ],
+)
+def test_what_else_can_happen(monkeypatch, raised, expected, message):
+    def fail(*arguments, **options):
+        raise raised
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fail)
+    monkeypatch.setattr(kagglehub, "model_download", fail)
+    for address in ("hf://a/b", "kaggle://a/b/keras/c/1"):
+        with pytest.raises(expected, match=f"{address}: config.json {message}") as caught:
+            open_preset(address).find("config.json")
+        assert type(caught.value) is expected
+
+
+# --- Kaggle --------------------------------------------------------------------------------------
+
+
+def test_kaggle_files(kaggle):
+    source = open_preset("kaggle://a/b/keras/c/2")
+    assert source.get("config.json").read_bytes() == b'{"version": 2}'
+    assert source.get("weights.h5").read_bytes() == BIG
+    assert source.get("assets/vocabulary.spm").read_bytes() == b"pieces"
+    for _ in range(2):
+        assert source.find("task.json") is None
+    assert kaggle.requests.count("POST task.json of a/b/keras/c/2") == 1
+    with pytest.raises(FileNotFoundError, match=r"^kaggle://a/b/keras/c/2 has no file task\.json"):
+        source.get("task.json")
+
+
+def test_without_a_version_the_newest(kaggle):
+    """And all files are of one version, though another is published meanwhile."""
+    source = open_preset("kaggle://a/b/keras/c")
+    assert source.get("config.json").read_bytes() == b'{"version": 10}'
+    kaggle.models["a/b/keras/c"][11] = {**FILES, "weights.h5": b"new"}
+    assert source.get("weights.h5").read_bytes() == BIG
+    assert open_preset("kaggle://a/b/keras/c").get("weights.h5").read_bytes() == b"new"
+
+
+def test_a_version_that_does_not_exist(kaggle):
+    message = r"c/9 does not exist, or has no config\.json: .*models/a/b\. Its newest version is 10"
+    with pytest.raises(FileNotFoundError, match=message):
+        open_preset("kaggle://a/b/keras/c/9").find("config.json")
+
+
+@pytest.mark.parametrize("version", ["", "/3"])
+def test_a_kaggle_model_that_does_not_exist(kaggle, version):
+    message = (
+        r"kaggle://a/z/keras/c(/3)? does not exist, .* name at https://www\.kaggle.*models/a/z"
+    )
+    with pytest.raises(FileNotFoundError, match=message) as caught:
+        open_preset(f"kaggle://a/z/keras/c{version}").find("task.json")
+    assert "newest" not in str(caught.value)
+
+
+@pytest.mark.parametrize("status", [401, 403])
+@pytest.mark.parametrize("version", ["", "/2"])
+def test_consent_is_missing(kaggle, status, version):
+    kaggle.refused["a/b/keras/c"] = status
+    message = (
+        rf"Kaggle does not give out kaggle://a/b/keras/c{version}: accept the model's terms at"
+    )
+    with pytest.raises(PermissionError, match=message):
+        open_preset(f"kaggle://a/b/keras/c{version}").find("config.json")
+
+
+def test_a_refusal_is_not_taken_for_a_missing_file(kaggle):
+    """Neither now nor, remembered, after logging in."""
+    source = open_preset("kaggle://a/b/keras/c/2")
+    source.get("config.json")
+    kaggle.refused["a/b/keras/c"] = 403
+    with pytest.raises(PermissionError, match=r"log in with kagglehub\.login"):
+        source.find("weights.h5")
+    kaggle.refused.clear()
+    assert source.get("weights.h5").read_bytes() == BIG
+
+
+@pytest.mark.parametrize("version", ["", "/3"])
+def test_kaggle_without_network(unreachable, version):
+    unreachable()
+    message = (
+        rf"^Kaggle cannot be reached, and config\.json of kaggle://a/b/keras/c{version} was not"
+    )
+    with pytest.raises(ConnectionError, match=message):
+        open_preset(f"kaggle://a/b/keras/c{version}").find("weights.h5")
+
+
+@pytest.mark.parametrize("version", ["", "/10", "/2"])
+def test_kaggle_offline_with_all_in_the_cache(kaggle, unreachable, version):
+    names = [*FILES, "task.json", "model.weights.h5"]
+    open_preset("kaggle://a/b/keras/c/1").get("config.json")  # of which the newest is told apart
+    source = open_preset(f"kaggle://a/b/keras/c{version}")
+    online = [source.find(name) for name in names]
+    unreachable()
+    again = open_preset(f"kaggle://a/b/keras/c{version}")
+    assert [again.find(name) for name in reversed(names)] == online[::-1]
+    with pytest.raises(ConnectionError, match=r"other\.h5 of kaggle://a/b/keras/c.* was not downl"):
+        again.find("other.h5")
+
+
+def test_kaggle_resumes_when_called_again(kaggle):
+    source = open_preset("kaggle://a/b/keras/c/2")
+    kaggle.breaks["weights.h5"] = 1_500_000
+    with pytest.raises(ConnectionError, match=r"weights\.h5 could not be downloaded: .*try again"):
+        source.get("weights.h5")
+    assert source.get("weights.h5").read_bytes() == BIG
+    (resumed,) = (request for request in kaggle.requests if " from " in request)
+    assert resumed.endswith("/weights.h5 from 1048576")
+
+
+def test_what_arrives_damaged_is_thrown_away(kaggle):
+    source = open_preset("kaggle://a/b/keras/c/2")
+    kaggle.damaged.add("weights.h5")
+    with pytest.raises(ConnectionError, match=r"weights\.h5 could not be downloaded: .*MD5"):
+        source.get("weights.h5")
+    kaggle.damaged.clear()
+    assert source.get("weights.h5").read_bytes() == BIG
+
+
+def test_kaggle_is_down(kaggle):
+    kaggle.status = 503
+    with pytest.raises(ConnectionError, match=r"Kaggle cannot give out config\.json of .*503"):
+        open_preset("kaggle://a/b/keras/c/2").find("config.json")
+
+
+def test_where_kaggle_mounts_its_models(monkeypatch, tmp_path):
+    """In its notebooks the client says by a ValueError that a file is missing."""
+    folder = tmp_path / "mounted" / "2"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    asked = []
+
+    def model_download(handle, name):
+        asked.append(handle)
+        if not (folder / name).exists():
+            raise ValueError(f"'{name}' is not present in the model files. Others are")
+        return str(folder / name)
+
+    monkeypatch.setattr(kagglehub, "model_download", model_download)
+    source = open_preset("kaggle://a/b/keras/c")
+    assert source.get("config.json") == folder / "config.json"
+    assert source.find("task.json") is None
+    assert asked == ["a/b/keras/c", "a/b/keras/c/2"]
+    folder.rename(tmp_path / "slug")
+    folder = tmp_path / "slug"
+    source = open_preset("kaggle://a/b/keras/c")
+    assert source.find("model.json") is None
+    assert asked[2:] == ["a/b/keras/c", "a/b/keras/c"]
+
+
+def test_an_error_of_the_caller_is_passed_on(monkeypatch, tmp_path):
+    monkeypatch.setenv("KAGGLE_CONFIG_DIR", str(tmp_path))
+    (tmp_path / "kaggle.json").write_text("no JSON")
+    with pytest.raises(ValueError, match="Invalid Kaggle credentials file at"):
+        open_preset("kaggle://a/b/keras/c/2").find("config.json")
+
+
+def test_kaggle_needs_its_client(monkeypatch):
+    monkeypatch.setitem(sys.modules, "kagglehub", None)
+    with pytest.raises(ImportError, match=r"pip install 'mistral-lib\[kaggle\]'.*hf://keras/c\."):
+        open_preset("kaggle://a/b/keras/c/1").find("config.json")
+
+
+# --- Whole presets -------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["hf://a/b", "kaggle://a/b/keras/c/2", "kaggle://a/b/keras/c"])
+def hub(request, connect):
+    """A function that puts a folder on a hub and gives its address and the server."""
+    server = HuggingFaceServer() if request.param.startswith("hf") else KaggleServer()
+
+    def publish(folder):
+        files = {**read_folder(folder), **dict.fromkeys(NOT_WANTED, b"not wanted")}
+        server.models["a/b"] = {"main": files}
+        server.models["a/b/keras/c"] = {1: {}, 2: files}
+        return request.param, server
+
+    with server.running() as address:
+        connect(address)
+        yield publish
+
+
+@pytest.mark.parametrize("layout", KERAS_HUB)
+def test_a_preset_of_keras_hub(hub, layout, connect):
+    address, server = hub(KERAS_HUB[layout])
+    expected = MistralBackbone.from_preset(KERAS_HUB[layout])
+    assert_same_weights(MistralBackbone.from_preset(address), expected)
+    assert server.sent.isdisjoint(NOT_WANTED)
+    assert any(name.endswith(".h5") for name in server.sent)
+    connect(closed_port())
+    assert_same_weights(MistralBackbone.from_preset(address), expected)
+
+
+def test_a_causal_lm_of_keras_hub(hub):
+    address, server = hub(KERAS_HUB["single"])
+    model = MistralCausalLM.from_preset(address)
+    expected = MistralCausalLM.from_preset(KERAS_HUB["single"])
+    assert_same_weights(model, expected)
+    assert model.preprocessor.get_config() == expected.preprocessor.get_config()
+    assert server.sent == {*read_folder(KERAS_HUB["single"])}
+
+
+@pytest.mark.parametrize("layout", ["single", "sharded"])
+def test_a_checkpoint_of_transformers(hub, layout, connect):
+    """Mistral's own repositories hold the weights twice: consolidated.safetensors stays there."""
+    address, server = hub(FORMATS / layout)
+    expected = MistralBackbone.from_preset(FORMATS / layout)
+    assert_same_weights(MistralBackbone.from_preset(address), expected)
+    assert server.sent == set(read_folder(FORMATS / layout)) - {
+        "generation_config.json",
+        "tokenizer.model",
+    }
+    connect(closed_port())
+    assert_same_weights(MistralBackbone.from_preset(address), expected)
