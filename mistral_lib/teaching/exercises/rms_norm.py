@@ -1,0 +1,310 @@
+"""The exercises of chapter 9, "RMSNorm"."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mistral_lib.teaching.exercises.kinds import BreakingInput, Estimate, Function, Value
+
+EPSILON = 1e-6
+
+
+def _vectors():
+    """Arrays (S, D) and scales (D,): one vector first, then several, loud and quiet ones."""
+    random = np.random.default_rng(9)
+    yield np.array([[3.0, 4.0]]), np.ones(2)
+    yield np.array([[1.0, 2.0, 2.0, 4.0]]), np.array([1.0, 1.0, 2.0, 2.0])
+    for size in (1.0, 100.0, 1e-3):
+        for rows, features in ((2, 3), (3, 2), (4, 8)):
+            yield size * random.normal(size=(rows, features)), random.uniform(0.5, 2, features)
+
+
+def _norm(x, scale, epsilon=EPSILON):
+    return x / np.sqrt((x**2).mean(axis=-1, keepdims=True) + epsilon) * scale
+
+
+def _over_everything(x):
+    x = np.asarray(x, float)
+    return x / np.sqrt((x**2).mean() + EPSILON)
+
+
+def _each_token(x):
+    return _norm(np.asarray(x, float), 1.0)
+
+
+def _refuse(x):
+    """Whether the array could be the hidden states of a text."""
+    x = np.asarray(x, float)
+    if x.ndim != 2 or x.size == 0:
+        return "Give an array of two axes, tokens and features."
+    return None if np.isfinite(x).all() else "Take finite numbers."
+
+
+def _gradients():
+    """Hidden states, scales and the gradients that arrive, one vector first."""
+    random = np.random.default_rng(10)
+    for x, scale in _vectors():
+        yield x, scale, random.normal(size=x.shape)
+
+
+def _parts(x, scale, upstream):
+    """The root mean square, the normalised vector, and what arrives before the scale."""
+    r = np.sqrt((x**2).mean(axis=-1, keepdims=True) + EPSILON)
+    return r, x / r, upstream * scale
+
+
+def _gradient(x, scale, upstream):
+    r, normal, w = _parts(x, scale, upstream)
+    return (w - normal * (w * normal).mean(axis=-1, keepdims=True)) / r
+
+
+def _root_held_fixed(x, scale, upstream):
+    r, _, w = _parts(x, scale, upstream)
+    return w / r
+
+
+def _scale_forgotten(x, scale, upstream):
+    return _gradient(x, np.ones_like(scale), upstream)
+
+
+def _sum_not_mean(x, scale, upstream):
+    r, normal, w = _parts(x, scale, upstream)
+    return (w - normal * (w * normal).sum(axis=-1, keepdims=True)) / r
+
+
+def _not_divided(x, scale, upstream):
+    r, _, _ = _parts(x, scale, upstream)
+    return _gradient(x, scale, upstream) * r
+
+
+def _by_rows(x, scale, upstream):
+    rows = []
+    for vector, arrived in zip(x, upstream * scale):
+        size, mean_square = len(vector), (vector**2).mean() + EPSILON
+        towards = np.eye(size) - np.outer(vector, vector) / size / mean_square
+        rows.append(towards @ arrived / mean_square**0.5)
+    return rows
+
+
+def _kernels():
+    """Scales (D,) and kernels (D, D): square, as that of the query is, so that a mix-up runs."""
+    random = np.random.default_rng(11)
+    yield np.array([2.0, 3.0]), np.array([[1.0, 1.0], [10.0, 10.0]])
+    for features in (2, 3, 4):
+        yield random.uniform(0.5, 2, features), random.normal(size=(features, features))
+
+
+EXERCISES = [
+    Value(
+        name="rms_norm.by_hand",
+        kind="trace by hand",
+        minutes=2,
+        difficulty=1,
+        solution=[0.2, 1.4, 1.0, 1.0],
+        mistakes=(
+            ([0.1, 0.7, 0.5, 0.5], "that is divided by the length, 10. Average the squares first."),
+            (
+                [1 / 4.5, 7 / 4.5, 5 / 4.5, 5 / 4.5],
+                "that is divided by the mean, 4.5. The squares are averaged, then comes the root.",
+            ),
+            (
+                [0.04, 0.28, 0.2, 0.2],
+                "that is divided by 25, the mean square: its root is missing.",
+            ),
+            (
+                (np.array([1, 7, 5, 5]) - 4.5) / np.sqrt(4.75),
+                "that is LayerNorm, which takes the mean away first.",
+            ),
+        ),
+        hints=(
+            "Read the name from right to left: square, mean, root.",
+            "The squares are 1, 49, 25 and 25.",
+            "Their mean is 25 and its root 5: divide each number by 5.",
+        ),
+    ),
+    Function(
+        name="rms_norm.write",
+        kind="missing lines",
+        minutes=4,
+        difficulty=1,
+        solution=_norm,
+        cases=_vectors,
+        mistakes={
+            "divides by the length of the vector: take the mean of the squares, not the sum.": (
+                lambda x, scale: x / np.sqrt((x**2).sum(axis=-1, keepdims=True) + EPSILON) * scale
+            ),
+            "takes the mean over all vectors: each has its own root mean square.": (
+                lambda x, scale: x / np.sqrt((x**2).mean() + EPSILON) * scale
+            ),
+            "adds epsilon behind the root: it belongs to the mean square.": (
+                lambda x, scale: (
+                    x / (np.sqrt((x**2).mean(axis=-1, keepdims=True)) + EPSILON) * scale
+                )
+            ),
+            "has no epsilon: a quiet vector becomes too loud, and zeros become NaN.": (
+                lambda x, scale: _norm(x, scale, 0.0)
+            ),
+            "does not use the scale.": lambda x, scale: _norm(x, 1.0),
+            "divides by the mean square: the root is missing.": (
+                lambda x, scale: x / ((x**2).mean(axis=-1, keepdims=True) + EPSILON) * scale
+            ),
+            "is LayerNorm: the mean is not to be taken away.": (
+                lambda x, scale: _norm(x - x.mean(axis=-1, keepdims=True), scale)
+            ),
+        },
+        also_right=(
+            lambda x, scale: [_norm(vector, scale) for vector in x],
+            lambda x, scale: (
+                scale * x * (np.einsum("sd,sd->s", x, x)[:, None] / x.shape[1] + EPSILON) ** -0.5
+            ),
+        ),
+        hints=(
+            "One number for each vector: square, mean over the features, root.",
+            "The mean runs over the last axis; keepdims=True lets the division broadcast.",
+            "x / np.sqrt((x**2).mean(axis=-1, keepdims=True) + 1e-6) * scale",
+        ),
+    ),
+    Estimate(
+        name="rms_norm.count",
+        kind="estimate",
+        minutes=2,
+        difficulty=1,
+        solution=(2 * 32 + 1) * 4096,
+        factor=1.1,
+        unit="numbers",
+        mistakes=(
+            (33 * 4096, "that is one norm a block. A block has two."),
+            (65, "that counts the norms; each scales 4,096 features."),
+            (2 * 65 * 4096, "that adds a bias to each scale, as LayerNorm has it."),
+        ),
+        hints=(
+            "How many norms are there, and how many numbers does each learn?",
+            "Two norms in each of 32 blocks and one at the end, with 4,096 features each.",
+            "(2 * 32 + 1) * 4096",
+        ),
+    ),
+    BreakingInput(
+        name="rms_norm.break_it",
+        kind="break this function",
+        minutes=4,
+        difficulty=2,
+        right=_each_token,
+        broken=_over_everything,
+        solution=([[1.0, 1.0], [3.0, 3.0]],),
+        valid=_refuse,
+        also_right=(([[0.0], [5.0]],), (np.eye(2) * [1, 9],)),
+        harmless=(
+            ([[3.0, 4.0]],),
+            ([[1.0, 2.0], [2.0, -1.0]],),
+            (np.ones((3, 4)),),
+        ),
+        hints=(
+            "What does the mean run over here, and over what should it run?",
+            "With one token both are the same. With two tokens, what else must they not share?",
+            "Two tokens of different size: ([[1.0, 1.0], [3.0, 3.0]],).",
+        ),
+    ),
+    Function(
+        name="rms_norm.fold",
+        kind="missing lines",
+        minutes=4,
+        difficulty=2,
+        solution=lambda scale, kernel: kernel * scale[:, None],
+        cases=_kernels,
+        mistakes={
+            "scales the outputs: the scale belongs to the features that go in, the rows.": (
+                lambda scale, kernel: kernel * scale
+            ),
+            "divides: the norm multiplies by its scale, and the kernel takes that over.": (
+                lambda scale, kernel: kernel / scale[:, None]
+            ),
+            "returns the scaled features added up, not a kernel.": (
+                lambda scale, kernel: scale @ kernel
+            ),
+        },
+        also_right=(
+            lambda scale, kernel: np.diag(scale) @ kernel,
+            lambda scale, kernel: np.einsum("d,df->df", scale, kernel),
+        ),
+        hints=(
+            "Feature d meets its scale first, and then row d of the kernel.",
+            "The product of both can be stored in that row.",
+            "kernel * scale[:, None]",
+        ),
+    ),
+    Estimate(
+        name="rms_norm.overflow",
+        kind="estimate",
+        minutes=3,
+        difficulty=2,
+        solution=float(np.sqrt(65504 / 4096)),
+        factor=1.1,
+        unit="is the root mean square",
+        mistakes=(
+            (65504**0.5, "so large may a single number be. Here 4,096 squares are added up first."),
+            (65504 / 4096, "that is the mean square. The question is about its root."),
+            (65504, "that is the largest float16 itself."),
+        ),
+        hints=(
+            "How large is the sum of 4,096 squares whose mean is r squared?",
+            "The sum is 4,096 r squared, and it has to stay below 65,504.",
+            "(65504 / 4096) ** 0.5",
+        ),
+    ),
+    Value(
+        name="rms_norm.library",
+        kind="read the library",
+        minutes=3,
+        difficulty=2,
+        solution=1,
+        mistakes=(
+            (2, "here the squares are taken. Of which dtype is what is squared by now?"),
+            (3, "epsilon keeps a zero vector finite. It does nothing against infinity."),
+            (4, "this line rounds the result. By then an overflow would have happened."),
+        ),
+        hints=(
+            "The square of 300 overflows in float16. In which dtype is it taken here?",
+            "Follow the dtype of `x` from line to line.",
+            "After the first line x is float32, whose largest number is 3.4e38.",
+        ),
+    ),
+    Function(
+        name="rms_norm.gradient",
+        kind="missing lines",
+        minutes=8,
+        difficulty=3,
+        solution=_gradient,
+        cases=_gradients,
+        mistakes={
+            "takes the root mean square for a constant: it moves with x, too.": _root_held_fixed,
+            "lets the gradient pass the scale untouched.": _scale_forgotten,
+            "adds up where the mean is due: the root is one of a mean.": _sum_not_mean,
+            "is not divided by the root mean square.": _not_divided,
+        },
+        also_right=(_by_rows,),
+        hints=(
+            "Two ways lead from x to y: through the numerator, and through the root below it.",
+            "With w = upstream * scale and n = x / r: which part of w points along n?",
+            "(w - n * (w * n).mean(axis=-1, keepdims=True)) / r",
+        ),
+    ),
+    Estimate(
+        name="rms_norm.loud",
+        kind="estimate",
+        minutes=2,
+        difficulty=2,
+        solution=1 / 50,
+        factor=1.1,
+        unit="times",
+        mistakes=(
+            (1, "the output does not change. The gradient divides by the root mean square."),
+            (50, "louder input, smaller gradient: r stands below the line."),
+            (1 / 2500, "one factor of r, not two: the normalised vector has none left."),
+        ),
+        hints=(
+            "Look where r stands in the gradient.",
+            "x / r does not change, and neither does the bracket. What is left?",
+            "1 / 50",
+        ),
+    ),
+]
