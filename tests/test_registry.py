@@ -81,6 +81,7 @@ def test_name_of_the_documentation():
         ("mistral_tiny", "mistral_tiny_en"),
         ("mistral_0.3_instruct_7b", "mistral_0.3_instruct_7b_en"),
         ("Mistral_7B_en", "mistral_7b_en"),
+        ("mstral_7b_en", "mistral_7b_en"),
     ],
 )
 def test_nearest_name(name, nearest):
@@ -88,7 +89,15 @@ def test_nearest_name(name, nearest):
     assert f"Did you mean {nearest!r}?" in unknown_name(name)
 
 
-def test_no_name_is_near():
-    message = unknown_name("gemma_2b_en")
+@pytest.mark.parametrize("name", ["gemma_2b_en", "bert_base_en", "mixtral_8_7b_en"])
+def test_the_name_of_another_model(name):
+    message = unknown_name(name)
+    assert "Only Mistral lives here; for other models use keras_hub." in message
     assert "Did you mean" not in message
     assert all(name in message for name in presets())
+
+
+def test_no_name_is_near():
+    message = unknown_name("my_own_mistral_with_another_window")
+    assert "Did you mean" not in message
+    assert "Only Mistral lives here" not in message

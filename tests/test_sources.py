@@ -42,6 +42,16 @@ def test_missing_folder(preset, path):
         open_preset(path)
 
 
+def test_a_model_on_a_hub_without_its_scheme(preset):
+    name = "mistralai/Mistral-7B-v0.3"
+    with pytest.raises(FileNotFoundError, match=rf"no folder {name}\. A model .* 'hf://{name}'"):
+        open_preset(name)
+    for path in ("/a/b", "a/b/c", "~/b"):
+        with pytest.raises(FileNotFoundError) as caught:
+            open_preset(path)
+        assert "Hugging Face" not in str(caught.value)
+
+
 def test_a_file_is_no_preset(preset):
     with pytest.raises(NotADirectoryError, match=r"is a file; a preset is a folder.$"):
         open_preset("preset/config.json")

@@ -71,8 +71,12 @@ def unknown_name(name: str) -> str:
     >>> print(unknown_name("mistral_7b"))
     There is no preset 'mistral_7b'. Did you mean 'mistral_7b_en'? Built in are ...
     """
-    near = difflib.get_close_matches(name, presets(), n=1)
+    # "mixtral_8_7b_en" is near as well, but no misspelling.
+    named = "mistral" in name.lower()
+    near = difflib.get_close_matches(name, presets(), n=1, cutoff=0.6 if named else 0.9)
     hint = f" Did you mean {near[0]!r}?" if near else ""
+    if not (near or named):
+        hint = " Only Mistral lives here; for other models use keras_hub."
     return (
         f"There is no preset {name!r}.{hint} Built in are {', '.join(presets())}. Others are given "
         "as a folder such as './my_preset', or as 'hf://user/model' or "

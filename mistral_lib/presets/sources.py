@@ -11,6 +11,7 @@ from pathlib import Path
 from mistral_lib.presets import registry
 
 SCHEMES = "hf://user/model[@revision] or kaggle://user/model/keras/variant[/version]"
+PART = r"\w[\w.-]*"  # of an address, between slashes
 
 
 class Source:
@@ -92,18 +93,19 @@ def _open_folder(path):
         hint = " Open it with keras.saving.load_model." if path.suffix == ".keras" else ""
         raise NotADirectoryError(f"{path} is a file; a preset is a folder.{hint}")
     if not path.is_dir():
-        raise FileNotFoundError(f"There is no folder {path}.")
+        is_model = re.fullmatch(rf"{PART}/{PART}", path.as_posix())
+        hint = f" A model on Hugging Face would be 'hf://{path.as_posix()}'." if is_model else ""
+        raise FileNotFoundError(f"There is no folder {path}.{hint}")
     return LocalFolder(path)
 
 
 def _open_address(scheme, rest, preset):
     from mistral_lib.presets.hubs import HuggingFaceModel, KaggleModel
 
-    part = r"\w[\w.-]*"
     if scheme == "hf" and (
-        match := re.fullmatch(rf"({part}/{part})(?:@({part}(?:/{part})*))?", rest)
+        match := re.fullmatch(rf"({PART}/{PART})(?:@({PART}(?:/{PART})*))?", rest)
     ):
         return HuggingFaceModel(*match.groups())
-    if scheme == "kaggle" and re.fullmatch(rf"{part}/{part}/{part}/{part}(/\d+)?", rest):
+    if scheme == "kaggle" and re.fullmatch(rf"{PART}/{PART}/{PART}/{PART}(/\d+)?", rest):
         return KaggleModel(rest)
     raise ValueError(f"{preset!r} is no address of a preset. Expected {SCHEMES}.")
