@@ -1,16 +1,19 @@
 """mistral_lib/presets/loading.py: from files to a model, a tensor at a time."""
 
+import contextlib
 import json
 import pickle
 import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import h5py
 import keras
 import numpy as np
 import pytest
 from reference.make_keras_preset import SINGLE
+from safetensors.numpy import load_file, save_file
 from small_presets import INPUTS, assert_same_weights, small_backbone, small_causal_lm, weights
 
 from mistral_lib import (
@@ -21,7 +24,7 @@ from mistral_lib import (
     MistralTokenizer,
     without_weights,
 )
-from mistral_lib.presets import memory
+from mistral_lib.presets import loading, memory, mistral_format, transformers_format
 
 
 @pytest.fixture(scope="module")
@@ -138,6 +141,31 @@ def test_auto_is_what_the_files_hold(bfloat16_preset):
     assert_same_weights(backbone, loaded)
     random = MistralBackbone.from_preset(folder, load_weights=False, dtype="auto")
     assert random.dtype_policy.name == "bfloat16"
+
+
+@pytest.mark.parametrize(
+    ("capability", "dtype"),
+    [("7.5", "float16"), ("8.0", "bfloat16"), ("10.0", "bfloat16"), ("gfx90a", "bfloat16")],
+)
+def test_auto_on_gpus_without_bfloat16(tmp_path, monkeypatch, capability, dtype):
+    backbone = small_backbone(dtype="bfloat16")
+    backbone.save_to_preset(tmp_path)
+    device = SimpleNamespace(platform="cpu", compute_capability=capability)
+    monkeypatch.setattr(loading.jax, "local_devices", lambda: [device])
+    for load_weights in (True, False):
+        with contextlib.nullcontext() if load_weights else without_weights():
+            loaded = MistralBackbone.from_preset(tmp_path, load_weights, dtype="auto")
+        assert loaded.dtype_policy.name == dtype
+    small_backbone(dtype="float32").save_to_preset(tmp_path)
+    assert MistralBackbone.from_preset(tmp_path, dtype="auto").dtype_policy.name == "float32"
+
+
+def test_numbers_that_float16_cannot_hold(bfloat16_preset, tmp_path):
+    folder, _ = bfloat16_preset
+    with pytest.raises(ValueError, match=r"feedforward_gate_dense.*beyond 65,504.*dtype='float32'"):
+        MistralBackbone.from_preset(folder, dtype="float16")
+    small_backbone(dtype="bfloat16").save_to_preset(tmp_path)
+    assert MistralBackbone.from_preset(tmp_path, dtype="float16").variable_dtype == "float16"
 
 
 @pytest.mark.parametrize("policy", ["float32", "bfloat16", "mixed_bfloat16"])
@@ -367,22 +395,47 @@ print(peak - before, sum(sizes), max(sizes))
 
 
 @pytest.fixture(scope="module")
-def large_preset(tmp_path_factory):
-    """58 million parameters in bfloat16: 116 MB, of which 31 MB are one tensor."""
-    folder = tmp_path_factory.mktemp("presets") / "large"
+def large_presets(tmp_path_factory):
+    """58 million parameters in bfloat16: 116 MB, of which 31 MB are one tensor; in each format."""
+    folder = tmp_path_factory.mktemp("presets")
     with without_weights():
         backbone = MistralBackbone(30_000, 4, 4, 512, 4096, 4, dtype="bfloat16")
     for variable in backbone.weights:
         variable.assign(np.ones(variable.shape, "bfloat16"))
-    backbone.save_to_preset(folder)
+    backbone.save_to_preset(folder / "keras")
+    backbone.export_to_transformers(folder / "transformers")
+    write_as_mistral(folder / "transformers", folder / "mistral")
     return folder
 
 
+def write_as_mistral(source, folder):
+    """The same numbers under Mistral's names."""
+    there, here = transformers_format.NAMING.tensors, mistral_format.NAMING.tensors
+    names = {
+        there[name].format(block): here[name].format(block) for name in there for block in range(4)
+    }
+    arrays = load_file(source / "model.safetensors")
+    folder.mkdir()
+    save_file({names[name]: arrays[name] for name in arrays}, folder / "consolidated.safetensors")
+    params = {"dim": 512, "n_layers": 4, "hidden_dim": 4096, "n_heads": 4, "n_kv_heads": 4}
+    params |= {"norm_eps": 1e-6, "vocab_size": 30_000}
+    (folder / "params.json").write_text(json.dumps(params))
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
-def test_peak_of_memory(bfloat16_preset, large_preset, dtype):
+@pytest.mark.parametrize(
+    ("form", "dtype"),
+    [
+        ("keras", "bfloat16"),
+        ("keras", "float32"),
+        ("transformers", "bfloat16"),
+        ("transformers", "float32"),
+        ("mistral", "bfloat16"),
+    ],
+)
+def test_peak_of_memory(bfloat16_preset, large_presets, form, dtype):
     """At most the model, its largest tensor, and 5 %."""
-    command = [sys.executable, "-c", PEAK, bfloat16_preset[0], large_preset, dtype]
+    command = [sys.executable, "-c", PEAK, bfloat16_preset[0], large_presets / form, dtype]
     result = subprocess.run(command, capture_output=True, text=True, check=True)
     peak, size, largest = map(int, result.stdout.split())
     assert size * 0.9 < peak <= (size + largest) * 1.05

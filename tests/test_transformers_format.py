@@ -198,6 +198,14 @@ def test_refused_by_name(single, changes, message):
         assert str(single / "config.json") in str(caught.value)
 
 
+def test_nothing_is_built_that_does_not_fit(single):
+    edit(single / "config.json", hidden_size=10**9, intermediate_size=10**9, head_dim=10**9)
+    with pytest.raises(MemoryError, match=r"parameters in .* blocks and needs"):
+        MistralBackbone.from_preset(single, load_weights=False)
+    with pytest.raises(ValueError, match="config asks for"):
+        MistralBackbone.from_preset(single)
+
+
 @pytest.mark.parametrize("constant", ["NaN", "Infinity", "-Infinity", "1e999"])
 def test_no_number(single, constant):
     text = (single / "config.json").read_text()

@@ -9,6 +9,7 @@ from operator import attrgetter
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
@@ -47,7 +48,7 @@ def load_backbone(
     folder = open_preset(preset)
     form = format_of(folder)
     config = form.read_config(folder)
-    with _naming(folder, form.CONFIG_FILE):
+    with naming(folder, form.CONFIG_FILE):
         num_layers = check_integer("num_layers", config.get("num_layers"))
         stored = one_block(cls, config)
     arguments = {**config, **overrides}
@@ -102,7 +103,7 @@ def load_preprocessor(preset: str | Path, **overrides) -> MistralCausalLMPreproc
     tokenizer = load_tokenizer(preset)
     form = format_of(folder)
     config = form.read_preprocessor_config(folder)
-    with _naming(folder, form.PREPROCESSOR_FILE):
+    with naming(folder, form.PREPROCESSOR_FILE):
         MistralCausalLMPreprocessor(tokenizer, **config)
     return MistralCausalLMPreprocessor(**{"tokenizer": tokenizer, **config, **overrides})
 
@@ -112,13 +113,13 @@ def load_tokenizer(preset: str | Path) -> MistralTokenizer:
     folder = open_preset(preset)
     form = format_of(folder)
     config = form.read_tokenizer_config(folder)
-    with _naming(folder, form.TOKENIZER_FILE):
+    with naming(folder, form.TOKENIZER_FILE):
         MistralTokenizer(None, **config)
     return MistralTokenizer(form.find_vocabulary(folder), **config)
 
 
 @contextlib.contextmanager
-def _naming(folder, file):
+def naming(folder, file):
     """Says of a refused argument in which file it stands."""
     try:
         yield
@@ -142,6 +143,21 @@ def _check_overrides(stored, wanted, num_layers, wanted_layers):
                 f"{name}={asked} does not fit the preset's weights, which have {name}={found}. "
                 f"Leave {name} out, or pass load_weights=False for random weights."
             )
+
+
+def _check_range(variable, tensor):
+    """Refuses float16 for numbers that it cannot hold: they would have become infinite."""
+    narrowed = variable.value.dtype == "float16" and tensor.dtype != "float16"
+    if narrowed and not _all_finite(variable.value):
+        raise ValueError(
+            f"{tensor.file}: {tensor.name!r} has numbers beyond 65,504, which float16 cannot hold. "
+            "Pass dtype='float32', or 'bfloat16' where the device has it."
+        )
+
+
+@jax.jit  # so that no array of booleans is made
+def _all_finite(array):
+    return jnp.isfinite(array).all()
 
 
 def has_bfloat16() -> bool:
@@ -191,4 +207,5 @@ def _assign(backbone, tensors, folder):
             variable.assign(jax.device_put(array, sharding_of(variable)))
             # JAX works in the background: without waiting, several tensors would queue up.
             jax.block_until_ready(variable.value)
+            _check_range(variable, tensor)
             progress.update(tensor.num_bytes)
