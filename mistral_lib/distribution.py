@@ -14,6 +14,8 @@ import keras
 # Which axis of a variable is split over the model axis of the mesh, by its path. A projection into
 # heads, features or the vocabulary is split by what comes out of it; the projection back by what
 # goes in, so that each device adds up its own share. LoRA's factors are split as their kernel is.
+# The token table is not split by hidden features, though its lookup would then be cheaper: XLA
+# would leave the residual stream in parts, and gather it, or sum over it, in every norm.
 SPLIT_AXES = {
     ".*token_embedding/embeddings": 0,
     ".*token_embedding/reverse_embeddings": 1,
@@ -130,6 +132,26 @@ def cache_sharding(backbone, batch_size: int) -> jax.sharding.Sharding | None:
     if heads == rows or batch_size % mesh.shape[mesh.axis_names.index(rows)]:
         rows = None
     return keras.distribution.TensorLayout((rows, heads, None, None), mesh).backend_layout
+
+
+def numbers_in_memory(layer) -> int:
+    """How many numbers of a layer's variables one memory must hold under the distribution in use.
+
+    An accelerator has its own memory and holds its part; the CPU's virtual devices share one.
+    """
+    distribution = keras.distribution.distribution()
+    if distribution is None:
+        return layer.count_params()
+    layouts = [distribution.get_variable_layout(v).backend_layout for v in layer.variables]
+    parts = (
+        math.prod(layout.shard_shape(variable.shape))
+        for layout, variable in zip(layouts, layer.variables, strict=True)
+    )
+    return sum(parts) * _devices_in_one_memory(distribution.device_mesh.backend_mesh)
+
+
+def _devices_in_one_memory(mesh: jax.sharding.Mesh) -> int:
+    return mesh.devices.size if mesh.devices.flat[0].platform == "cpu" else 1
 
 
 def bytes_per_device(model) -> dict[str, int]:

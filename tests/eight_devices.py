@@ -11,6 +11,7 @@ import json
 import sys
 from collections import Counter
 from pathlib import Path
+from unittest import mock
 
 import jax
 import keras
@@ -24,8 +25,9 @@ from mistral_lib import (
     MistralCausalLMPreprocessor,
     MistralTokenizer,
 )
-from mistral_lib.distribution import bytes_per_device
+from mistral_lib.distribution import bytes_per_device, numbers_in_memory
 from mistral_lib.generation.cache import new_cache
+from mistral_lib.presets import loading
 from mistral_lib.teaching.collectives import collectives
 
 SIZES = {
@@ -145,10 +147,14 @@ def run_forward(distribution, preset, expected, paths=("auto",)):
     """A model loaded and called once, in each attention path."""
     found = {"calls": []}
     with distribution.scope():
-        with watched_devices(found):
+        with watched_devices(found), mock.patch.object(loading, "check_memory") as check:
             model = MistralCausalLM.from_preset(preset)
+        found["checked share"] = check.call_args.args[-1]
         found["bytes"] = bytes_per_device(model.backbone)
         found["parts"] = {v.path: part(v.value) for v in model.backbone.variables}
+        with mock.patch("mistral_lib.distribution._devices_in_one_memory", return_value=1):
+            found["numbers on an accelerator"] = numbers_in_memory(model.backbone)
+        found["numbers on a CPU"] = numbers_in_memory(model.backbone)
         sharding = distribution.get_data_layout((ROWS, LENGTH)).backend_layout
         for path in paths:
             outputs, sent = forward(model, sharding, path)

@@ -197,6 +197,15 @@ def test_no_device_holds_more_while_a_preset_is_loaded(results, mesh):
     assert found["most bytes"] <= found["bytes"]["cpu:0"] + 64  # of counters and learning rates
 
 
+@pytest.mark.parametrize("mesh", MESHES)
+def test_memory_is_counted_where_it_is(results, mesh):
+    found = results["forward"][mesh]
+    assert 4 * found["numbers on an accelerator"] == found["bytes"]["cpu:0"]
+    assert 4 * found["numbers on a CPU"] == sum(found["bytes"].values())
+    (whole,) = results["one"]["bytes"].values()
+    assert found["checked share"] == pytest.approx(sum(found["bytes"].values()) / whole)
+
+
 def test_the_cache_is_split_by_rows_and_heads(results):
     heads = SIZES["num_key_value_heads"]
     for whole, part in results["writing"]["cache"]:

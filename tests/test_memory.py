@@ -56,6 +56,17 @@ def test_many_empty_blocks_are_counted(available):
         check_memory(10**6, 10**6, "float32")
 
 
+def test_a_part_of_a_model_needs_less_and_copies_need_more(available):
+    available(10 * GIB)
+    with pytest.raises(MemoryError, match=r"needs 27\.0 GiB in float32, but only"):
+        check_memory(7_241_732_096, 32, "float32")
+    check_memory(7_241_732_096, 32, "float32", share=0.25)
+    with pytest.raises(
+        MemoryError, match=r"needs 54\.0 GiB in float32 in one memory, as the distr"
+    ):
+        check_memory(7_241_732_096, 32, "float32", share=2.0)
+
+
 def test_memory_of_a_gpu(monkeypatch):
     stats = {"bytes_limit": 10 * GIB, "bytes_in_use": 3 * GIB}
     gpu = SimpleNamespace(platform="gpu", memory_stats=lambda: stats)

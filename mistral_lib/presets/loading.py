@@ -16,7 +16,7 @@ from tqdm import tqdm
 from mistral_lib.backbone import MistralBackbone
 from mistral_lib.base import without_weights
 from mistral_lib.checks import check_integer
-from mistral_lib.distribution import sharding_of
+from mistral_lib.distribution import numbers_in_memory, sharding_of
 from mistral_lib.preprocessor import MistralCausalLMPreprocessor
 from mistral_lib.presets import lora_format
 from mistral_lib.presets.formats import format_of
@@ -178,13 +178,10 @@ def _main_dtype(tensors):
 
 def _check_size(block, num_layers, working):
     num_layers = check_integer("num_layers", num_layers)
-    block_size = block.transformer_layers[0].count_params()
-    check_memory(
-        block.count_params() + (num_layers - 1) * block_size,
-        num_layers,
-        block.dtype_policy.variable_dtype,
-        working,
-    )
+    repeated = block.transformer_layers[0]
+    total = block.count_params() + (num_layers - 1) * repeated.count_params()
+    held = numbers_in_memory(block) + (num_layers - 1) * numbers_in_memory(repeated)
+    check_memory(total, num_layers, block.dtype_policy.variable_dtype, working, held / total)
 
 
 def _assign(backbone, tensors, folder):

@@ -46,7 +46,9 @@ def _control_group_bytes(folder=Path("/sys/fs/cgroup")):
         return 2**63
 
 
-def check_memory(num_parameters: int, num_layers: int, dtype: str, working: int = 0) -> None:
+def check_memory(
+    num_parameters: int, num_layers: int, dtype: str, working: int = 0, share: float = 1.0
+) -> None:
     """Refuses a model that does not fit, before anything of it is allocated.
 
     Args:
@@ -54,6 +56,7 @@ def check_memory(num_parameters: int, num_layers: int, dtype: str, working: int 
         num_layers: number of blocks.
         dtype: of the variables.
         working: bytes that loading needs besides.
+        share: of the parameters that one memory holds; above 1 for copies.
 
     Raises:
         MemoryError: the model needs more than there is; the message names a dtype that fits.
@@ -65,16 +68,18 @@ def check_memory(num_parameters: int, num_layers: int, dtype: str, working: int 
     available = available_bytes()
 
     def need(dtype):
-        return num_parameters * jnp.dtype(dtype).itemsize + num_layers * BYTES_PER_BLOCK + working
+        parameters = num_parameters * share * jnp.dtype(dtype).itemsize
+        return parameters + num_layers * BYTES_PER_BLOCK + working
 
     if need(dtype) <= available:
         return
     advice = "No dtype fits: use a smaller model or a machine with more memory."
     if need("bfloat16") <= available:
         advice = f"In bfloat16 it needs {_gib(need('bfloat16'))}: pass dtype='bfloat16'."
+    where = "" if share == 1 else " in one memory, as the distribution splits it"
     raise MemoryError(
         f"This model has {num_parameters:,} parameters in {num_layers:,} blocks and needs "
-        f"{_gib(need(dtype))} in {dtype}, but only {_gib(available)} are available. {advice}"
+        f"{_gib(need(dtype))} in {dtype}{where}, but only {_gib(available)} are available. {advice}"
     )
 
 
