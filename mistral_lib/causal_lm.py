@@ -1,9 +1,11 @@
 """A language model: logits for the next token (chapter 1, "One token")."""
 
+from collections.abc import Sequence
+
 import keras
 
 from mistral_lib.backbone import MistralBackbone
-from mistral_lib.checks import standardize_inputs
+from mistral_lib.checks import check_integer, standardize_inputs
 from mistral_lib.generation.decoding import DecodingLoop
 from mistral_lib.generation.generate import TextGeneration
 from mistral_lib.generation.prompts import is_text
@@ -22,6 +24,8 @@ class MistralCausalLM(TextGeneration):
         backbone: a `MistralBackbone`.
         preprocessor: a `MistralCausalLMPreprocessor`, with which `fit`, `evaluate`, `predict` and
             `generate` take text; `None` for token ids only.
+        end_token_ids: ids besides the tokenizer's end token that end a continuation;
+            `from_preset` takes them from a checkpoint's generation_config.json.
         **kwargs: `name` and `trainable`.
 
     Call arguments:
@@ -38,9 +42,16 @@ class MistralCausalLM(TextGeneration):
 
     presets = PresetTable()
 
-    def __init__(self, backbone: MistralBackbone, preprocessor=None, **kwargs):
+    def __init__(
+        self,
+        backbone: MistralBackbone,
+        preprocessor=None,
+        end_token_ids: Sequence[int] = (),
+        **kwargs,
+    ):
         if not isinstance(backbone, MistralBackbone):
             raise TypeError(f"backbone must be a MistralBackbone, but is {backbone!r}.")
+        ends = tuple(check_integer("an end token id", id, minimum=0) for id in end_token_ids)
         super().__init__(
             inputs=backbone.input,
             outputs=backbone.token_embedding(backbone(backbone.input), reverse=True),
@@ -50,6 +61,7 @@ class MistralCausalLM(TextGeneration):
         self.dtype_policy = backbone.dtype_policy
         self.backbone = backbone
         self.preprocessor = preprocessor
+        self.end_token_ids = ends
         self._decoding = DecodingLoop(backbone)
         self.compile(
             optimizer=keras.optimizers.Adam(2e-5),
@@ -93,8 +105,8 @@ class MistralCausalLM(TextGeneration):
         Args:
             preset: a name of `presets`, or the folder of a preset (a str or a path).
             load_weights: whether to load the weights; otherwise they are random.
-            **kwargs: `preprocessor`, to take another than the preset's, `name`, `trainable`, and
-                the arguments of `MistralBackbone.from_preset`.
+            **kwargs: `preprocessor` and `end_token_ids`, to take others than the preset's, `name`,
+                `trainable`, and the arguments of `MistralBackbone.from_preset`.
 
         Raises: as `MistralBackbone.from_preset`.
         """
@@ -122,6 +134,7 @@ class MistralCausalLM(TextGeneration):
         return {
             "backbone": keras.saving.serialize_keras_object(self.backbone),
             "preprocessor": keras.saving.serialize_keras_object(self.preprocessor),
+            "end_token_ids": list(self.end_token_ids),
             "name": self.name,
             "trainable": self.trainable,
         }

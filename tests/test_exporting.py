@@ -106,6 +106,23 @@ def test_files(tmp_path):
     assert files(tmp_path / "ids").keys() == BACKBONE
 
 
+@pytest.mark.parametrize(
+    ("ends", "with_text", "written"),
+    [((), False, None), ((7,), False, 7), ((), True, 2), ((2,), True, 2), ((7, 2), True, [2, 7])],
+)
+def test_ids_that_end_a_text(tmp_path, ends, with_text, written):
+    """They come back from both formats."""
+    text = text_model().preprocessor if with_text else None
+    model = MistralCausalLM(small_backbone(), text, end_token_ids=ends)
+    model.export_to_transformers(tmp_path / "transformers")
+    for name in ("config.json", "generation_config.json"):
+        content = json.loads((tmp_path / "transformers" / name).read_text())
+        assert content.get("eos_token_id") == written
+    model.save_to_preset(tmp_path / "keras")
+    assert MistralCausalLM.from_preset(tmp_path / "keras").end_token_ids == ends
+    assert MistralCausalLM.from_config(model.get_config()).end_token_ids == ends
+
+
 def test_shards(tmp_path):
     backbone, limit = small_backbone(), 2000
     backbone.export_to_transformers(tmp_path, max_shard_size=limit / 2**30)

@@ -214,6 +214,36 @@ def test_no_number(single, constant):
         MistralBackbone.from_preset(single)
 
 
+@pytest.mark.parametrize(
+    ("generation", "config", "ends"),
+    [
+        ({"eos_token_id": [2, 7]}, {"eos_token_id": 3}, (2, 7)),
+        ({}, {"eos_token_id": 3}, ()),
+        (None, {"eos_token_id": 3}, (3,)),
+        (None, {"eos_token_id": None}, ()),
+        (None, {}, (2,)),
+    ],
+)
+def test_ids_that_end_a_text(single, generation, config, ends):
+    edit(single / "config.json", remove=["eos_token_id"])
+    edit(single / "config.json", **config)
+    (single / "generation_config.json").unlink()
+    if generation is not None:
+        (single / "generation_config.json").write_text(json.dumps(generation))
+    assert transformers_format.read_task(LocalFolder(single))["end_token_ids"] == ends
+
+
+def test_a_text_ends_with_them(single):
+    model = MistralCausalLM.from_preset(single, dtype="float32")
+    assert model.end_token_ids == (2, 7)
+    prompt = [5, 6, 7]
+    model.end_token_ids = ()
+    first = model.generate(prompt, max_new_tokens=8, strip_prompt=True)
+    model = MistralCausalLM.from_preset(single, dtype="float32", end_token_ids=[first[2]])
+    ended = model.generate(prompt, max_new_tokens=8, strip_prompt=True)
+    assert ended == first[: first.index(first[2]) + 1]
+
+
 # --- Arguments, dtypes, tokenizers: as for every format ------------------------------------------
 
 

@@ -20,6 +20,7 @@ class TextGeneration(keras.Model):
     Attributes:
         backbone: the `MistralBackbone`.
         preprocessor: the `MistralCausalLMPreprocessor`, or `None`.
+        end_token_ids: ids besides the tokenizer's end token that end a continuation.
     """
 
     def generate(
@@ -45,7 +46,8 @@ class TextGeneration(keras.Model):
             max_length: the most tokens of prompt and continuation together; by default, without
                 `max_new_tokens`, the preprocessor's `sequence_length`.
             stop_token_ids: ids that end a continuation and are its last token; "auto" is the
-                tokenizer's end token, if there is a tokenizer; `None` stops at nothing.
+                tokenizer's end token, if there is a tokenizer, and the model's `end_token_ids`;
+                `None` stops at nothing.
             strip_prompt: whether to return the continuations alone.
             max_new_tokens: the most tokens of the continuation.
             temperature: 0 takes the likeliest token; above 0, tokens are drawn from
@@ -154,9 +156,9 @@ class TextGeneration(keras.Model):
         limits = new_token_limits(prompts.rows, max_length, max_new_tokens)
         if isinstance(stop_token_ids, str):
             check_choice("stop_token_ids", stop_token_ids, ("auto",))
-            stop_token_ids = ()
+            stop_token_ids = self.end_token_ids
             if self.preprocessor is not None:
-                stop_token_ids = (self.preprocessor.tokenizer.end_token_id,)
+                stop_token_ids = (self.preprocessor.tokenizer.end_token_id, *self.end_token_ids)
         stop = tuple(check_integer("a stop token id", t, minimum=0) for t in stop_token_ids or ())
         state = self._decoding.start(
             prompts.rows, limits, row_seeds(seed, len(prompts.rows)), sampler, stop

@@ -38,14 +38,14 @@ CONTEXT_LENGTH = 32768  # of all versions of Mistral 7B
 def export_backbone(backbone, folder: str | Path, max_shard_size: float | None = 10) -> None:
     """Writes config and weights: see `MistralBackbone.export_to_transformers`."""
     with _checkpoint_folder(folder) as new:
-        _write_backbone(backbone, new, max_shard_size, None)
+        _write_backbone(backbone, new, max_shard_size, {})
 
 
 def export_causal_lm(model, folder: str | Path, max_shard_size: float | None = 10) -> None:
     """Writes backbone and tokenizer: see `MistralCausalLM.export_to_transformers`."""
     tokenizer = None if model.preprocessor is None else model.preprocessor.tokenizer
     with _checkpoint_folder(folder) as new:
-        _write_backbone(model.backbone, new, max_shard_size, tokenizer)
+        _write_backbone(model.backbone, new, max_shard_size, _special_ids(model, tokenizer))
         if tokenizer is not None:
             _write_tokenizer(tokenizer, new)
 
@@ -60,7 +60,7 @@ def _checkpoint_folder(folder):
     return preset_folder(folder, transformers_format, CHECKPOINT_FILES)
 
 
-def _write_backbone(backbone, new, max_shard_size, tokenizer):
+def _write_backbone(backbone, new, max_shard_size, ids):
     for pattern in ("model*.safetensors", NAMING.index, "pytorch_model*"):
         for stale in new.glob(pattern):
             stale.unlink()
@@ -68,11 +68,17 @@ def _write_backbone(backbone, new, max_shard_size, tokenizer):
     if max_shard_size is not None:
         limit = check_number("max_shard_size", max_shard_size) * 2**30
     _write_weights(backbone, new, limit)
-    ids = {}
-    if tokenizer is not None:
-        ids = {"bos_token_id": tokenizer.start_token_id, "eos_token_id": tokenizer.end_token_id}
     write_json(new / CONFIG_FILE, {**_describe(backbone), **ids})
     write_json(new / GENERATION_FILE, {"_from_model_config": True, **ids})
+
+
+def _special_ids(model, tokenizer) -> dict:
+    """The ids that begin and end a text, as far as the model knows them."""
+    starts = [] if tokenizer is None else [tokenizer.start_token_id]
+    ends = [] if tokenizer is None else [tokenizer.end_token_id]
+    ends = list(dict.fromkeys([*ends, *model.end_token_ids]))
+    entries = {"bos_token_id": starts, "eos_token_id": ends}
+    return {name: ids if len(ids) > 1 else ids[0] for name, ids in entries.items() if ids}
 
 
 def _describe(backbone) -> dict:

@@ -5,7 +5,7 @@ Three formats are read. Each is a module with the same names:
     CONFIG_FILE, TOKENIZER_FILE, PREPROCESSOR_FILE   what errors call the files
     read_config, read_dtype                          arguments and dtype of the backbone
     read_tensors                                     its weights, as tensors not yet read
-    read_task                                        name of the model, and whether it takes text
+    read_task                                        the model's arguments; whether it takes text
     read_tokenizer_config, read_preprocessor_config  their arguments
     find_vocabulary                                  the SentencePiece model
 """

@@ -69,6 +69,25 @@ def parse_json(text: bytes, source: str) -> dict:
     return content
 
 
+def read_ids(file: Path, name: str, default=None) -> tuple[int, ...]:
+    """Token ids in a JSON file, where one may stand without a list, and null is none.
+
+    Raises:
+        ValueError: something else stands there.
+
+    >>> import tempfile
+    >>> file = Path(tempfile.mkdtemp()) / "generation_config.json"
+    >>> write_json(file, {"eos_token_id": 2})
+    >>> read_ids(file, "eos_token_id")
+    (2,)
+    """
+    value = read_json(file).get(name, default)
+    ids = [] if value is None else value if isinstance(value, list) else [value]
+    if not all(type(id) is int and 0 <= id < 2**31 for id in ids):
+        raise ValueError(f"{file}: {name} must be ids of tokens, but is {value!r:.80}.")
+    return tuple(ids)
+
+
 def _unique(pairs):
     """A dictionary of key and value pairs, unless a key comes twice."""
     found = dict(pairs)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mistral_lib.presets.hdf5 import StoredTensor, list_tensors
-from mistral_lib.presets.json_files import read_json
+from mistral_lib.presets.json_files import read_ids, read_json
 
 CONFIG_FILE = "config.json"
 METADATA_FILE = "metadata.json"
@@ -138,7 +138,7 @@ def read_dtype(folder) -> str:
 
 
 def read_task(folder) -> dict:
-    """The `name` of the causal language model that was saved, and whether it `takes_text`."""
+    """`name` and `end_token_ids` of the model that was saved, and whether it `takes_text`."""
     task = folder.find(TASK_FILE)
     config = {} if task is None else read_json(task).get("config")
     if not isinstance(config, dict):
@@ -146,8 +146,15 @@ def read_task(folder) -> dict:
     name = config.get("name")
     if not (name is None or (isinstance(name, str) and "/" not in name)):
         raise ValueError(f"{task}: {name!r} is no name of a model.")
+    metadata = folder.find(METADATA_FILE)
+    # KerasHub's task has no place for these.
+    ends = () if metadata is None else read_ids(metadata, "end_token_ids")
     without = "preprocessor" in config and config["preprocessor"] is None
-    return {"name": name, "takes_text": not without and folder.find(TOKENIZER_FILE) is not None}
+    return {
+        "name": name,
+        "end_token_ids": ends,
+        "takes_text": not without and folder.find(TOKENIZER_FILE) is not None,
+    }
 
 
 def read_preprocessor_config(folder) -> dict:

@@ -79,13 +79,13 @@ def load_causal_lm(cls, preset: str | Path, load_weights: bool = True, **kwargs)
     """A causal language model from a preset: see `MistralCausalLM.from_preset`."""
     folder = open_preset(preset)
     task = format_of(folder).read_task(folder)
-    arguments = {"name": kwargs.pop("name", task["name"])}
-    if "trainable" in kwargs:
-        arguments["trainable"] = kwargs.pop("trainable")
+    takes_text = task.pop("takes_text")
+    arguments = {**task, "trainable": True}
+    arguments = {name: kwargs.pop(name, value) for name, value in arguments.items()}
     if "preprocessor" in kwargs:
         preprocessor = kwargs.pop("preprocessor")
     else:
-        preprocessor = load_preprocessor(preset) if task["takes_text"] else None
+        preprocessor = load_preprocessor(preset) if takes_text else None
     backbone = load_backbone(MistralBackbone, preset, load_weights, **kwargs)
     if preprocessor is not None:
         size = preprocessor.tokenizer.vocabulary_size()

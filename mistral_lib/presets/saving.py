@@ -48,7 +48,7 @@ def save_backbone(backbone, folder: str | Path, max_shard_size: float | None = 1
 def save_causal_lm(model, folder: str | Path, max_shard_size: float | None = 10) -> None:
     """Writes a causal language model into a preset's folder: backbone, task, preprocessor."""
     with preset_folder(folder, keras_format, PRESET_FILES) as new:
-        _write_backbone(model.backbone, new, max_shard_size)
+        _write_backbone(model.backbone, new, max_shard_size, model.end_token_ids)
         preprocessor = None
         if model.preprocessor is not None:
             _write_preprocessor(model.preprocessor, new)
@@ -97,7 +97,7 @@ def preset_folder(folder: str | Path, form: ModuleType, files: set[str]) -> Iter
         yield new
 
 
-def _write_backbone(backbone, new, max_shard_size):
+def _write_backbone(backbone, new, max_shard_size, end_token_ids=()):
     for pattern in ("model.weights.*", "model_*.weights.h5", ADAPTER_FILE):
         for stale in new.glob(pattern):
             stale.unlink()
@@ -113,7 +113,9 @@ def _write_backbone(backbone, new, max_shard_size):
         "parameter_count": backbone.count_params(),
         "date_saved": datetime.datetime.now().strftime("%Y-%m-%d@%H:%M:%S"),
         "tasks": ["CausalLM"],
+        # What KerasHub has no place for.
         "tie_word_embeddings": backbone.tie_word_embeddings,
+        "end_token_ids": list(end_token_ids),
     }
     write_json(new / METADATA_FILE, metadata)
 

@@ -12,7 +12,7 @@ change the numbers and that Mistral here does not have is refused by name.
 """
 
 from mistral_lib.presets.checkpoints import Naming, read_checkpoint
-from mistral_lib.presets.json_files import read_json
+from mistral_lib.presets.json_files import read_ids, read_json
 
 CONFIG_FILE = "config.json"
 GENERATION_FILE = "generation_config.json"
@@ -72,6 +72,7 @@ FIXED = {
     "quantization_config": ("quantized checkpoints are not read", (None,)),
 }
 DEFAULT_WAVELENGTH = 10000.0
+END_TOKEN = 2
 
 
 def read_config(folder) -> dict:
@@ -145,9 +146,20 @@ def read_tensors(folder, backbone, num_layers: int) -> dict:
 
 
 def read_task(folder) -> dict:
-    """The `name` of the model, which no checkpoint has, and whether it `takes_text`."""
+    """Arguments of the causal language model, and whether it `takes_text`.
+
+    `name` is `None`, since a checkpoint has none. `end_token_ids` are the ids that end a text: they
+    stand in generation_config.json, and without that file in config.json, as for transformers.
+    """
+    ends = ()
+    for name, default in ((GENERATION_FILE, None), (CONFIG_FILE, END_TOKEN)):
+        file = folder.find(name)
+        if file is not None:
+            ends = read_ids(file, "eos_token_id", default)
+            break
     files = (*VOCABULARY_FILES, *OTHER_TOKENIZERS)
-    return {"name": None, "takes_text": any(folder.find(file) is not None for file in files)}
+    takes_text = any(folder.find(file) is not None for file in files)
+    return {"name": None, "end_token_ids": ends, "takes_text": takes_text}
 
 
 def read_preprocessor_config(folder) -> dict:
