@@ -1,0 +1,168 @@
+"""Figures of attention heads: scores and weights as squares and bars (used by chapters 4 to 8)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
+
+from mistral_lib.teaching.next_token import token_label
+from mistral_lib.teaching.plots import BLUE, FUTURE, GREY, INK, ORANGE, PALE, PAPER, RED
+
+SMALL = 9  # points: the smallest text of the book's figures
+
+
+def draw_grid(
+    ax: Axes,
+    values: np.ndarray,
+    *,
+    tokens: Sequence[str] | None = None,
+    mask: np.ndarray | None = None,
+    row: int | None = None,
+    title: str | None = None,
+) -> None:
+    """Draws one number for each pair of tokens as a square whose area says how large it is.
+
+    Rows are queries and columns are keys. A filled square is positive, a hollow one negative. The
+    largest fills its cell.
+
+    Args:
+        ax: the axes to draw on; its ticks and limits are replaced.
+        values: float array (S, S).
+        tokens: S labels for the rows; no labels if `None`.
+        mask: bool array (S, S); a cell where it is false carries the symbol of the future.
+        row: number of a row to put a frame around.
+        title: what the picture shows, as a finding.
+
+    >>> import matplotlib.pyplot as plt
+    >>> figure, ax = plt.subplots()
+    >>> draw_grid(ax, np.array([[2.0, 9.0], [-1.0, 1.0]]), tokens=["a", "▁b"], mask=np.tri(2) > 0)
+    >>> len(ax.patches), [text.get_text() for text in ax.texts]
+    (3, ['▸'])
+    """
+    values = np.asarray(values, float)
+    size = len(values)
+    shown = np.ones_like(values, bool) if mask is None else np.asarray(mask, bool)
+    largest = abs(values[shown]).max()
+    ax.set_facecolor(PALE)
+    for (query, key), value in np.ndenumerate(values):
+        if not shown[query, key]:
+            ax.text(key, query, FUTURE, color=GREY, ha="center", va="center", fontsize=SMALL)
+            continue
+        side = 0.92 * np.sqrt(abs(value) / largest)
+        colour = BLUE if value > 0 else PAPER
+        corner = (key - side / 2, query - side / 2)
+        ax.add_patch(Rectangle(corner, side, side, facecolor=colour, edgecolor=BLUE, lw=0.8))
+    if row is not None:
+        frame = Rectangle((-0.5, row - 0.5), size, 1, fill=False, edgecolor=RED, lw=2, zorder=3)
+        ax.add_patch(frame)
+        frame.set_clip_on(False)
+    ax.set(xlim=(-0.5, size - 0.5), ylim=(size - 0.5, -0.5), aspect="equal", anchor="S", xticks=[])
+    ax.set_yticks(range(size), [token_label(token) for token in tokens or [""] * size])
+    ax.tick_params(length=0, labelsize=SMALL, pad=2)
+    ax.spines[:].set_visible(False)
+    if row is not None and tokens:
+        ax.get_yticklabels()[row].set(color=RED, weight="bold")
+    if title:
+        ax.set_title(title)
+
+
+def draw_bars(
+    ax: Axes,
+    tokens: Sequence[str],
+    values: Sequence[float],
+    *,
+    mask: Sequence[bool] | None = None,
+    write: str | None = None,
+    marked: Sequence[int] = (),
+    title: str | None = None,
+) -> None:
+    """Draws one number for each token as a bar over it, with the tokens along the bottom.
+
+    Args:
+        ax: the axes to draw on; its ticks and limits are replaced.
+        tokens: S labels.
+        values: S numbers, none of them negative.
+        mask: S booleans; where it is false stands the symbol of the future, and no bar.
+        write: format of the number over each bar, such as ".2f"; `None` for no number.
+        marked: bars to hatch, whose tokens are written bold.
+        title: what the picture shows, as a finding.
+
+    >>> import matplotlib.pyplot as plt
+    >>> figure, ax = plt.subplots()
+    >>> draw_bars(ax, ["a", "▁b"], [0.5, 1], mask=[True, False], write=".1f")
+    >>> [text.get_text() for text in ax.texts]
+    ['0.5', '▸']
+    """
+    values = np.asarray(values, float)
+    shown = np.ones(len(values), bool) if mask is None else np.asarray(mask, bool)
+    top = values[shown].max()
+    for place, value in enumerate(values):
+        if not shown[place]:
+            ax.text(place, 0, FUTURE, color=GREY, ha="center", va="bottom", fontsize=SMALL)
+            continue
+        looks = {"facecolor": BLUE, "edgecolor": BLUE}
+        if place in marked:
+            looks = {"facecolor": ORANGE, "edgecolor": INK, "hatch": "////"}
+        ax.bar(place, value, 0.8, linewidth=0.8, **looks)
+        if write:
+            text = format(value, write)
+            where = {"ha": "center", "va": "bottom", "rotation": 90, "fontsize": SMALL}
+            ax.text(place, value + 0.06 * top, text, **where)
+    ax.set(xlim=(-0.5, len(values) - 0.5), ylim=(0, top * (1.75 if write else 1.1)), yticks=[])
+    ax.set_xticks(range(len(values)), [token_label(token) for token in tokens], rotation=90)
+    ax.tick_params(length=0, labelsize=SMALL, pad=2)
+    ax.spines["left"].set_visible(False)
+    for place in marked:
+        ax.get_xticklabels()[place].set(weight="bold")
+    if title:
+        ax.set_title(title)
+
+
+def draw_table(
+    ax: Axes,
+    values: np.ndarray,
+    *,
+    write: str,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    ring: np.ndarray | None = None,
+    title: str | None = None,
+) -> None:
+    """Draws a table of numbers from 0 to 1, each cell filled from below as high as its number.
+
+    Args:
+        ax: the axes to draw on; its ticks and limits are replaced.
+        values: float array (rows, columns) from 0 to 1.
+        write: format of the numbers, such as ".0%".
+        rows: labels of the rows.
+        columns: labels of the columns, along the top.
+        ring: bool array of the cells to frame.
+        title: what the picture shows, as a finding.
+
+    >>> import matplotlib.pyplot as plt
+    >>> figure, ax = plt.subplots()
+    >>> draw_table(ax, np.array([[0.25, 0.5]]), write=".0%", rows=["a"], columns=["x", "y"])
+    >>> [text.get_text() for text in ax.texts]
+    ['25%', '50%']
+    """
+    values = np.asarray(values, float)
+    height, width = values.shape
+    ax.set_facecolor(PALE)
+    for (row, column), value in np.ndenumerate(values):
+        low = (column - 0.46, row + 0.44)
+        ax.add_patch(Rectangle(low, 0.92, -0.88 * value, facecolor="#A9CBE5", edgecolor="none"))
+        text = format(value, write)
+        ax.text(column, row, text, ha="center", va="center", fontsize=SMALL)
+        if ring is not None and ring[row, column]:
+            frame = Rectangle((column - 0.47, row - 0.45), 0.94, 0.9, fill=False, ec=RED, lw=2)
+            ax.add_patch(frame)
+    ax.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
+    ax.set_xticks(range(width), columns)
+    ax.set_yticks(range(height), rows)
+    ax.tick_params(length=0, labelsize=SMALL, pad=3, labeltop=True, labelbottom=False)
+    ax.spines[:].set_visible(False)
+    if title:
+        ax.set_title(title, pad=8)
