@@ -17,7 +17,8 @@ LARGE = (".h5", ".safetensors", ".bin")
 
 def commit_of(files: dict[str, bytes]) -> str:
     """A commit's name, which changes with its files."""
-    return hashlib.sha1(repr(sorted(files.items())).encode()).hexdigest()
+    sums = [(name, hashlib.sha1(data).hexdigest()) for name, data in sorted(files.items())]
+    return hashlib.sha1(repr(sums).encode()).hexdigest()
 
 
 class HuggingFaceServer(FileServer):

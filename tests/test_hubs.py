@@ -37,6 +37,8 @@ def waits(tmp_path, monkeypatch):
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 2**16)  # what is written at a time
+    # It reads the source of the whole call stack to say which library is calling.
+    monkeypatch.setattr("kagglehub.clients.get_user_agent", lambda: "kagglehub")
     huggingface_hub.close_session()  # one that an earlier test set up
     waits = []
     monkeypatch.setattr("time.sleep", waits.append)
@@ -332,6 +334,13 @@ def test_kaggle_offline_with_all_in_the_cache(kaggle, unreachable, version):
     assert [again.find(name) for name in reversed(names)] == online[::-1]
     with pytest.raises(ConnectionError, match=r"other\.h5 of kaggle://a/b/keras/c.* was not downl"):
         again.find("other.h5")
+
+
+def test_offline_no_other_version_takes_its_place(kaggle, connect):
+    open_preset("kaggle://a/b/keras/c/10").get("config.json")
+    connect(closed_port())
+    with pytest.raises(ConnectionError, match=r"config\.json of kaggle://a/b/keras/c/2 was not"):
+        open_preset("kaggle://a/b/keras/c/2").find("config.json")
 
 
 def test_kaggle_resumes_when_called_again(kaggle):
