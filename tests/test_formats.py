@@ -1,9 +1,12 @@
 """mistral_lib/presets/formats.py: a format is told by what the files hold."""
 
 import json
+import re
 import shutil
+from pathlib import Path
 
 import pytest
+from reference import make_formats
 from reference.make_formats import FOLDER
 from small_presets import KERAS_HUB, small_tokenizer
 
@@ -72,3 +75,18 @@ def test_nothing_that_is_known(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "gemma"}')
     with pytest.raises(ValueError, match="of the type 'gemma', but only Mistral lives here"):
         MistralBackbone.from_preset(tmp_path)
+
+
+def test_table_in_the_readme():
+    """Every format has a row; its methods exist; its peer is the one that the tests ran with."""
+    tests = Path(__file__).parent
+    table = (tests.parent / "README.md").read_text().split("## Formats")[1].split("##")[0]
+    rows = [line for line in table.splitlines() if line.startswith("|")][2:]
+    assert [name for name in FORMATS if not any(row.startswith(f"| {name} ") for row in rows)] == []
+    pins = (tests / "reference/requirements.txt").read_text() + make_formats.__doc__
+    for row in rows:
+        _, *methods, peer = (cell.strip() for cell in row.split("|")[1:-1])
+        for method in re.findall(r"`(\w+)`", " ".join(methods)):
+            assert hasattr(MistralBackbone, method), method
+        name, version = re.match(r"(\S+) ([\d.]+\d)", peer).groups()
+        assert f"{name}=={version}" in pins, row
