@@ -264,6 +264,19 @@ def test_gradients_and_nothing_else_are_summed_over_the_rows(results, kind, mesh
     assert sorted(summed) == sorted(sorted(part) for part in found["parts"].values())
 
 
+def test_a_backward_pass_costs_five_all_reduces_a_block(results):
+    """One for each projection that reads the stream, which `sent_per_block` tells its readers."""
+    stream = [ROWS // 2, LENGTH, SIZES["hidden_dim"]]
+    summed = [
+        math.prod(shape)
+        for each in results["fit"]["2x4"]["programs"]["jit_train_step"]
+        if each["devices"] == 4 and each["kind"] == "all-reduce"
+        for shape in each["shapes"]
+    ]
+    forward, backward = 2 * 2 + 1, 2 * 5 + 1  # the lookup, and the logits' gradient
+    assert summed.count(math.prod(stream)) == forward + backward
+
+
 def test_low_rank_factors_and_moments_are_split_as_their_kernel(results):
     found = results["lora"]["2x4"]
     assert len(found["parts"]) == 16  # A and B of four layers in two blocks
