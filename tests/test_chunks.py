@@ -13,7 +13,7 @@ def layer(x, w):
     return jnp.tanh(x @ w), x.sum(axis=-1)
 
 
-@pytest.mark.parametrize(("batch", "length", "size"), [(1, 8, 4), (2, 7, 3), (3, 5, 2), (1, 9, 1)])
+@pytest.mark.parametrize(("batch", "length", "size"), [(1, 9, 4), (2, 7, 3), (3, 5, 2), (1, 9, 1)])
 def test_values_and_gradients_are_those_of_one_call(batch, length, size):
     random = np.random.default_rng(0)
     x = random.normal(size=(batch, length, 4)).astype("float32")
@@ -49,13 +49,13 @@ def calls(monkeypatch=None, batch=1, length=8, compiled=True):
 
 
 def test_where_it_splits(monkeypatch):
-    assert calls(length=7) == {7}
-    assert calls(length=8) == {4}
-    assert calls(length=9) == {3}
-    assert calls(batch=2, length=4) == {4}
-    assert calls(length=8, compiled=False) == {8}
-    monkeypatch.setattr(chunks.jax, "default_backend", lambda: "gpu")
     assert calls(length=8) == {8}
+    assert calls(length=9) == {3}
+    assert calls(length=12) == {4}
+    assert calls(batch=3, length=4) == {4}
+    assert calls(length=12, compiled=False) == {12}
+    monkeypatch.setattr(chunks.jax, "default_backend", lambda: "gpu")
+    assert calls(length=12) == {12}
 
 
 def test_one_chunk_is_in_memory():

@@ -12,7 +12,7 @@ def in_chunks(function, *arrays, chunk_size: int = CHUNK_SIZE):
 
     On a CPU a matrix product of a thousand rows runs from the cache; one of ten thousand waits for
     memory, and so do the activations between two products. This happens in compiled code only,
-    from two chunks on; otherwise, on GPUs, and where tokens lie on several devices, the function is
+    beyond two chunks; otherwise, on GPUs, and where tokens lie on several devices, the function is
     called once.
 
     Args:
@@ -29,7 +29,7 @@ def in_chunks(function, *arrays, chunk_size: int = CHUNK_SIZE):
     """
     batch, length = arrays[0].shape[:2]
     tokens = batch * length
-    if not (tokens >= 2 * chunk_size and _runs_from_cache(arrays[0])):
+    if not (tokens > 2 * chunk_size and _runs_from_cache(arrays[0])):
         return function(*arrays)
     count = -(-tokens // chunk_size)
     size = -(-tokens // count)

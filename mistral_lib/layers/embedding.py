@@ -62,11 +62,13 @@ class TokenEmbedding(Quantizable, keras.layers.ReversibleEmbedding):
         kernel = jnp.asarray(
             self.embeddings if self.tie_weights else self.reverse_embeddings, self.compute_dtype
         )
-        return jnp.matmul(
-            jnp.asarray(inputs, self.compute_dtype),
+        rows = jnp.asarray(inputs, self.compute_dtype).reshape(-1, self.output_dim)
+        logits = jnp.matmul(
+            rows,
             kernel.T if self.tie_weights else kernel,  # (D, V)
             preferred_element_type="float32",
         )
+        return logits.reshape(*inputs.shape[:-1], self.input_dim)
 
     def _call_quantized(self, inputs, reverse=False):
         if not reverse:

@@ -61,17 +61,18 @@ class Projection(Quantizable, keras.layers.EinsumDense):
         return self.input_dim, self.units
 
     def call(self, inputs, training=None):
-        if not self.lora_enabled and self.quantization_mode is None:
-            return super().call(inputs, training=training)
         inputs = jnp.asarray(inputs, self.compute_dtype)
-        if self.quantization_mode is None:
-            kernel = jnp.asarray(self._kernel, self.compute_dtype)
-            outputs = jnp.matmul(inputs, kernel, preferred_element_type="float32")
+        # As rows of one matrix: for a batch of matrices XLA transposes the gradient's activations.
+        rows = inputs.reshape(-1, self.input_dim)
+        if self.quantization_mode is not None:
+            outputs = matmul(rows, self.quantized_matrix("kernel"))
         else:
-            outputs = matmul(inputs, self.quantized_matrix("kernel"))
+            kernel = jnp.asarray(self._kernel, self.compute_dtype)
+            dtype = "float32" if self.lora_enabled else None
+            outputs = jnp.matmul(rows, kernel, preferred_element_type=dtype)
         if self.lora_enabled:
-            outputs += self._lora_update(inputs)
-        return outputs.astype(self.compute_dtype)
+            outputs += self._lora_update(rows)
+        return outputs.astype(self.compute_dtype).reshape(*inputs.shape[:-1], self.units)
 
     _int8_call = _int4_call = call
 
@@ -85,8 +86,8 @@ class Projection(Quantizable, keras.layers.EinsumDense):
         return [self.lora_kernel_a, self.lora_kernel_b] if self.lora_enabled else []
 
     def _lora_update(self, inputs):
-        """What LoRA adds to the output, float32 (B, S, units)."""
-        inner = jnp.asarray(inputs, "float32") @ jnp.asarray(self.lora_kernel_a)  # (B, S, rank)
+        """What LoRA adds to the output, float32 (..., units)."""
+        inner = jnp.asarray(inputs, "float32") @ jnp.asarray(self.lora_kernel_a)  # (..., rank)
         return (self.lora_alpha / self.lora_rank) * (inner @ jnp.asarray(self.lora_kernel_b))
 
     def enable_lora(self, rank: int, lora_alpha: float | None = None):

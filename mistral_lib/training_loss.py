@@ -1,0 +1,146 @@
+"""The loss without all logits in memory (chapter 13, "Training a Mistral from nothing")."""
+
+import dataclasses
+import inspect
+
+import jax
+import jax.numpy as jnp
+import keras
+
+from mistral_lib.layers.chunks import map_in_order, pad_axis
+
+# Bytes of float32 logits, of a whole batch, from which on the loss takes them in chunks, and the
+# most in a chunk.
+DEFER_FROM = 2**26
+CHUNK_BYTES = 2**26
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass
+class DeferredLogits:
+    """What `fit` gets from the model in place of logits.
+
+    Attributes:
+        hidden_states: (B, S, D), to be projected by the loss.
+        predictions: the likeliest token ids (B, S), once the loss has been there.
+    """
+
+    hidden_states: jax.Array
+    predictions: jax.Array | None = None
+
+
+class TrainingLoss(keras.Model):
+    """`fit` and `evaluate` whose loss projects the hidden states chunk by chunk.
+
+    With 2,048 tokens and a vocabulary of 32,000, the logits alone are 262 MB in float32, and their
+    gradient as much again. Cross-entropy needs every row of them once: so a chunk of tokens is
+    projected, its losses are kept, and the backward pass projects it again.
+
+    This happens where the logits of a batch would take 64 MiB or more, with the loss
+    `SparseCategoricalCrossentropy(from_logits=True)` and no metric but
+    `SparseCategoricalAccuracy`, on one device; otherwise Keras's own way is taken. The numbers are
+    the same, up to rounding. Calling the model and `predict` give logits in any case.
+    """
+
+    _defers = False  # in the middle of a step
+
+    def compute_loss_and_updates(self, *args, **kwargs):
+        step = super().compute_loss_and_updates
+        labels = inspect.signature(step).bind(*args, **kwargs).arguments["y"]
+        self._defers = (
+            labels is not None
+            and _is_usual(self)
+            and 4 * labels.size * self.backbone.vocabulary_size >= DEFER_FROM
+            and keras.distribution.distribution() is None
+        )
+        try:
+            return step(*args, **kwargs)
+        finally:
+            self._defers = False
+
+    def call(self, inputs, training=None, mask=None):
+        if not self._defers:
+            return super().call(inputs, training=training, mask=mask)
+        return DeferredLogits(self.backbone(inputs, training=training))
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        if isinstance(y_pred, DeferredLogits):
+            y = y.reshape(y_pred.hidden_states.shape[:2])
+            losses, y_pred.predictions = token_losses(
+                self.backbone.token_embedding, y_pred.hidden_states, y
+            )
+            loss = _Reduction(reduction=self.loss.reduction, dtype=self.loss.dtype)
+            return loss(y, losses, sample_weight)
+        return super().compute_loss(x, y, y_pred, sample_weight, training)
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        if isinstance(y_pred, DeferredLogits):
+            # The metric takes the place of the highest score for the prediction. Of two scores the
+            # first is highest, and right where the prediction is.
+            y = y_pred.predictions != y.reshape(y_pred.predictions.shape)
+            y_pred = jnp.broadcast_to(jnp.array([1.0, 0.0]), (*y.shape, 2))
+        return super().compute_metrics(x, y, y_pred, sample_weight)
+
+
+def _is_usual(model) -> bool:
+    """Whether loss and metrics are among those that are computed from chunks here."""
+    if type(model.loss) is not keras.losses.SparseCategoricalCrossentropy or model.losses:
+        return False
+    loss, compiled = model.loss.get_config(), model._compile_config.config
+    # Not those of `compiled`: where it has none, Keras goes on with the metrics compiled before.
+    metrics = model._compile_metrics
+    if metrics is not None:
+        metrics = [*(metrics._user_metrics or []), *(metrics._user_weighted_metrics or [])]
+    return (
+        loss["from_logits"]
+        and loss["ignore_class"] is None
+        and compiled["loss_weights"] is None
+        and all(type(metric) is keras.metrics.SparseCategoricalAccuracy for metric in metrics or [])
+    )
+
+
+class _Reduction(keras.losses.Loss):
+    """Keras's weighting and reduction of losses that are known already."""
+
+    def call(self, y_true, y_pred):
+        return y_pred
+
+
+def token_losses(token_embedding, hidden_states, labels, chunk_bytes: int = CHUNK_BYTES):
+    """Cross-entropy of every token, and the likeliest token, from hidden states.
+
+    Args:
+        token_embedding: a `TokenEmbedding`.
+        hidden_states: float array (B, S, D).
+        labels: integer array (B, S), token ids.
+        chunk_bytes: the most bytes of float32 logits in memory at once, but at least one row.
+
+    Returns:
+        Float32 losses in nats and int32 token ids, both (B, S).
+
+    >>> from mistral_lib import MistralBackbone
+    >>> backbone = MistralBackbone(10, 1, 2, 8, 16, 1)
+    >>> losses, likeliest = token_losses(
+    ...     backbone.token_embedding, jnp.ones((2, 3, 8)), jnp.ones((2, 3), "int32")
+    ... )
+    >>> losses.shape, likeliest.shape
+    ((2, 3), (2, 3))
+    """
+    tokens = labels.size
+    size = min(tokens, max(1, chunk_bytes // (4 * token_embedding.input_dim)))
+    count = -(-tokens // size)
+    states = pad_axis(hidden_states.reshape(tokens, -1), 0, count * size)
+    labels_row = pad_axis(jnp.ravel(jnp.asarray(labels, "int32")), 0, count * size)
+
+    @jax.checkpoint
+    def chunk(index):
+        state, label = (
+            jax.lax.dynamic_slice_in_dim(array, index * size, size)
+            for array in (states, labels_row)
+        )
+        logits = token_embedding(state[None], reverse=True)[0]  # (size, V)
+        chosen = jnp.take_along_axis(logits, label[:, None], axis=1)[:, 0]
+        return jax.nn.logsumexp(logits, axis=1) - chosen, logits.argmax(axis=1).astype("int32")
+
+    results = map_in_order(chunk, count, after=states)
+    return tuple(result.reshape(-1)[:tokens].reshape(labels.shape) for result in results)
