@@ -15,7 +15,9 @@ from mistral_lib.layers.attention import PATHS
 from mistral_lib.layers.decoder import MistralDecoder
 from mistral_lib.layers.embedding import TokenEmbedding
 from mistral_lib.layers.fused import fused_is_available
+from mistral_lib.layers.quantizable import float_policy
 from mistral_lib.layers.rms_norm import RMSNorm
+from mistral_lib.quantization import check_quantization, quantization_of
 
 FLOAT_DTYPES = {"float32", "bfloat16", "float16"}
 
@@ -37,7 +39,9 @@ class MistralBackbone(Backbone):
         sliding_window: number of tokens that a query sees, its own included; `None` for all.
         dropout: rate on the attention output, before and after its projection.
         dtype: a dtype or Keras dtype policy; `None` is Keras's global policy. Softmax,
-            normalisation and rotary positions are computed in float32 whatever the policy.
+            normalisation and rotary positions are computed in float32 whatever the policy. A
+            quantized policy ("int8_from_bfloat16", say) makes a model to load such weights into;
+            `quantize` is what quantizes weights.
         head_dim: size of a head, even; by default `hidden_dim / num_query_heads`.
         tie_word_embeddings: whether the output projection is the transposed embedding.
         **kwargs: `name` and `trainable`.
@@ -146,7 +150,9 @@ class MistralBackbone(Backbone):
             for index in range(config["num_layers"])
         ]
         self.layer_norm = RMSNorm(
-            config["layer_norm_epsilon"], dtype=policy, name="sequence_output_layernorm"
+            config["layer_norm_epsilon"],
+            dtype=float_policy(policy),
+            name="sequence_output_layernorm",
         )
 
         token_ids = keras.Input((None,), dtype="int32", name="token_ids")
@@ -159,7 +165,8 @@ class MistralBackbone(Backbone):
             outputs=self.layer_norm(hidden_states),
             **kwargs,
         )
-        self.dtype_policy = policy
+        self.projection_policy = policy
+        self.dtype_policy = float_policy(policy)
         for name, value in config.items():
             setattr(self, name, value)
         self.head_dim = head_dim
@@ -194,14 +201,17 @@ class MistralBackbone(Backbone):
     def _check_dtype(dtype):
         expected = (
             "dtype must be 'float32', 'bfloat16', 'float16', 'mixed_bfloat16', 'mixed_float16' or "
-            "a Keras dtype policy of these dtypes"
+            "a Keras dtype policy of these dtypes, alone or after 'int8_from_' or 'int4/128_from_' "
+            "(int8 does not go with float16)"
         )
         try:
             policy = keras.dtype_policies.get(dtype)
+            quantization = quantization_of(policy)
+            known = quantization is None or check_quantization(quantization) == quantization
         except (ValueError, TypeError) as error:
             raise ValueError(f"{expected}, but is {dtype!r}.") from error
         dtypes = {policy.compute_dtype, policy.variable_dtype}
-        if policy.quantization_mode is not None or not dtypes <= FLOAT_DTYPES:
+        if not (known and dtypes <= FLOAT_DTYPES):
             raise ValueError(f"{expected}, but is {dtype!r}.")
         return policy
 
@@ -271,7 +281,7 @@ class MistralBackbone(Backbone):
             "name": self.name,
             "trainable": self.trainable,
             **self._config,
-            "dtype": keras.dtype_policies.serialize(self.dtype_policy),
+            "dtype": keras.dtype_policies.serialize(self.projection_policy),
         }
         settings = lora.settings(self)
         return config if settings is None else {**config, "lora": settings}

@@ -9,6 +9,7 @@ from mistral_lib import distribution, lora
 from mistral_lib.checks import standardize_inputs
 from mistral_lib.layers.embedding import TokenEmbedding
 from mistral_lib.presets.registry import PresetTable
+from mistral_lib.quantization import QuantizableModel, quantization_of
 
 
 @contextlib.contextmanager
@@ -36,7 +37,7 @@ def without_weights():
         global_state.set_global_attribute("uninitialized_variables", waiting)
 
 
-class Backbone(keras.Model):
+class Backbone(QuantizableModel):
     """What every backbone can do: take token ids as they come, name its embedding, use presets.
 
     Attributes:
@@ -212,6 +213,11 @@ class Backbone(keras.Model):
         from mistral_lib.presets import peft_format
 
         peft_format.save(self, folder, base_model_name_or_path)
+
+    @property
+    def quantization(self) -> str | None:
+        """How the weights are quantized: "int8", "int4/128", or `None`."""
+        return quantization_of(self.projection_policy)
 
     @property
     def token_embedding(self) -> TokenEmbedding:

@@ -11,11 +11,11 @@ from mistral_lib.generation.generate import TextGeneration
 from mistral_lib.generation.prompts import is_text
 from mistral_lib.lora import check_compiled
 from mistral_lib.presets.registry import PresetTable
-from mistral_lib.training_loss import TrainingLoss
+from mistral_lib.quantization import QuantizableModel
 
 
 @keras.saving.register_keras_serializable(package="mistral_lib")
-class MistralCausalLM(TextGeneration, TrainingLoss):
+class MistralCausalLM(TextGeneration, QuantizableModel):
     """The backbone and its output projection: float32 logits of the next token at every position.
 
     Compiled on construction with Adam and cross-entropy, so that `fit` works at once; call

@@ -1,0 +1,173 @@
+"""Weights in 8 or 4 bits (chapter 18, "Quantization").
+
+A quantization is named as in Keras: "int8" has one scale a column of a kernel, "int4/128" one for
+every 128 rows of a column, and "int4" is short for that. Only weights are quantized: the tables of
+the embedding and every projection. Norms stay float, and so do activations, which Keras would
+round to 8 bits too: `benchmarks/quantization_quality.py` measures what that costs.
+"""
+
+import re
+
+import keras
+
+from mistral_lib import lora
+from mistral_lib.layers.quantizable import (
+    INT4_BLOCK_SIZE,
+    MODES,
+    Composite,
+    Quantizable,
+    float_policy,
+)
+
+
+class QuantizableModel(keras.Model):
+    """The base of models that can be quantized."""
+
+    def __new__(cls, *args, **kwargs):
+        model = super().__new__(cls, *args, **kwargs)
+        # Keras wraps `quantize` with checks of its own, which know no block size.
+        del model.quantize
+        return model
+
+    def quantize(self, quantization: str) -> None:
+        """Quantizes the weights: embedding and projections, one matrix after the other.
+
+        Norms stay as they are. LoRA may be enabled before or after, and is kept in float32. A
+        second call with the same argument does nothing. A model that has been trained must be
+        compiled again before it is trained on; only norms and LoRA can be trained then.
+
+        Args:
+            quantization: "int8"; "int4", or "int4/B" for a scale every B rows, an even number
+                (128 in "int4").
+
+        Raises:
+            ValueError: an unknown quantization, another one than the model has already, or int8
+                with float16. Nothing has changed then.
+
+        >>> from mistral_lib import MistralBackbone
+        >>> backbone = MistralBackbone(10, 1, 2, 8, 16, 1)
+        >>> backbone.quantize("int8")
+        >>> str(backbone.transformer_layers[0].feedforward.gate.kernel.dtype)
+        'int8'
+        """
+        quantize(getattr(self, "backbone", self), quantization)
+        lora.forget_compiled(self)
+
+    def dequantize(self) -> None:
+        """Makes every weight float again, in the dtype policy that it was quantized from.
+
+        The errors of quantization stay. Without quantization the call does nothing.
+        """
+        dequantize(getattr(self, "backbone", self))
+        lora.forget_compiled(self)
+
+
+def check_quantization(quantization: str) -> str:
+    """The full name of a quantization, if it is one.
+
+    >>> check_quantization("int8"), check_quantization("int4"), check_quantization("int4/64")
+    ('int8', 'int4/128', 'int4/64')
+    >>> check_quantization("float8")
+    Traceback (most recent call last):
+    ValueError: quantization must be one of 'int8', 'int4' or 'int4/B' with an even block size ...
+    """
+    if quantization == "int8":
+        return "int8"
+    match = re.fullmatch(r"int4(?:/([1-9]\d{0,8}))?", str(quantization))
+    if match:
+        block_size = int(match[1] or INT4_BLOCK_SIZE)
+        if block_size % 2 == 0:
+            return f"int4/{block_size}"
+    raise ValueError(
+        f"quantization must be one of {', '.join(map(repr, MODES))} or 'int4/B' with an even block "
+        f"size B, but is {quantization!r}."
+    )
+
+
+def quantized_policy(policy, quantization: str | None) -> keras.dtype_policies.DTypePolicy:
+    """The dtype policy that quantizes what is float in another.
+
+    Args:
+        policy: a dtype or a Keras dtype policy, quantized already or not.
+        quantization: as in `MistralBackbone.quantize`; `None` leaves the policy as it is.
+
+    Raises:
+        ValueError: the policy has another quantization, or the two do not go together.
+
+    >>> quantized_policy("bfloat16", "int4").name
+    'int4/128_from_bfloat16'
+    """
+    policy = keras.dtype_policies.get(policy)
+    if quantization is None:
+        return policy
+    quantization = check_quantization(quantization)
+    present = quantization_of(policy)
+    if present not in (None, quantization):
+        raise ValueError(
+            f"The dtype {policy.name!r} contradicts the quantization {quantization!r}."
+        )
+    source = float_policy(policy)
+    if quantization == "int8" and source.compute_dtype == "float16":
+        raise ValueError(
+            f"int8 does not go with the dtype {source.name}: Keras has no such policy. Use "
+            "bfloat16 or float32, or quantize to int4."
+        )
+    return keras.dtype_policies.get(f"{quantization}_from_{source.name}")
+
+
+def quantization_of(policy) -> str | None:
+    """The quantization in a dtype policy: "int8", "int4/128", or `None`.
+
+    >>> quantization_of("int8_from_float32"), quantization_of("float32")
+    ('int8', None)
+    """
+    policy = keras.dtype_policies.get(policy)
+    if policy.quantization_mode is None:
+        return None
+    return policy.name.partition("_from_")[0]
+
+
+def quantize(backbone, quantization: str) -> None:
+    """See `MistralBackbone.quantize`. Everything is checked before anything changes."""
+    quantization = check_quantization(quantization)
+    present = backbone.quantization
+    if present == quantization:
+        return
+    if present is not None:
+        raise ValueError(
+            f"This backbone is quantized to {present} already; asked for was {quantization}. "
+            "Quantize the float model, or call dequantize first, which keeps the first errors."
+        )
+    policy = quantized_policy(backbone.projection_policy, quantization)
+    if quantization == "int8":
+        config = keras.quantizers.Int8QuantizationConfig(activation_quantizer=None)
+    else:
+        config = keras.quantizers.Int4QuantizationConfig(block_size=policy.block_size)
+    for layer in _layers(backbone, Quantizable):
+        layer.quantize(config=config)
+    _set_policy(backbone, policy)
+
+
+def dequantize(backbone) -> None:
+    """See `MistralBackbone.dequantize`."""
+    if backbone.quantization is None:
+        return
+    adapted = lora.settings(backbone) is not None
+    for layer in _layers(backbone, Quantizable):
+        layer.dequantize()
+        for attribute, _ in layer.matrices.values() if adapted else ():
+            # Frozen until LoRA is merged, as if it had been enabled on the float model.
+            getattr(layer, attribute).trainable = False
+            backbone._frozen_by_lora += (getattr(layer, attribute).path,)
+    _set_policy(backbone, float_policy(backbone.projection_policy))
+
+
+def _set_policy(backbone, policy):
+    backbone.projection_policy = policy
+    for layer in _layers(backbone, Composite):
+        layer.projection_policy = policy
+    lora.forget_compiled(backbone)
+
+
+def _layers(backbone, kind):
+    return [layer for layer in backbone._flatten_layers() if isinstance(layer, kind)]

@@ -1,0 +1,174 @@
+"""Quantized models: what changes, what stays, what is refused."""
+
+import keras
+import numpy as np
+import pytest
+from small_presets import INPUTS, small_backbone, small_causal_lm
+
+from mistral_lib import MistralBackbone, MistralCausalLM
+from mistral_lib.layers.quantizable import Quantizable
+from mistral_lib.quantization import quantized_policy
+
+ERRORS = {"int8": 0.02, "int4": 0.25, "int4/4": 0.35}  # of the logits of random weights
+
+
+def variables(model):
+    return {variable.path: np.asarray(variable.value) for variable in model.variables}
+
+
+def assert_same_variables(one, other):
+    ours, theirs = variables(one), variables(other)
+    assert ours.keys() == theirs.keys()
+    for path, array in ours.items():
+        assert array.dtype == theirs[path].dtype, path
+        assert array.tobytes() == theirs[path].tobytes(), path
+
+
+def backbone_and_outputs(**changes):
+    backbone = small_backbone(**changes)
+    return backbone, np.asarray(backbone(INPUTS), "float32")
+
+
+@pytest.mark.parametrize(("kind", "tie"), [("int8", False), ("int4", True), ("int4/4", False)])
+def test_weights_are_quantized_and_nothing_else(kind, tie):
+    backbone, before = backbone_and_outputs(tie_word_embeddings=tie)
+    backbone.quantize(kind)
+    for layer in backbone._flatten_layers():
+        name = "float32"
+        if isinstance(layer, Quantizable):
+            name = f"{'int4/128' if kind == 'int4' else kind}_from_float32"
+        assert layer.dtype_policy.name == name
+    assert backbone.quantization == ("int4/128" if kind == "int4" else kind)
+    assert all("scale" in variable.path for variable in backbone.trainable_variables)
+    error = np.abs(np.asarray(backbone(INPUTS)) - before)
+    assert 0 < error.mean() < ERRORS[kind] * np.abs(before).mean()
+
+
+@pytest.mark.parametrize("kind", ["int8", "int4"])
+def test_what_was_compiled_follows(kind):
+    model = small_causal_lm(None)
+    model.predict(INPUTS, verbose=0)
+    model.generate([1, 2, 3, 4, 5], max_new_tokens=2)
+    model.quantize(kind)
+    expected = np.asarray(model(INPUTS))
+    np.testing.assert_allclose(model.predict(INPUTS, verbose=0), expected, atol=1e-4)
+    tokens = model.generate([1, 2, 3, 4, 5], max_new_tokens=2)
+    inputs = {"token_ids": np.array([tokens] * 2), "padding_mask": np.ones((2, 7), bool)}
+    assert np.argmax(model(inputs)[0, 4:6], axis=-1).tolist() == tokens[5:]
+
+
+def test_a_second_call():
+    backbone = small_backbone()
+    backbone.quantize("int4")
+    before = variables(backbone)
+    backbone.quantize("int4/128")
+    with pytest.raises(ValueError, match="is quantized to int4/128 already; asked for was int8"):
+        backbone.quantize("int8")
+    for path, array in variables(backbone).items():
+        np.testing.assert_array_equal(array, before[path])
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["float8", "int3", "int4/3", "int4/0", "int4/-1", "int4/", "gptq/4/128", "INT8", 8, None],
+)
+def test_unknown_quantizations(kind):
+    backbone = small_backbone()
+    with pytest.raises(ValueError, match=r"must be one of 'int8', 'int4' or .*, but is"):
+        backbone.quantize(kind)
+    assert backbone.quantization is None
+
+
+@pytest.mark.parametrize("dtype", ["float16", "mixed_float16"])
+def test_float16(dtype):
+    backbone = small_backbone(dtype=dtype)
+    with pytest.raises(ValueError, match=f"int8 does not go with the dtype {dtype}"):
+        backbone.quantize("int8")
+    backbone.quantize("int4")
+    assert backbone.compute_dtype == "float16"
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    ["int8_from_float16", "int4_from_float32", "int4/3_from_float32", "float8_from_float32"],
+)
+def test_dtypes_that_a_backbone_does_not_have(dtype):
+    with pytest.raises(ValueError, match=r"dtype must be 'float32'.*, alone or after 'int8_from_'"):
+        small_backbone(dtype=dtype)
+
+
+def test_a_policy_with_another_quantization():
+    with pytest.raises(ValueError, match=r"'int8_from_float32' contradicts .* 'int4/128'"):
+        quantized_policy("int8_from_float32", "int4")
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "mixed_bfloat16"])
+@pytest.mark.parametrize("kind", ["int8", "int4"])
+def test_config_and_keras_file(tmp_path, kind, dtype):
+    model = small_causal_lm(None, dtype=dtype)
+    model.quantize(kind)
+    config = model.backbone.get_config()
+    assert MistralBackbone.from_config(config).get_config() == config
+    for part in (model, model.backbone):
+        part.save(tmp_path / "saved.keras")
+        loaded = keras.saving.load_model(tmp_path / "saved.keras")
+        assert_same_variables(loaded, part)
+        assert loaded.get_config() == part.get_config()
+    np.testing.assert_array_equal(loaded(INPUTS), model.backbone(INPUTS))
+
+
+def compiled_with(model, rate):
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(optimizer=keras.optimizers.Adam(rate), loss=loss)
+    return model
+
+
+@pytest.mark.parametrize("first", ["quantized", "adapted"])
+@pytest.mark.parametrize(("kind", "dtype"), [("int8", "mixed_bfloat16"), ("int4", "float32")])
+def test_lora_learns_on_quantized_weights(first, kind, dtype):
+    model = small_causal_lm(None, dtype=dtype)
+    if first == "quantized":
+        model.quantize(kind)
+    model.backbone.enable_lora(2)
+    if first == "adapted":
+        model.quantize(kind)
+    compiled_with(model, 1e-2)
+    before = variables(model)
+    labels = np.full_like(INPUTS["token_ids"], 5)
+    losses = model.fit(INPUTS, labels, epochs=4, verbose=0).history["loss"]
+    assert losses == sorted(losses, reverse=True)
+    for path, array in variables(model).items():
+        assert ("lora" in path) == (array != before[path]).any(), path
+    state = {id(v) for v in model.trainable_variables}
+    assert len(state) == 8
+    assert len(model.optimizer.variables) == 2 + 2 * 8  # step, rate, two moments for each factor
+
+    expected = np.asarray(model(INPUTS))
+    model.dequantize()
+    assert len(model.trainable_variables) == 8
+    np.testing.assert_allclose(model(INPUTS), expected, atol=1e-4 if dtype == "float32" else 0.5)
+    model.backbone.merge_lora()
+    np.testing.assert_allclose(model(INPUTS), expected, atol=1e-4 if dtype == "float32" else 0.5)
+    assert len(model.trainable_variables) == 2 + 2 * 9 + 1
+
+
+def test_a_trained_model_must_be_compiled_again():
+    model = compiled_with(small_causal_lm(None), 1e-3)
+    labels = INPUTS["token_ids"]
+    model.fit(INPUTS, labels, verbose=0)
+    model.quantize("int8")
+    with pytest.raises(ValueError, match="Call compile again"):
+        model.fit(INPUTS, labels, verbose=0)
+    compiled_with(model, 1e-3).fit(INPUTS, labels, verbose=0)
+
+
+def test_dequantized_without_quantization():
+    backbone, before = backbone_and_outputs()
+    backbone.dequantize()
+    np.testing.assert_array_equal(backbone(INPUTS), before)
+
+
+def test_models_of_the_class_are_what_is_quantized():
+    """Keras wraps the method of every model that it makes, with checks of its own."""
+    assert MistralCausalLM.quantize is type(small_causal_lm(None)).quantize
+    assert "quantize" not in vars(small_backbone())
