@@ -91,6 +91,15 @@ def test_another_config(single):
         refuses(single, "no tensor|no place in the model|has the shape")
 
 
+def test_float64(single):
+    """Read as float32, which is what JAX computes in."""
+    before = MistralBackbone.from_preset(single)
+    edit_weights(single, lambda a: a.update({n: v.astype("float64") for n, v in a.items()}))
+    loaded = MistralBackbone.from_preset(single, dtype="auto")
+    assert loaded.dtype_policy.name == "float32"
+    assert_same_weights(loaded, before)
+
+
 def test_integers(single):
     edit_weights(single, lambda a: a.update({NAME: np.ones((24, 16), "int8")}))
     refuses(single, "has the dtype 'I8'; weights must be one of")

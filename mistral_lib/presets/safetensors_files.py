@@ -3,8 +3,8 @@
 A file is eight bytes with the length of the header, the header in JSON, and the numbers of one
 tensor after the other. The header is believed only where it agrees with the file: every byte
 belongs to exactly one tensor, and every tensor has as many bytes as its shape needs. The library
-`safetensors` checks that too, but takes the last of two equal names, and maps the file into memory,
-where a file that shrinks ends the process.
+`safetensors` checks that too, but takes the last of two equal names, gives no bfloat16 to NumPy
+before version 0.8, and maps the file into memory, where a file that shrinks ends the process.
 
 Source: https://github.com/huggingface/safetensors, "Format".
 """
