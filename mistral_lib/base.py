@@ -51,11 +51,15 @@ class Backbone(QuantizableModel):
     def from_preset(cls, preset, load_weights: bool = True, **kwargs) -> "Backbone":
         """A backbone with the architecture and weights of a preset.
 
+        The preset may be in KerasHub's format, a checkpoint of Hugging Face transformers (Mistral
+        in safetensors), or in Mistral's own format (`params.json`).
+
         Args:
             preset: a name of `presets`, or the folder of a preset (a str or a path).
             load_weights: whether to load the weights; otherwise they are random.
             **kwargs: `dtype`, by default Keras's global policy ("auto" takes what the files
-                hold), and constructor arguments that replace the preset's.
+                hold, but float16 on GPUs without bfloat16), and constructor arguments that replace
+                the preset's.
 
         Returns:
             A `MistralBackbone`, also when called on `Backbone`.
