@@ -10,7 +10,7 @@ PYTHON =
 URL =
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book serve test lint format notebooks screenshots repository clean
+.PHONY: help setup book serve test lint format notebooks bench screenshots repository clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -47,6 +47,13 @@ format: setup ## rewrite code and notebooks in that format
 notebooks: setup ## run every notebook in place and refresh the numbers in its prose
 	@$(RUN) tools/chapter_map.py
 	@$(RUN) tools/notebooks.py run
+
+bench: setup ## time the library beside KerasHub and transformers, about an hour (results are committed)
+	@test -x .venv-peers/bin/python || { $(RUN) -m venv .venv-peers && \
+		.venv-peers/bin/pip install --quiet -r tests/reference/requirements.txt; }
+	@$(RUN) benchmarks/run.py
+	@$(RUN) benchmarks/loading.py
+	@$(RUN) benchmarks/table.py
 
 screenshots: book ## photograph every page: light, dark, and as wide as a phone (needs Chromium)
 	@$(RUN) tools/screenshots.py
