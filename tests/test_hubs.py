@@ -27,7 +27,9 @@ NOT_WANTED = {"README.md", "pytorch_model.bin", "tf_model.h5", "consolidated.saf
 @pytest.fixture(autouse=True)
 def waits(tmp_path, monkeypatch):
     """No proxy, no credentials, no cache but an empty one; and nobody waits between attempts."""
-    for name in ("HF_TOKEN", "KAGGLE_API_TOKEN", "KAGGLE_USERNAME", "KAGGLE_KERNEL_RUN_TYPE"):
+    credentials = ("HF_TOKEN", "KAGGLE_API_TOKEN", "KAGGLE_USERNAME")
+    notebooks = ("KAGGLE_KERNEL_RUN_TYPE", "TBE_RUNTIME_ADDR")  # Kaggle's and Colab's
+    for name in (*credentials, *notebooks, "KAGGLE_API_ENVIRONMENT"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NO_PROXY", "*")
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -443,6 +445,14 @@ def test_a_causal_lm_of_keras_hub(hub):
     assert_same_weights(model, expected)
     assert model.preprocessor.get_config() == expected.preprocessor.get_config()
     assert server.sent == {*read_folder(KERAS_HUB["single"])}
+
+
+def test_the_example_of_the_documentation(kaggle):
+    """It names a preset that was never published, and means version 8 of mistral_7b_en."""
+    files = read_folder(KERAS_HUB["single"])
+    kaggle.models["keras/mistral/keras/mistral_7b_en"] = {8: files, 9: {}}
+    backbone = MistralBackbone.from_preset("mistral7b_base_en")
+    assert_same_weights(backbone, MistralBackbone.from_preset(KERAS_HUB["single"]))
 
 
 @pytest.mark.parametrize("layout", ["single", "sharded"])
