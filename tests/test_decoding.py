@@ -52,11 +52,17 @@ def prompt(length, seed=0):
 PROMPTS = [prompt(3, 1), prompt(WINDOW, 2), prompt(30, 3)]  # below, at and far above the window
 
 
-def write(loop, prompts, limits, seeds=None, sampler=GREEDY, stop=(), steps=None, **kwargs):
-    """The new tokens of every row, in calls of `steps` tokens."""
+def finish(loop, prompts, limits, seeds=None, sampler=GREEDY, stop=(), steps=None, **kwargs):
+    """The state when all is written, in calls of `steps` tokens."""
     state = loop.start(prompts, limits, seeds or [0] * len(prompts), sampler, stop, **kwargs)
     while not state.finished.all():
         state = loop.run(state, sampler, stop, steps)
+    return state
+
+
+def write(*args, **kwargs):
+    """The new tokens of every row."""
+    state = finish(*args, **kwargs)
     return [row[:n].tolist() for row, n in zip(np.array(state.tokens), state.counts, strict=True)]
 
 
@@ -103,6 +109,57 @@ def test_prefill_in_chunks(loop, chunk_size):
     assert write(loop, PROMPTS, [6] * 3, chunk_size=chunk_size) == write(loop, PROMPTS, [6] * 3)
 
 
+def test_prefill_reads_rows_that_have_ended_no_further(backbone):
+    """Rows of 3, 7 and 30 tokens in chunks of 4: 8 chunks for the last, of 3, 2, 1, 1, ... rows."""
+    loop = DecodingLoop(backbone)
+    read, shapes = loop._read, []
+
+    def spy(weights, cache, hidden, token_ids, counts, rows):
+        shapes.append(token_ids.shape)
+        return read(weights, cache, hidden, token_ids, counts, rows)
+
+    loop._read = spy
+    got = write(loop, PROMPTS, [6] * 3, chunk_size=4)
+    assert shapes == [(3, 4), (2, 4), *[(1, 4)] * 6]
+    assert got == write(DecodingLoop(backbone), PROMPTS, [6] * 3)
+
+
+def test_samples_share_one_prefill(loop):
+    sampler = make_sampler(1.2)
+    together = write(loop, PROMPTS[:2], [9, 5], [1, 2, 3, 4, 5, 6], sampler, num_samples=3)
+    assert together[:3] == write(loop, PROMPTS[:1] * 3, [9] * 3, [1, 2, 3], sampler)
+    assert together[3:] == write(loop, PROMPTS[1:2] * 3, [5] * 3, [4, 5, 6], sampler)
+
+
+@pytest.mark.parametrize("sampler", [GREEDY, make_sampler(0.5, top_k=10)])
+def test_log_probs_are_the_models_own(loop, next_logits, sampler):
+    state = finish(loop, PROMPTS[:1], [7], [4], sampler, log_probs=True)
+    row = list(PROMPTS[0])
+    for token, log_prob in zip(np.array(state.tokens)[0, :7], np.array(state.log_probs)[0, :7]):
+        expected = jax.nn.log_softmax(next_logits(row))[0, token]
+        assert log_prob == pytest.approx(float(expected), abs=1e-4)
+        row.append(int(token))
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_repetition_penalty_counts_prompt_and_continuation(loop, next_logits, temperature):
+    """Against the rule, on the text so far and one forward pass a token."""
+    sampler = make_sampler(temperature, repetition_penalty=1.8)
+    row, key = list(PROMPTS[0]), jax.random.key(3)
+    for index in range(12):
+        logits = np.array(next_logits(row)[0])
+        for token in set(row):
+            logits[token] = logits[token] * 1.8 if logits[token] < 0 else logits[token] / 1.8
+        if temperature:
+            row.append(int(jax.random.categorical(jax.random.fold_in(key, index), logits)))
+        else:
+            row.append(int(logits.argmax()))
+    for batch in ([PROMPTS[0]], [PROMPTS[0], PROMPTS[2]]):
+        got = write(loop, batch, [12] * len(batch), [3] * len(batch), sampler)
+        assert PROMPTS[0] + got[0] == row
+    assert write(loop, [PROMPTS[0]], [12], [3], make_sampler(temperature))[0] != row[3:]
+
+
 def test_stop_tokens_end_a_row_and_are_kept(loop):
     free = write(loop, PROMPTS, [10] * 3)
     stop = free[0][4]
@@ -145,6 +202,10 @@ def test_lengths_in_one_bucket_share_a_compilation(backbone):
         write(loop, [prompt(length)], [3])
     assert loop._read._cache_size() == 1
     assert loop._steps._cache_size() == 1
+    for temperature, top_k, seed in ((1, 5, 0), (0.5, 7, 1), (1.5, 2, 9)):
+        sampler = make_sampler(temperature, top_k, top_p=0.5, repetition_penalty=temperature)
+        write(loop, [prompt(18)], [3], [seed], sampler)
+    assert loop._steps._cache_size() == 2  # drawing, beside greedy
 
 
 def test_no_weight_is_a_constant_of_the_compiled_loop(backbone, loop):

@@ -1,5 +1,6 @@
 """mistral_lib/generation/generate.py: text and ids in, text and ids out; streaming."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -81,6 +82,96 @@ def test_stream_joins_to_generate(model, steps, strip_prompt):
     assert "".join(pieces) == model.generate("the window", 64, **arguments)
 
 
+def test_samples(model):
+    """One prompt gives a list, a batch a list of lists; the seeds go on from row to row."""
+    arguments = {"temperature": 1.5, "seed": 4}
+    one = model.generate("the window", num_samples=3, **arguments)
+    expected = [model.generate("the window", temperature=1.5, seed=s) for s in (4, 5, 6)]
+    assert one == expected
+    assert len(set(one)) == 3
+    batch = model.generate(["A query", "the window"], num_samples=2, **arguments)
+    assert [len(rows) for rows in batch] == [2, 2]
+    assert batch[1] == [model.generate("the window", temperature=1.5, seed=s) for s in (6, 7)]
+    ids = model.preprocessor.generate_preprocess("the window")[0]
+    rows = model.generate(ids, LENGTH, num_samples=2, **arguments)
+    assert [model.preprocessor.tokenizer.decode(row) for row in rows] == one[:2]
+    inputs = {"token_ids": np.array([ids]), "padding_mask": np.ones((1, len(ids)))}
+    flat = model.generate(inputs, LENGTH, num_samples=2, **arguments)
+    for row, mask, expected in zip(flat["token_ids"], flat["padding_mask"], rows):
+        assert row[mask].tolist() == expected
+
+
+def test_log_probs(model):
+    """The model's own, at any temperature; in the shape of the result."""
+    ids = model.preprocessor.generate_preprocess("the window")[0]
+    row, values = model.generate(
+        ids, max_new_tokens=5, temperature=1.3, top_k=9, seed=2, return_log_probs=True
+    )
+    logits = model({"token_ids": np.array([row]), "padding_mask": np.ones((1, len(row)))})[0]
+    expected = np.array(jax.nn.log_softmax(logits))[
+        range(len(ids) - 1, len(row) - 1), row[len(ids) :]
+    ]
+    np.testing.assert_allclose(values, expected, atol=1e-4)
+    _, values = model.generate(
+        ["the window"] * 2, num_samples=2, temperature=1.0, return_log_probs=True
+    )
+    assert [[type(v[0]) for v in rows] for rows in values] == [[float] * 2] * 2
+    _, values = model.generate(
+        {"token_ids": [ids], "padding_mask": [[1] * len(ids)]}, 20, return_log_probs=True
+    )
+    assert len(values) == 1
+
+
+@pytest.mark.parametrize("steps", [{}, {"temperature": 1.5, "seed": 3}])
+def test_stop_strings(model, steps):
+    arguments = {"strip_prompt": True, "stop_token_ids": None, "max_length": 64, **steps}
+    free = model.generate("the window", **arguments)
+    string = free[11:14]  # wherever the tokens begin
+    stopped = model.generate("the window", stop_strings=[string, "never"], **arguments)
+    assert stopped == free.partition(string)[0]
+    pieces = list(model.stream("the window", stop_strings=string, **arguments))
+    assert "".join(pieces) == stopped
+    # Ids end with the token that completes it, however many steps had been run by then.
+    prompt = model.preprocessor.generate_preprocess("the window")[0]
+    ids, values = model.generate(prompt, stop_strings=string, return_log_probs=True, **arguments)
+    decode = model.preprocessor.tokenizer.decode
+    assert decode(prompt + ids).removeprefix("the window").startswith(stopped + string)
+    assert string not in decode(prompt + ids[:-1]).removeprefix("the window")
+    assert len(values) == len(ids)
+
+
+def test_one_row_stops_and_the_other_goes_on(model):
+    arguments = {"strip_prompt": True, "stop_token_ids": None, "max_length": 64}
+    free = model.generate(["the window", "A query"], **arguments)
+    string = next(w for w in (free[0][i : i + 2] for i in range(9)) if w not in free[1])
+    both = model.generate(["the window", "A query"], stop_strings=string, **arguments)
+    assert both == [free[0].partition(string)[0], free[1]]
+
+
+def test_batches_and_bar_change_nothing(model, capsys):
+    texts = ["the window", "A query", "sees", "a key", "B"]
+    expected = model.generate(texts, temperature=1.0, seed=5)
+    assert capsys.readouterr().err == ""  # short, and no terminal
+    for batch_size in (1, 2, 4):
+        assert model.generate(texts, temperature=1.0, seed=5, batch_size=batch_size) == expected
+    assert model.generate(texts, temperature=1.0, seed=5, batch_size=2, verbose=True) == expected
+    assert "5/5" in capsys.readouterr().err
+
+
+def test_beams_of_text(model):
+    one = model.generate("the window", num_beams=3)
+    assert one.startswith("the window")
+    assert model.generate(["the window", "A query"], num_beams=3)[0] == one
+
+
+def test_a_draft_model_with_other_words(model):
+    words = model.preprocessor.tokenizer.get_vocabulary()
+    other = make_model()
+    other.preprocessor.tokenizer.get_vocabulary = lambda: [*words[:-1], "other"]
+    with pytest.raises(ValueError, match="Token 299 is 'other' to draft_model"):
+        model.generate("the window", draft_model=other)
+
+
 def test_seed(model):
     def text(seed):
         return model.generate("the window", temperature=1.5, seed=seed)
@@ -103,6 +194,11 @@ def test_seed(model):
         ("a", {"stop_token_ids": ["x"]}, TypeError, "a stop token id must be an integer"),
         ("a", {"temperature": -1}, ValueError, "temperature"),
         ("a", {"seed": "x"}, TypeError, "seed must be an integer"),
+        ("a", {"num_samples": 2}, ValueError, "all would be the same"),
+        ("a", {"num_samples": 2, "temperature": 1, "seed": [1]}, ValueError, "seed has 1 entries"),
+        ("a", {"stop_strings": ""}, ValueError, "A stop string is empty"),
+        ("a", {"batch_size": 0}, ValueError, "batch_size must be at least 1"),
+        ("a", {"return_log_probs": 1}, TypeError, "return_log_probs must be True or False"),
         (3.5, {}, TypeError, "A prompt must be text"),
     ],
 )
@@ -127,5 +223,7 @@ def test_without_preprocessor(model):
     assert bare.generate(ids, LENGTH) == model.generate(ids, LENGTH, stop_token_ids=None)
     with pytest.raises(ValueError, match="no preprocessor"):
         bare.generate("the window", 5)
+    with pytest.raises(ValueError, match="stop_strings need a tokenizer"):
+        bare.generate(ids, LENGTH, stop_strings="a")
     with pytest.raises(ValueError, match="Give max_length"):
         bare.generate(ids)

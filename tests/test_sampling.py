@@ -4,8 +4,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from reference import golden
+from reference.make_generation import SAMPLERS
 
-from mistral_lib.generation.sampling import Sampler, filter_logits, make_sampler, sample
+from mistral_lib.generation.sampling import (
+    Sampler,
+    draw,
+    filter_logits,
+    make_sampler,
+    token_log_probs,
+)
 
 PROBABILITIES = np.array([0.4, 0.05, 0.25, 0.2, 0.1])
 LOGITS = jnp.log(jnp.array([PROBABILITIES], "float32"))
@@ -54,6 +62,43 @@ def test_top_k_comes_before_top_p():
     assert kept(top_p=0.6).keys() == {0, 2}
 
 
+@pytest.mark.parametrize(("p", "ids"), [(0.01, range(5)), (0.2, [0, 2, 3, 4]), (0.6, [0, 2])])
+def test_min_p_keeps_a_fraction_of_the_likeliest(p, ids):
+    """A quarter of 0.4 is 0.1, which stays: the bound belongs to those that are kept."""
+    assert kept(min_p=p) == renormalised(*ids)
+
+
+def test_min_p_of_one_keeps_the_likeliest():
+    assert kept(min_p=1.0).keys() == {0}
+
+
+def test_repetition_penalty_makes_seen_tokens_less_likely_whatever_their_sign():
+    logits = jnp.array([[2.0, -2.0, 2.0, -2.0, 0.0]])
+    seen = jnp.array([[True, True, False, False, True]])
+    filtered = filter_logits(logits, Sampler(repetition_penalty=2.0), seen)
+    np.testing.assert_array_equal(filtered, [[1.0, -4.0, 2.0, -2.0, 0.0]])
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_equals_the_processors_of_transformers(name):
+    arrays = golden.load("generation_options").arrays
+    expected = arrays[f"samplers/{name}"]
+    seen = np.zeros(expected.shape, bool)
+    np.put_along_axis(seen, arrays["token_ids"].astype(int), True, axis=1)
+    sampler = make_sampler(**{"temperature": 1.0, **SAMPLERS[name]})
+    got = np.array(filter_logits(jnp.array(arrays["logits"]), sampler, jnp.array(seen)))
+    np.testing.assert_array_equal(np.isfinite(got), np.isfinite(expected))
+    assert 0 < np.isfinite(got).sum() <= got.size
+    finite = np.isfinite(got)
+    np.testing.assert_allclose(got[finite], expected[finite], rtol=1e-6)
+
+
+def test_log_probs_are_those_of_the_model():
+    logits = jnp.log(jnp.array([PROBABILITIES, PROBABILITIES[::-1]], "float32")) + 3.0
+    got = token_log_probs(logits, jnp.array([2, 0]))
+    np.testing.assert_allclose(got, np.log([0.25, 0.1]), rtol=1e-5)
+
+
 def test_rows_are_filtered_apart():
     logits = jnp.concatenate([LOGITS, LOGITS[:, ::-1]])
     filtered = np.array(filter_logits(logits, Sampler(temperature=1.0, top_k=2)))
@@ -63,7 +108,7 @@ def test_rows_are_filtered_apart():
 def test_draws_follow_the_distribution():
     draws = 20_000
     keys = jax.random.split(jax.random.key(0), draws)
-    tokens = sample(jnp.repeat(LOGITS, draws, axis=0), Sampler(temperature=1.0), keys)
+    tokens = draw(jnp.repeat(LOGITS, draws, axis=0), Sampler(temperature=1.0), keys)
     counts = np.bincount(tokens, minlength=5)
     expected = PROBABILITIES * draws
     chi_square = ((counts - expected) ** 2 / expected).sum()
@@ -73,7 +118,7 @@ def test_draws_follow_the_distribution():
 def test_greedy_takes_the_likeliest_and_needs_no_luck():
     for seed in range(3):
         keys = jax.random.split(jax.random.key(seed), 1)
-        assert sample(LOGITS, make_sampler(), keys)[0] == 0
+        assert draw(LOGITS, make_sampler(), keys)[0] == 0
 
 
 def test_another_temperature_needs_no_compilation():
@@ -82,10 +127,10 @@ def test_another_temperature_needs_no_compilation():
     @jax.jit
     def traced(logits, sampler, keys):
         traces.append(sampler)
-        return sample(logits, sampler, keys)
+        return draw(filter_logits(logits, sampler), sampler, keys)
 
     keys = jax.random.split(jax.random.key(0), 1)
-    for temperature, top_p in ((0.5, 0.9), (0.7, 0.8), (1.3, 0.5)):
+    for temperature, top_p in ((0.5, 0.9), (1, 0.8), (2.5, 1)):  # an int or a float
         traced(LOGITS, make_sampler(temperature, top_p=top_p), keys)
     assert len(traces) == 1
 
@@ -100,7 +145,10 @@ def test_another_temperature_needs_no_compilation():
         ({"temperature": 1, "top_k": 2.5}, TypeError, "top_k must be an integer"),
         ({"temperature": 1, "top_p": 0}, ValueError, "top_p must be above 0"),
         ({"temperature": 1, "top_p": 1.1}, ValueError, "top_p must be above 0 and at most 1"),
-        ({"top_k": 5}, ValueError, "a temperature of 0 draws nothing"),
+        ({"temperature": 1, "min_p": 1.5}, ValueError, "min_p must be above 0 and at most 1"),
+        ({"repetition_penalty": 0}, ValueError, "repetition_penalty must be above 0"),
+        ({"top_k": 5}, ValueError, "top_k .* a temperature of 0 draws nothing"),
+        ({"min_p": 0.5}, ValueError, "min_p .* a temperature of 0 draws nothing"),
     ],
 )
 def test_wrong_parameters(steps, error, message):

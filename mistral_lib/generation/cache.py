@@ -81,17 +81,28 @@ def slot_positions(lengths, slots: int):
     return newest - (newest - jnp.arange(slots)) % slots
 
 
-def select_rows(cache: RollingCache, rows) -> RollingCache:
-    """The cache of some rows, in a new order: samples and beams go on from what others have read.
+def select_rows(tree, rows):
+    """Some rows of a cache, in a new order: samples and beams go on from what others have read.
 
     Args:
-        cache: of B rows.
-        rows: integer array (R,), indices below B; the same row may come more than once.
+        tree: a `RollingCache` of B rows, or any tree of arrays (B, ...).
+        rows: integer array (R,), below B; the same row may come more than once.
 
     Returns:
-        A cache of R rows.
+        The same tree, of R rows.
     """
-    return jax.tree.map(lambda array: array[rows], cache)
+    return jax.tree.map(lambda array: array.at[rows].get(mode="clip"), tree)
+
+
+def update_rows(tree, rows, new):
+    """Puts rows that `select_rows` took out back in their places.
+
+    Args:
+        tree: as `select_rows`.
+        rows: integer array (R,) without repetition; what is not below B is dropped.
+        new: a tree of R rows.
+    """
+    return jax.tree.map(lambda old, new: old.at[rows].set(new, mode="drop"), tree, new)
 
 
 def write(array, new, positions, keep):

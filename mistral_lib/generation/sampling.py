@@ -14,84 +14,120 @@ class Sampler:
     """How the next token is chosen. `None` leaves a step out; no temperature takes the likeliest.
 
     A JAX tree whose leaves are the numbers: another temperature needs no new compilation, another
-    set of steps does.
+    set of steps does. A step that is left out costs nothing: greedy decoding sorts no vocabulary.
 
     Attributes:
         temperature: logits are divided by it; `None` is greedy.
         top_k: only the k likeliest tokens stay (more if they tie with the k-th).
         top_p: only the likeliest tokens that together reach this probability stay.
+        min_p: only tokens stay that are at least this fraction as probable as the likeliest.
+        repetition_penalty: logits of tokens that the text holds already are divided by it where
+            positive and multiplied where negative.
     """
 
     temperature: float | None = None
     top_k: int | None = None
     top_p: float | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
 
 
-def make_sampler(temperature: float = 0.0, top_k=None, top_p=None) -> Sampler:
+def make_sampler(
+    temperature: float = 0.0, top_k=None, top_p=None, min_p=None, repetition_penalty=None
+) -> Sampler:
     """A checked sampler; a temperature of 0 is greedy.
 
-    >>> make_sampler(0.8, top_p=0.9)
-    Sampler(temperature=0.8, top_k=None, top_p=0.9)
+    >>> make_sampler(0.8, top_p=0.9).top_p
+    0.9
     >>> make_sampler(0.8, top_p=1.1)
     Traceback (most recent call last):
     ValueError: top_p must be above 0 and at most 1, but is 1.1.
     """
-    check_number("temperature", temperature, zero=True)
+    # One type for each number: an int here and a float there would be two compilations.
+    temperature = float(check_number("temperature", temperature, zero=True))
     if top_k is not None:
-        check_integer("top_k", top_k)
-    if top_p is not None and check_number("top_p", top_p) > 1:
-        raise ValueError(f"top_p must be above 0 and at most 1, but is {top_p}.")
+        top_k = check_integer("top_k", top_k)
+    top_p, min_p = _check_probability("top_p", top_p), _check_probability("min_p", min_p)
+    if repetition_penalty is not None:
+        repetition_penalty = float(check_number("repetition_penalty", repetition_penalty))
     if temperature == 0:
-        if top_k is not None or top_p is not None:
-            raise ValueError(
-                "top_k and top_p choose among tokens to draw from, but a temperature of 0 draws "
-                "nothing: it takes the likeliest token. Pass a temperature such as 1.0, or neither."
-            )
-        return Sampler()
-    return Sampler(temperature, top_k, top_p)
+        for name, value in (("top_k", top_k), ("top_p", top_p), ("min_p", min_p)):
+            if value is not None:
+                raise ValueError(
+                    f"{name} chooses among tokens to draw from, but a temperature of 0 draws "
+                    "nothing: it takes the likeliest token. Pass a temperature such as 1.0, or no "
+                    f"{name}."
+                )
+        return Sampler(repetition_penalty=repetition_penalty)
+    return Sampler(temperature, top_k, top_p, min_p, repetition_penalty)
 
 
-def filter_logits(logits, sampler: Sampler):
-    """Logits after temperature, top-k and top-p, in this order; what is left out is -inf.
+def _check_probability(name: str, value) -> float | None:
+    if value is None:
+        return None
+    if check_number(name, value) > 1:
+        raise ValueError(f"{name} must be above 0 and at most 1, but is {value}.")
+    return float(value)
+
+
+def filter_logits(logits, sampler: Sampler, seen=None):
+    """Logits after all steps of the sampler; what is left out is -inf.
+
+    The order is that of transformers: repetition penalty, temperature, top-k, top-p, min-p. Each
+    step sees what the one before it left.
 
     Args:
-        logits: float32 array (B, V).
-        sampler: with a temperature.
+        logits: float32 array (..., V).
+        sampler: the steps.
+        seen: bool array (..., V), the tokens that the text holds; for the repetition penalty.
 
     Returns:
-        A float32 array (B, V).
+        A float32 array (..., V).
 
-    Source: Holtzman et al., "The Curious Case of Neural Text Degeneration", 2020, for top-p.
+    Source: Keskar et al., "CTRL", 2019, for the penalty; Holtzman et al., "The Curious Case of
+    Neural Text Degeneration", 2020, for top-p; Nguyen et al., "Turning Up the Heat: Min-p Sampling
+    for Creative and Coherent LLM Outputs", 2024, for min-p.
 
     >>> logits = jnp.log(jnp.array([[0.5, 0.3, 0.15, 0.05]]))
     >>> kept = filter_logits(logits, Sampler(temperature=1.0, top_p=0.7))
     >>> print(jax.nn.softmax(kept).round(2))
     [[0.62 0.38 0.   0.  ]]
     """
-    logits = logits / sampler.temperature
-    if sampler.top_k is None and sampler.top_p is None:
-        return logits
-    ranked = jnp.sort(logits, axis=-1, descending=True)
-    if sampler.top_k is not None:
-        last = jnp.minimum(sampler.top_k, ranked.shape[-1]) - 1
-        threshold = jnp.take(ranked, last, axis=-1)[:, None]
-        logits = jnp.where(logits >= threshold, logits, -jnp.inf)
-        ranked = jnp.where(ranked >= threshold, ranked, -jnp.inf)
-    if sampler.top_p is not None:
-        probabilities = jax.nn.softmax(ranked)
-        before = jnp.cumsum(probabilities, axis=-1) - probabilities
-        # The likeliest token always stays: nothing comes before it.
-        threshold = jnp.where(before < sampler.top_p, ranked, jnp.inf).min(axis=-1, keepdims=True)
+    if sampler.repetition_penalty is not None:
+        penalty = sampler.repetition_penalty
+        logits = jnp.where(seen, jnp.where(logits < 0, logits * penalty, logits / penalty), logits)
+    if sampler.temperature is not None:
+        logits = logits / sampler.temperature
+    if sampler.top_k is not None or sampler.top_p is not None:
+        logits = _keep_likeliest(logits, sampler.top_k, sampler.top_p)
+    if sampler.min_p is not None:
+        threshold = logits.max(axis=-1, keepdims=True) + jnp.log(sampler.min_p)
         logits = jnp.where(logits >= threshold, logits, -jnp.inf)
     return logits
 
 
-def sample(logits, sampler: Sampler, keys):
-    """One token for every row.
+def _keep_likeliest(logits, top_k, top_p):
+    ranked = jnp.sort(logits, axis=-1, descending=True)
+    if top_k is not None:
+        last = jnp.minimum(top_k, ranked.shape[-1]) - 1
+        threshold = jnp.take(ranked, last, axis=-1)[..., None]
+        logits = jnp.where(logits >= threshold, logits, -jnp.inf)
+        ranked = jnp.where(ranked >= threshold, ranked, -jnp.inf)
+    if top_p is not None:
+        probabilities = jax.nn.softmax(ranked)
+        before = jnp.cumsum(probabilities, axis=-1) - probabilities
+        # The likeliest token always stays: nothing comes before it.
+        threshold = jnp.where(before < top_p, ranked, jnp.inf).min(axis=-1, keepdims=True)
+        logits = jnp.where(logits >= threshold, logits, -jnp.inf)
+    return logits
+
+
+def draw(logits, sampler: Sampler, keys):
+    """One token for every row, of logits that are already filtered.
 
     Args:
         logits: float32 array (B, V).
-        sampler: the steps.
+        sampler: draws, or takes the likeliest.
         keys: JAX random keys (B,), one a row, so that no row's draw depends on its neighbours.
 
     Returns:
@@ -99,4 +135,21 @@ def sample(logits, sampler: Sampler, keys):
     """
     if sampler.temperature is None:
         return jnp.argmax(logits, axis=-1).astype("int32")
-    return jax.vmap(jax.random.categorical)(keys, filter_logits(logits, sampler)).astype("int32")
+    return jax.vmap(jax.random.categorical)(keys, logits).astype("int32")
+
+
+def token_log_probs(logits, tokens):
+    """What the model gave some tokens: the logarithms of their probabilities, no step applied.
+
+    Args:
+        logits: float32 array (..., V).
+        tokens: integer array (...).
+
+    Returns:
+        A float32 array (...).
+
+    >>> print(token_log_probs(jnp.log(jnp.array([0.25, 0.75])), jnp.array(1)).round(3))
+    -0.288
+    """
+    chosen = jnp.take_along_axis(logits, tokens[..., None], axis=-1)[..., 0]
+    return chosen - jax.nn.logsumexp(logits, axis=-1)

@@ -1,0 +1,186 @@
+"""Speculative decoding: a small model guesses, the large one checks (chapter 16, "Sampling")."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mistral_lib.generation.cache import RollingCache, extend
+from mistral_lib.generation.decoding import DecodingLoop, DecodingState, append, last_tokens
+from mistral_lib.generation.sampling import Sampler, draw, filter_logits, token_log_probs
+
+
+class SpeculativeLoop:
+    """Writes what a `DecodingLoop` writes, several tokens for each reading of its weights.
+
+    In a round the draft model writes k tokens, and the model reads them all at once. It keeps those
+    that it accepts and adds one of its own, so that a round gives 1 to k + 1 tokens, row by row.
+    Greedy, a token is accepted if the model would have chosen it. In sampling, a token of draft
+    probability q and model probability p is accepted with probability min(1, p / q), and the first
+    that is not is replaced by a draw from max(p - q, 0), normalised: what is written is distributed
+    exactly as without a draft, whatever the draft is.
+
+    Tokens that are taken back leave their keys in the cache, in slots beyond the window, where the
+    next round overwrites them.
+
+    Args:
+        loop: of the model whose text is wanted.
+        draft: of a smaller model of the same vocabulary.
+        num_draft_tokens: k.
+
+    Source: Leviathan et al., "Fast Inference from Transformers via Speculative Decoding", 2023.
+    """
+
+    def __init__(self, loop: DecodingLoop, draft: DecodingLoop, num_draft_tokens: int):
+        self.loop = loop
+        self.draft = draft
+        self.num_draft_tokens = num_draft_tokens
+        self._rounds = jax.jit(self._run_rounds, donate_argnames="state")
+
+    def start(
+        self, prompts, limits, seeds, sampler, stop_tokens=(), *, num_samples=1, **options
+    ) -> DecodingState:
+        """As `DecodingLoop.start`; the draft model reads the prompts too."""
+        lookahead = self.num_draft_tokens + 1
+        state = self.loop.start(
+            prompts,
+            limits,
+            seeds,
+            sampler,
+            stop_tokens,
+            num_samples=num_samples,
+            lookahead=lookahead,
+            **options,
+        )
+        longest = max(len(p) + n for p, n in zip(prompts, limits, strict=True)) + lookahead - 1
+        cache, _ = self.draft.read(prompts, longest, num_samples, lookahead)
+        return dataclasses.replace(state, draft=cache)
+
+    def run(self, state: DecodingState, sampler: Sampler, stop_tokens=(), steps: int | None = None):
+        """Up to `steps` rounds for every unfinished row. Uses `state` up."""
+        steps = state.tokens.shape[1] if steps is None else steps
+        return self._rounds(
+            self.loop.weights(),
+            self.draft.weights(),
+            state,
+            sampler,
+            np.array(stop_tokens, "int32"),
+            np.int32(steps),
+        )
+
+    def _run_rounds(self, weights, draft_weights, state, sampler, stop_tokens, steps):
+        def step(carry):
+            state, done = carry
+            keys = jax.vmap(jax.random.fold_in)(state.keys, state.counts)
+            with self.draft.scope(draft_weights):
+                proposed, draft_logits, draft = self._propose(state, sampler, keys)
+            with self.loop.scope(weights):
+                state = dataclasses.replace(state, draft=draft)
+                state = self._verify(state, proposed, draft_logits, sampler, keys, stop_tokens)
+            return state, done + 1
+
+        def unfinished(carry):
+            state, done = carry
+            return (done < steps) & ~state.finished.all()
+
+        return jax.lax.while_loop(unfinished, step, (state, 0))[0]
+
+    def _propose(self, state, sampler, keys):
+        """k tokens (B, k) of the draft, the logits (B, k, V) it drew them from, and its cache."""
+        backbone, reading = self.draft.backbone, jnp.where(state.finished, 0, 1)
+        # One token has not been read, or two where all of the last round were accepted.
+        unread = jnp.clip(state.cache.lengths + 1 - state.draft.lengths, 1, 2)
+        chunk = last_tokens(state, unread)
+        hidden, cache = extend(backbone, state.draft, chunk, unread * reading)
+        hidden = jnp.take_along_axis(hidden, unread[:, None, None] - 1, axis=1)
+
+        def choose(hidden, seen, index):
+            logits = filter_logits(self.draft.logits(hidden)[:, 0], sampler, seen)
+            return draw(logits, sampler, _fold(keys, index)), logits
+
+        def step(carry, index):
+            cache, token, seen = carry
+            seen = _mark(seen, token)
+            hidden, cache = extend(backbone, cache, token[:, None], reading)
+            token, logits = choose(hidden, seen, index)
+            return (cache, token, seen), (token, logits)
+
+        token, logits = choose(hidden, state.seen, 0)
+        (cache, _, _), (tokens, more) = jax.lax.scan(
+            step, (cache, token, state.seen), jnp.arange(1, self.num_draft_tokens)
+        )
+        tokens = jnp.concatenate([token[None], tokens]).T
+        logits = jnp.concatenate([logits[None], more]).swapaxes(0, 1)
+        return tokens, logits, cache
+
+    def _verify(self, state, proposed, draft_logits, sampler, keys, stop_tokens):
+        """Reads the proposed tokens, writes the accepted ones and one more."""
+        length, reading = state.cache.lengths, ~state.finished
+        chunk = jnp.concatenate([last_tokens(state, 1), proposed], axis=1)  # (B, k + 1)
+        counts = jnp.where(reading, chunk.shape[1], 0)
+        hidden, cache = extend(self.loop.backbone, state.cache, chunk, counts)
+        raw = self.loop.logits(hidden)  # (B, k + 1, V)
+        logits = filter_logits(raw, sampler, _seen_along(state.seen, proposed))
+        if sampler.temperature is None:
+            tokens = logits.argmax(axis=-1).astype("int32")
+            accepted = tokens[:, :-1] == proposed
+        else:
+            tokens, accepted = _accept(logits, draft_logits, proposed, keys)
+        accepted = jnp.cumprod(accepted, axis=1).sum(axis=1)
+        read = length + jnp.where(reading, accepted + 1, 0)
+        draft_read = jnp.minimum(read, state.draft.lengths)
+        state = dataclasses.replace(
+            state,
+            cache=RollingCache(cache.layers, read),
+            draft=RollingCache(state.draft.layers, draft_read),
+        )
+        log_probs = None if state.log_probs is None else token_log_probs(raw, tokens)
+        return append(state, tokens, accepted + 1, stop_tokens, log_probs)
+
+
+def _accept(logits, draft_logits, proposed, keys):
+    """For every position the token to write there and, but for the last, whether it is the draft's.
+
+    Args:
+        logits: float32 (B, k + 1, V), filtered.
+        draft_logits: float32 (B, k, V), filtered.
+        proposed: int32 (B, k), drawn from them.
+        keys: random keys (B,), of this round.
+    """
+    wanted, drafted = jax.nn.softmax(logits), jax.nn.softmax(draft_logits)
+    number = proposed.shape[1]
+
+    def at(probabilities):
+        return jnp.take_along_axis(probabilities, proposed[..., None], axis=-1)[..., 0]
+
+    luck = jax.vmap(lambda key: jax.random.uniform(key, number))(_fold(keys, number))
+    accepted = luck * at(drafted) < at(wanted[:, :-1])  # (B, k)
+    # Behind the last proposal the draft has no probability: the draw is the model's own.
+    missing = jnp.maximum(wanted - jnp.pad(drafted, ((0, 0), (0, 1), (0, 0))), 0.0)
+    # Equal distributions leave nothing but rounding; then any refusal was rounding too.
+    missing = jnp.where(missing.sum(axis=-1, keepdims=True) > 0, missing, wanted)
+    own = jax.vmap(lambda key, p: jax.random.categorical(key, jnp.log(p)))(
+        _fold(keys, number + 1), missing
+    ).astype("int32")
+    kept = jnp.pad(accepted, ((0, 0), (0, 1)))
+    return jnp.where(kept, jnp.pad(proposed, ((0, 0), (0, 1))), own), accepted
+
+
+def _fold(keys, number):
+    return jax.vmap(lambda key: jax.random.fold_in(key, number))(keys)
+
+
+def _mark(seen, tokens):
+    """`seen` (B, V) with one more token in each row; `None` stays `None`."""
+    return None if seen is None else seen.at[jnp.arange(len(tokens)), tokens].set(True)
+
+
+def _seen_along(seen, proposed):
+    """What the text holds before each position of a round, bool (B, k + 1, V), or `None`."""
+    if seen is None:
+        return None
+    steps = [seen]
+    for index in range(proposed.shape[1]):
+        steps.append(_mark(steps[-1], proposed[:, index]))
+    return jnp.stack(steps, axis=1)

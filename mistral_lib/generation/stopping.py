@@ -1,0 +1,107 @@
+"""Strings that end a text, also across tokens (chapter 16, "Sampling")."""
+
+from collections.abc import Sequence
+
+from mistral_lib.checks import check_text
+from mistral_lib.generation.text import StreamDecoder
+from mistral_lib.tokenizer import MistralTokenizer
+
+
+class StopStrings:
+    """Lets a text through up to the first of some strings, however it comes in pieces.
+
+    What could be the beginning of a stop string is held back until it is known.
+
+    Args:
+        strings: any number of str, none of them empty.
+
+    Attributes:
+        found: whether the text has come to a stop string.
+
+    >>> stop = StopStrings(["###"])
+    >>> [stop.push(piece) for piece in ("a # b #", "# c", " ##", "# d")], stop.found
+    (['a # b ', '## c', ' ', ''], True)
+    """
+
+    def __init__(self, strings: Sequence[str]):
+        self._strings = tuple(strings)
+        self._held = ""
+        self.found = False
+
+    def push(self, piece: str) -> str:
+        """Takes the next piece and returns the text that it settles."""
+        if self.found:
+            return ""
+        text = self._held + piece
+        places = ((text.find(string), len(string)) for string in self._strings)
+        found = [(place + length, place) for place, length in places if place >= 0]
+        if found:  # the one that is complete first, so that the cuts of the pieces do not matter
+            self.found, self._held = True, ""
+            return text[: min(found)[1]]
+        held = max((_overlap(text, string) for string in self._strings), default=0)
+        self._held = text[len(text) - held :]
+        return text[: len(text) - held]
+
+    def flush(self) -> str:
+        """Ends the text: what was held back was no stop string."""
+        held, self._held = self._held, ""
+        return held
+
+
+class Transcript:
+    """The text of one row while its tokens are written.
+
+    Args:
+        tokenizer: a `MistralTokenizer`.
+        prompt_ids: ids in front, as `StreamDecoder` takes them.
+        stop_strings: strings that end the text; the text ends in front of them.
+
+    Attributes:
+        length: number of tokens taken: all up to the one that completes a stop string.
+        stopped: whether a stop string has come.
+    """
+
+    def __init__(self, tokenizer: MistralTokenizer, prompt_ids=(), stop_strings=()):
+        self._decoder = StreamDecoder(tokenizer, prompt_ids)
+        self._stop = StopStrings(stop_strings)
+        self.length = 0
+
+    @property
+    def stopped(self) -> bool:
+        return self._stop.found
+
+    def read(self, ids: Sequence[int]) -> str:
+        """Takes all ids of the row so far and returns the text that the new ones settle."""
+        pieces = []
+        # One at a time: where a stop string ends, the tokens end too.
+        while not self.stopped and self.length < len(ids):
+            pieces.append(self._stop.push(self._decoder.push([ids[self.length]])))
+            self.length += 1
+        return "".join(pieces)
+
+    def flush(self) -> str:
+        """Ends the text and returns the rest of it."""
+        rest = self._stop.push(self._decoder.flush())
+        return rest + self._stop.flush()
+
+
+def check_stop_strings(stop_strings) -> tuple[str, ...]:
+    """The stop strings as a tuple, checked; `None` and a single str are understood.
+
+    >>> check_stop_strings("###")
+    ('###',)
+    """
+    if stop_strings is None:
+        return ()
+    if isinstance(stop_strings, str):
+        stop_strings = (stop_strings,)
+    strings = tuple(check_text("a stop string", string) for string in stop_strings)
+    if "" in strings:
+        raise ValueError("A stop string is empty, and would end every text at once. Leave it out.")
+    return strings
+
+
+def _overlap(text: str, string: str) -> int:
+    """How many characters at the end of the text could begin the string."""
+    longest = min(len(text), len(string) - 1)
+    return next((size for size in range(longest, 0, -1) if text.endswith(string[:size])), 0)

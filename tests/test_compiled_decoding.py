@@ -1,0 +1,146 @@
+"""What the compiled programs of generation do not do: copy a cache, repeat a key, sort, grow."""
+
+import re
+from functools import cache
+
+import numpy as np
+import pytest
+
+from mistral_lib import MistralBackbone
+from mistral_lib.generation.beam import BeamSearch
+from mistral_lib.generation.decoding import DecodingLoop
+from mistral_lib.generation.sampling import make_sampler
+
+# Sizes by which every kind of array can be told from the others.
+VOCABULARY, HIDDEN, INTERMEDIATE, HEADS, KEY_HEADS, HEAD = 500, 96, 160, 6, 3, 16
+WINDOW, CHUNK = 64, 32
+CACHE = KEY_HEADS * WINDOW * HEAD  # numbers in the keys of one block and row
+SMALLEST_WEIGHT = HIDDEN * KEY_HEADS * HEAD
+GREEDY = make_sampler()
+
+
+@cache
+def backbone():
+    return MistralBackbone(
+        VOCABULARY, 2, HEADS, HIDDEN, INTERMEDIATE, KEY_HEADS, sliding_window=WINDOW, head_dim=HEAD
+    )
+
+
+@cache
+def compiled_steps(batch=1, sampler="greedy"):
+    """The decoding loop, as XLA compiled it."""
+    sampler = GREEDY if sampler == "greedy" else make_sampler(1.0, top_k=5)
+    loop = DecodingLoop(backbone())
+    state = loop.start([[1, 2, 3]] * batch, [100] * batch, [0] * batch, sampler)
+    stop_tokens = np.zeros(0, "int32")
+    return loop._steps.lower(loop.weights(), state, sampler, stop_tokens, np.int32(9)).compile()
+
+
+def instructions(compiled):
+    """Name of the operation and number of numbers in its result, of every instruction."""
+    pattern = re.compile(r"= \w+\[([\d,]*)\]\S* ([\w-]+)\(")
+    for shape, operation in pattern.findall(compiled.as_text()):
+        yield operation, np.prod([int(size) for size in shape.split(",") if size], dtype=int)
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_a_decoding_step_copies_neither_cache_nor_weights(batch):
+    found = list(instructions(compiled_steps(batch)))
+    assert ("dot", batch * VOCABULARY) in found  # the text is read as it should be
+    largest = max(size for operation, size in found if operation in ("copy", "transpose"))
+    assert 0 < largest < min(CACHE, SMALLEST_WEIGHT) / 2
+    for operation, size in found:
+        if operation in ("convert", "concatenate", "pad", "broadcast", "gather", "reverse"):
+            assert size < min(CACHE, SMALLEST_WEIGHT), operation
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_a_decoding_step_repeats_no_key(batch):
+    """Of all results none has the cached keys of six heads, or both blocks at once."""
+    repeated = CACHE * batch * HEADS // KEY_HEADS
+    weights = {int(np.prod(variable.shape)) for variable in backbone().variables}
+    assert not {size for _, size in instructions(compiled_steps(batch))} & ({repeated} - weights)
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_workspace_of_decoding_is_smaller_than_any_weight_or_cache(batch):
+    memory = compiled_steps(batch).memory_analysis()
+    scores = 4 * batch * HEADS * WINDOW
+    assert memory.temp_size_in_bytes < 20 * scores
+    assert memory.temp_size_in_bytes < 4 * min(CACHE * 4, SMALLEST_WEIGHT * 4)
+    # The state is passed on in its own memory, cache included.
+    state = memory.output_size_in_bytes
+    assert memory.alias_size_in_bytes > 0.99 * state > 2 * 2 * batch * CACHE * 4
+
+
+def test_greedy_decoding_sorts_no_vocabulary():
+    def sorts(sampler):
+        names = {operation for operation, _ in instructions(compiled_steps(1, sampler))}
+        return names & {"sort", "topk", "rng-bit-generator", "custom-call"}
+
+    assert not sorts("greedy")
+    assert sorts("top_k")
+
+
+def read(prompt_lengths, chunk_size=CHUNK):
+    """Reads prompts, and returns every call's arguments and the compiled function."""
+    loop = DecodingLoop(backbone())
+    compiled, calls = loop._read, []
+
+    def spy(*arguments):
+        calls.append(arguments)
+        return compiled(*arguments)
+
+    loop._read = spy
+    prompts = [[1 + i % 9 for i in range(length)] for length in prompt_lengths]
+    loop.start(prompts, [4] * len(prompts), [0] * len(prompts), GREEDY, chunk_size=chunk_size)
+    return compiled, calls
+
+
+def test_workspace_of_a_long_prompt_is_that_of_a_short_one():
+    """Prompts of 4 and of 40 chunks: the same compiled program, and one chunk's workspace."""
+    workspaces = {}
+    for chunks in (4, 40):
+        compiled, calls = read([chunks * CHUNK])
+        assert len(calls) == chunks
+        assert compiled._cache_size() == 1
+        lowered = compiled.lower(*[_shapes(argument) for argument in calls[-1]])
+        workspaces[chunks] = lowered.compile().memory_analysis().temp_size_in_bytes
+    assert workspaces[4] == workspaces[40]
+    scores = HEADS * CHUNK * (WINDOW + CHUNK)
+    hidden = CHUNK * (2 * INTERMEDIATE + 8 * HIDDEN)
+    assert workspaces[40] < 4 * (4 * scores + hidden + 4 * 2 * CACHE)
+
+
+def _shapes(tree):
+    """A tree's shapes and dtypes, since its arrays were given away."""
+    import jax
+
+    return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), tree)
+
+
+def test_a_new_prompt_length_in_the_same_bucket_compiles_nothing():
+    loop = DecodingLoop(backbone())
+    for length in (40, 33, 60, 57):
+        state = loop.start([[1] * length], [16], [0], GREEDY)
+        state = loop.run(state, GREEDY)
+    assert (loop._read._cache_size(), loop._first._cache_size(), loop._steps._cache_size()) == (
+        1,
+        1,
+        1,
+    )
+    # Past the window only the last chunk differs: three more buckets for 2,000 lengths.
+    loop = DecodingLoop(backbone())
+    for length in (100, 400, 1000, 1017, 2005):
+        loop.start([[1] * length], [16], [0], GREEDY, chunk_size=64)
+    assert loop._read._cache_size() <= 3
+
+
+def test_beams_past_the_window_need_no_more_memory():
+    """The cache of a search is N windows, at 10 and at 1,000 tokens."""
+    sizes = {}
+    for limit in (100, 1000):
+        search = BeamSearch(DecodingLoop(backbone()))
+        state = search.start([[1, 2, 3]], [limit], [0], GREEDY, num_beams=4)
+        sizes[limit] = {array.shape for pair in state.cache.layers for array in pair}
+    assert sizes[100] == sizes[1000] == {(4, KEY_HEADS, WINDOW, HEAD)}
