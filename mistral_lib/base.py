@@ -160,9 +160,20 @@ class Backbone(QuantizableModel):
         """
         lora.enable(self, rank, target_layer_names, lora_alpha)
 
-    def merge_lora(self) -> None:
-        """Adds the low-rank updates to the kernels, takes LoRA off, and unfreezes every weight."""
-        lora.merge(self)
+    def merge_lora(self, dequantize: bool = False) -> None:
+        """Adds the low-rank updates to the kernels and takes LoRA off.
+
+        What `enable_lora` froze can be trained again. The sums are computed in float32 and rounded
+        to the kernels' dtype.
+
+        Args:
+            dequantize: whether to make a quantized model float first. The errors of quantization
+                stay; without LoRA between them, `quantize` can round the merged kernels again.
+
+        Raises:
+            ValueError: there is no LoRA, or the model is quantized and `dequantize` is false.
+        """
+        lora.merge(self, dequantize)
 
     def save_lora_weights(self, filepath) -> None:
         """Saves the low-rank factors alone, with their settings and the base's fingerprint.

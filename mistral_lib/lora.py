@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from mistral_lib.checks import check_integer, check_number
+from mistral_lib.checks import check_boolean, check_integer, check_number
 
 DEFAULT_TARGETS = ("query", "value")
 
@@ -83,7 +83,7 @@ def apply(backbone, plan: Plan) -> None:
             f"This backbone has LoRA already, with {describe(present)}; asked for was "
             f"{describe(plan)}. Call merge_lora first, or start from the base model."
         )
-    # By their paths: Keras would count variables in an attribute as the layer's own.
+    # What `merge` unfreezes, by path: Keras takes variables in an attribute for the layer's own.
     backbone._frozen_by_lora = tuple(v.path for v in backbone.variables if v.trainable)
     backbone.trainable = True  # in a frozen model no factor could be trained
     for variable in backbone.variables:
@@ -93,9 +93,18 @@ def apply(backbone, plan: Plan) -> None:
     forget_compiled(backbone)
 
 
-def merge(backbone) -> None:
+def merge(backbone, dequantize: bool = False) -> None:
     """See `MistralBackbone.merge_lora`."""
     require(backbone)
+    if backbone.quantization is not None:
+        if not check_boolean("dequantize", dequantize):
+            raise ValueError(
+                f"This backbone is quantized to {backbone.quantization}, and a merged kernel would "
+                "be rounded to that: much of the update would be lost. Keep LoRA beside the "
+                "kernels, or call merge_lora(dequantize=True), which first makes every weight "
+                f"{backbone.variable_dtype}."
+            )
+        backbone.dequantize()
     for layer in projections(backbone).values():
         if layer.lora_enabled:
             layer.merge_lora()

@@ -21,6 +21,7 @@ from reference.keras_models import our_variables
 
 from mistral_lib import MistralBackbone, MistralCausalLM, lora, without_weights
 from mistral_lib.layers.projection import Projection
+from mistral_lib.layers.quantized import dequantize
 from mistral_lib.presets.peft_config import MODULES as LAYERS
 
 
@@ -246,10 +247,10 @@ def test_keras_file_of_a_trained_model(tmp_path, trained, optimized):
     "dtype", ["float32", "bfloat16", "float16", "mixed_bfloat16", "mixed_float16"]
 )
 def test_every_policy_trains(dtype):
-    model = MistralCausalLM(make_backbone(dtype))
+    model = MistralCausalLM(make_backbone(dtype, num_layers=1))
     model.backbone.enable_lora(2)
     before = base_bytes(model.backbone)
-    loss = fit(model, epochs=5)
+    loss = fit(model, epochs=4)
     assert loss[-1] < loss[0]
     assert base_bytes(model.backbone) == before
     assert {str(v.dtype) for v in model.backbone.trainable_variables} == {"float32"}
@@ -263,6 +264,112 @@ def test_training_goes_on_after_a_change_only_when_compiled_again():
     with pytest.raises(ValueError, match=r"trainable weights have changed.*Call compile again"):
         model.fit(inputs, inputs["token_ids"], verbose=0)
     fit(model, epochs=1)
+
+
+# On quantized weights (QLoRA) --------------------------------------------------------------------
+
+
+def quantized_backbone(quantization, first, **changes):
+    """With LoRA that was enabled first, or after the weights had been quantized."""
+    backbone = make_backbone(**changes)
+    if first == "quantized":
+        backbone.quantize(quantization)
+    backbone.enable_lora(2, ["query", "value", "down"])
+    if first == "adapted":
+        backbone.quantize(quantization)
+    return backbone
+
+
+@pytest.mark.parametrize(
+    ("quantization", "dtype", "first"),
+    [
+        ("int8", "mixed_bfloat16", "adapted"),
+        ("int4/8", "float32", "quantized"),
+        ("int4/8", "float16", "adapted"),
+    ],
+)
+def test_quantized_weights_train(quantization, dtype, first):
+    model = MistralCausalLM(quantized_backbone(quantization, first, dtype=dtype, num_layers=1))
+    before = base_bytes(model.backbone)
+    trainable = [v.path for v in model.trainable_variables]
+    assert len(trainable) == 2 * 3
+    loss = fit(model, epochs=4)
+    assert loss[-1] < loss[0]
+    assert base_bytes(model.backbone) == before
+    assert [v.path for v in model.trainable_variables] == trainable
+    kept = sum(math.prod(v.shape) for v in without_scaling(model.optimizer).variables)
+    assert kept == 2 * sum(math.prod(v.shape) for v in model.trainable_variables) + 2
+
+
+def without_scaling(optimizer):
+    """Without the wrapper that scales the loss."""
+    return getattr(optimizer, "inner_optimizer", optimizer)
+
+
+def test_gradients_on_quantized_weights():
+    """Those of the float model that has the same numbers."""
+
+    def gradients(backbone):
+        factors = backbone.trainable_variables
+
+        def loss(values):
+            with keras.StatelessScope(list(zip(factors, values, strict=True))):
+                return (backbone(INPUTS) ** 2).sum()
+
+        compiled = jax.jit(jax.grad(loss), compiler_options={"xla_backend_optimization_level": 0})
+        return compiled([v.value for v in factors])
+
+    backbone = quantized_backbone("int4/8", "quantized", num_layers=1)
+    set_factors(backbone)
+    quantized = gradients(backbone)
+    backbone.dequantize()
+    for one, other in zip(quantized, gradients(backbone), strict=True):
+        assert np.abs(other).max() > 0.1
+        np.testing.assert_allclose(one, other, atol=1e-4 * np.abs(other).max())
+
+
+@pytest.mark.parametrize(("quantization", "first"), [("int8", "adapted"), ("int4/8", "quantized")])
+def test_merging_into_quantized_kernels_is_refused(quantization, first):
+    backbone = quantized_backbone(quantization, first, num_layers=1)
+    set_factors(backbone)
+    layer = backbone.transformer_layers[0].feedforward.down
+    a, b = (np.asarray(factor.value, "float64") for factor in layer.lora_factors())
+    expected = np.asarray(dequantize(layer.quantized_matrix("kernel"))) + a @ b
+    variables = base_bytes(backbone)
+    with pytest.raises(
+        ValueError, match=rf"quantized to {quantization}.*merge_lora\(dequantize=True\)"
+    ):
+        backbone.merge_lora()
+    assert base_bytes(backbone) == variables
+    backbone.merge_lora(dequantize=True)
+    assert backbone.quantization is None
+    assert lora.settings(backbone) is None
+    np.testing.assert_allclose(layer.kernel.value, expected, atol=1e-6)
+    assert {v.path: v.trainable for v in backbone.variables} == {
+        v.path: v.trainable for v in make_backbone(num_layers=1).variables
+    }
+
+
+def test_adapters_of_quantized_weights(tmp_path):
+    """QLoRA's adapter is one like any other, for the same base in any precision."""
+    backbone = quantized_backbone("int8", "quantized", num_layers=1)
+    set_factors(backbone)
+    backbone.save_lora_weights(tmp_path / "a.lora.h5")
+    backbone.export_lora_to_peft(tmp_path / "peft")
+    for adapter in (tmp_path / "a.lora.h5", tmp_path / "peft"):
+        for quantization in ("int8", "int4/8", None):
+            again = make_backbone(num_layers=1)
+            if quantization is not None:
+                again.quantize(quantization)
+            again.load_lora_weights(adapter)
+            assert lora.settings(again) == lora.settings(backbone)
+            for name, factor in lora.factors(backbone).items():
+                np.testing.assert_array_equal(lora.factors(again)[name], factor)
+    with pytest.raises(ValueError, match="trained on another base model: the norms"):
+        make_backbone(seed=1, num_layers=1).load_lora_weights(tmp_path / "a.lora.h5")
+
+
+# Using and keeping it ----------------------------------------------------------------------------
 
 
 def test_generation_uses_the_adapter():
