@@ -264,6 +264,18 @@ def test_random_weights(preset):
     assert all((stored[path] != random[path]).any() for path in stored)
 
 
+def test_adapter_beside_a_checkpoint_of_transformers(tmp_path):
+    """It comes back with the base, whatever the base's format."""
+    backbone = small_backbone()
+    backbone.export_to_transformers(tmp_path)
+    backbone.enable_lora(2, ["key", "down"])
+    backbone.transformer_layers[1].feedforward.down.lora_kernel_b.assign(np.ones((2, 8)))
+    backbone.save_lora_weights(tmp_path / "adapter.lora.h5")
+    loaded = MistralBackbone.from_preset(tmp_path)
+    assert_same_weights(loaded, backbone)
+    assert (np.asarray(loaded(INPUTS)) == np.asarray(backbone(INPUTS))).all()
+
+
 # --- Preprocessors -------------------------------------------------------------------------------
 
 
