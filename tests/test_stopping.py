@@ -64,6 +64,16 @@ def test_transcript_without_stop_strings_is_the_text():
     assert (transcript.length, transcript.stopped) == (len(ids), False)
 
 
+def test_ids_that_the_tokenizer_lacks_write_nothing():
+    """Added tokens, such as the `<|im_end|>` of a fine-tuned checkpoint."""
+    tokenizer = MistralTokenizer(trained_model())
+    ids = tokenizer.encode("the window", add_bos=False)
+    transcript = Transcript(tokenizer, prompt_ids=[300, 301])
+    text = transcript.read([300, *ids[:2], 32000, *ids[2:], 32000]) + transcript.flush()
+    assert text == "the window"
+    assert transcript.length == len(ids) + 3
+
+
 def test_what_is_no_stop_string():
     assert check_stop_strings(None) == ()
     assert check_stop_strings(["a", "b"]) == ("a", "b")

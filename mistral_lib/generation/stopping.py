@@ -51,6 +51,9 @@ class StopStrings:
 class Transcript:
     """The text of one row while its tokens are written.
 
+    A model may know more ids than its tokenizer: tokens added to a checkpoint, or rows that fill up
+    the embedding. They write nothing, like control tokens.
+
     Args:
         tokenizer: a `MistralTokenizer`.
         prompt_ids: ids in front, as `StreamDecoder` takes them.
@@ -62,7 +65,8 @@ class Transcript:
     """
 
     def __init__(self, tokenizer: MistralTokenizer, prompt_ids=(), stop_strings=()):
-        self._decoder = StreamDecoder(tokenizer, prompt_ids)
+        self._size, self._end = tokenizer.vocabulary_size(), tokenizer.end_token_id
+        self._decoder = StreamDecoder(tokenizer, [self._known(id) for id in prompt_ids])
         self._stop = StopStrings(stop_strings)
         self.length = 0
 
@@ -70,12 +74,15 @@ class Transcript:
     def stopped(self) -> bool:
         return self._stop.found
 
+    def _known(self, id):
+        return id if id < self._size else self._end
+
     def read(self, ids: Sequence[int]) -> str:
         """Takes all ids of the row so far and returns the text that the new ones settle."""
         pieces = []
         # One at a time: where a stop string ends, the tokens end too.
         while not self.stopped and self.length < len(ids):
-            pieces.append(self._stop.push(self._decoder.push([ids[self.length]])))
+            pieces.append(self._stop.push(self._decoder.push([self._known(ids[self.length])])))
             self.length += 1
         return "".join(pieces)
 
