@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from mistral_lib.teaching.head_plots import draw_bars, draw_grid, draw_table
+from mistral_lib.teaching.head_plots import draw_bars, draw_grid, draw_table, draw_turn
 from mistral_lib.teaching.plots import FUTURE
 
 
@@ -65,3 +65,16 @@ def test_cells_of_a_table_are_filled_as_high_as_their_numbers(ax):
     assert fills[0].get_height() / fills[1].get_height() == pytest.approx(0.5)
     assert len(ax.patches) == 3
     assert ax.get_title(loc="left") or ax.get_title() == "Two"
+
+
+def test_arrows_point_where_they_were_turned_and_the_angle_is_written(ax):
+    draw_turn(ax, 5.0, 2.0)
+    tips = [arrow.xy for arrow in ax.texts if hasattr(arrow, "arrow_patch")]
+    assert np.allclose(tips, [[np.cos(5), np.sin(5)], [np.cos(2), np.sin(2)]])
+    assert "172°" in [text.get_text() for text in ax.texts]
+
+
+def test_equal_distances_have_equal_angles(ax):
+    for query, key in ((5, 2), (12, 9)):
+        draw_turn(ax, 0.1 * query, 0.1 * key)
+    assert [text.get_text() for text in ax.texts].count("17°") == 2

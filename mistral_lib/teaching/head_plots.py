@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.patches import Rectangle
+from matplotlib.patches import Arc, Circle, Rectangle
 
 from mistral_lib.teaching.next_token import token_label
 from mistral_lib.teaching.plots import BLUE, FUTURE, GREY, INK, ORANGE, PALE, PAPER, RED
@@ -166,3 +166,33 @@ def draw_table(
     ax.spines[:].set_visible(False)
     if title:
         ax.set_title(title, pad=8)
+
+
+def draw_turn(ax: Axes, query_angle: float, key_angle: float) -> None:
+    """Draws a query and a key as arrows of one length, and writes the angle between them.
+
+    Args:
+        ax: the axes to draw on; its ticks and limits are replaced.
+        query_angle: by how much the query is turned, in radians.
+        key_angle: by how much the key is turned.
+
+    >>> import matplotlib.pyplot as plt
+    >>> figure, ax = plt.subplots()
+    >>> draw_turn(ax, np.pi, np.pi / 2)
+    >>> [text.get_text() for text in ax.texts if text.get_text()]
+    ['q', 'k', '90°']
+    """
+    ax.add_patch(Circle((0, 0), 1, facecolor=PALE, edgecolor=GREY, linewidth=0.8))
+    for name, angle, colour, line in (("q", query_angle, BLUE, "-"), ("k", key_angle, RED, "--")):
+        tip = np.array([np.cos(angle), np.sin(angle)])
+        arrow = {"arrowstyle": "-|>", "color": colour, "linestyle": line, "linewidth": 2}
+        ax.annotate("", tip, (0, 0), arrowprops={**arrow, "shrinkA": 0, "shrinkB": 0})
+        ax.text(*(1.22 * tip), name, color=colour, weight="bold", ha="center", va="center")
+    start, stop = np.degrees([key_angle, query_angle])
+    ax.add_patch(Arc((0, 0), 0.7, 0.7, theta1=start, theta2=stop, color=INK, linewidth=1.2))
+    middle = (query_angle + key_angle) / 2
+    away = -1 if abs(query_angle - key_angle) < 0.6 else 1  # a narrow angle has no room for text
+    place = (0.68 * away * np.cos(middle), 0.68 * away * np.sin(middle))
+    ax.text(*place, f"{stop - start:.0f}°", ha="center", va="center", fontsize=SMALL)
+    ax.set(xlim=(-1.4, 1.4), ylim=(-1.4, 1.4), aspect="equal", xticks=[], yticks=[])
+    ax.spines[:].set_visible(False)
