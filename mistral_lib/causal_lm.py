@@ -12,10 +12,12 @@ from mistral_lib.generation.prompts import is_text
 from mistral_lib.lora import check_compiled
 from mistral_lib.presets.registry import PresetTable
 from mistral_lib.quantization import QuantizableModel
+from mistral_lib.scoring import Scoring
+from mistral_lib.training_loss import TrainingLoss
 
 
 @keras.saving.register_keras_serializable(package="mistral_lib")
-class MistralCausalLM(TextGeneration, QuantizableModel):
+class MistralCausalLM(TextGeneration, Scoring, TrainingLoss, QuantizableModel):
     """The backbone and its output projection: float32 logits of the next token at every position.
 
     Compiled on construction with Adam and cross-entropy, so that `fit` works at once; call

@@ -1,0 +1,97 @@
+"""What a model gives every token of a text (chapter 1, "One token")."""
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+import keras
+import numpy as np
+
+from mistral_lib.checks import check_choice, standardize_inputs
+from mistral_lib.generation.prompts import read_prompts
+from mistral_lib.training_loss import token_losses
+
+
+class Scoring(keras.Model):
+    """The base of `MistralCausalLM` that scores texts, and lets the caller in between the layers.
+
+    Attributes:
+        backbone: the `MistralBackbone`.
+        preprocessor: the `MistralCausalLMPreprocessor`, or `None`.
+    """
+
+    def score(
+        self,
+        token_ids,
+        padding_mask=None,
+        scoring_mode: str = "logits",
+        layer_intercept_fn: Callable | None = None,
+        target_ids=None,
+    ):
+        """Logits or loss at every token of texts that are there already.
+
+        It can be differentiated with JAX, with respect to whatever `layer_intercept_fn` brings in.
+
+        Args:
+            token_ids: integers (B, S), as an array or nested lists; or a text or a list of texts,
+                which begin with the start token and are padded on the right.
+            padding_mask: ints or bools (B, S), true for real tokens; by default all are. Not with
+                text.
+            scoring_mode: "logits", or "loss" for the cross-entropy of each target in nats. The loss
+                never holds the logits of a long text all at once.
+            layer_intercept_fn: is called with the hidden states (B, S, D) and an index, -1 for the
+                embeddings and i after block i, and returns the hidden states to go on with.
+            target_ids: integers (B, S), what each position is to predict. By default the next
+                token; the last real token of a row then has none, and its loss is 0, as that of
+                padding is.
+
+        Returns:
+            Float32 logits (B, S, V), or losses (B, S).
+
+        Raises:
+            ValueError: an unknown mode, shapes that do not fit, an id outside the vocabulary, text
+                without a preprocessor.
+
+        Source: `keras_hub.models.MistralCausalLM.score`, with the same arguments.
+
+        >>> from mistral_lib import MistralBackbone, MistralCausalLM
+        >>> model = MistralCausalLM(MistralBackbone(10, 1, 2, 8, 16, 1))
+        >>> model.score([[1, 2, 3]]).shape
+        (1, 3, 10)
+        >>> model.score([[1, 2, 3]], scoring_mode="loss").round(1).tolist()[0][-1]
+        0.0
+        """
+        check_choice("scoring_mode", scoring_mode, ("logits", "loss"))
+        inputs = self._scored(token_ids, padding_mask)
+        mask = jnp.asarray(inputs["padding_mask"], bool)
+        intercept = layer_intercept_fn or (lambda hidden_states, index: hidden_states)
+        hidden_states = intercept(self.backbone.token_embedding(inputs["token_ids"]), -1)
+        for index, block in enumerate(self.backbone.transformer_layers):
+            hidden_states = intercept(block(hidden_states, padding_mask=mask), index)
+        hidden_states = self.backbone.layer_norm(hidden_states)
+        embedding = self.backbone.token_embedding
+        if scoring_mode == "logits":
+            return embedding(hidden_states, reverse=True)
+        if target_ids is not None:
+            checked = {"token_ids": target_ids, "padding_mask": inputs["padding_mask"]}
+            checked = standardize_inputs(checked, self.backbone.vocabulary_size)
+            return token_losses(embedding, hidden_states, jnp.asarray(checked["token_ids"]))[0]
+        following = jnp.roll(jnp.asarray(inputs["token_ids"]), -1, axis=1)
+        losses, _ = token_losses(embedding, hidden_states, following)
+        has_next = mask & jnp.pad(mask[:, 1:], ((0, 0), (0, 1)))
+        return jnp.where(has_next, losses, 0.0)
+
+    def _scored(self, token_ids, padding_mask) -> dict:
+        """`token_ids` and `padding_mask`, checked, from ids or text."""
+        vocabulary_size = self.backbone.vocabulary_size
+        if isinstance(token_ids, str) or np.asarray(token_ids).dtype.kind == "U":
+            if padding_mask is not None:
+                raise ValueError("A text brings its own padding mask. Leave out padding_mask.")
+            rows = read_prompts(token_ids, self.preprocessor, vocabulary_size).rows
+            padding_mask = np.arange(max(map(len, rows))) < np.array([[len(row)] for row in rows])
+            token_ids = np.zeros(padding_mask.shape, "int32")
+            token_ids[padding_mask] = np.concatenate(rows)
+        elif padding_mask is None:
+            padding_mask = np.ones(np.shape(token_ids), bool)
+        return standardize_inputs(
+            {"token_ids": token_ids, "padding_mask": padding_mask}, vocabulary_size
+        )
