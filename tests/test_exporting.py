@@ -5,7 +5,7 @@ import json
 import keras
 import numpy as np
 import pytest
-from reference.make_formats import CASES, FOLDER, config_of
+from reference.make_formats import CASES, FOLDER, TOKEN_IDS, config_of
 from safetensors.numpy import load_file
 from small_presets import INPUTS, assert_same_weights, small_backbone, small_causal_lm
 from vocabularies import SENTENCES, TEXTS, trained_model
@@ -257,3 +257,15 @@ def test_keras_hub_opens_it(tmp_path):
     difference = np.asarray(theirs(inputs)) - np.asarray(backbone(INPUTS))
     assert np.abs(difference[mask]).max() < 1e-2
     assert keras.backend.backend() == "jax"
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize("name", ["older_linear", "head_dim", "mistral_theta"])
+def test_from_one_format_to_keras_hub(tmp_path, name):
+    """What transformers and mistral-inference computed, KerasHub computes from what is saved."""
+    models = pytest.importorskip("keras_hub.models", reason="KerasHub is not installed")
+    MistralBackbone.from_preset(FOLDER / name, dtype="float32").save_to_preset(tmp_path)
+    theirs = models.MistralBackbone.from_preset(str(tmp_path), dtype="float32")
+    inputs = {"token_ids": TOKEN_IDS, "padding_mask": np.ones_like(TOKEN_IDS)}
+    logits = np.asarray(theirs.token_embedding(theirs(inputs), reverse=True))
+    assert np.abs(logits - np.load(FOLDER / "logits.npz")[name]).max() <= TOLERANCE
