@@ -224,15 +224,20 @@ def check_compiled(model) -> None:
         )
 
 
-def _checked(path, wanted, layers):
-    if path not in layers:
-        raise ValueError(
-            f"LoRA cannot adapt {path!r}: the backbone has no such projection. It has "
-            f"{next(iter(layers))} and {len(layers) - 1} others."
-        )
+def check_settings(path: str, wanted: dict) -> dict:
+    """The rank and alpha of one projection in a plan, if they can be that."""
     if not (isinstance(wanted, dict) and wanted.keys() == {"rank", "lora_alpha"}):
-        raise ValueError(f"LoRA of {path} needs a rank and a lora_alpha, but has {wanted!r}.")
+        raise ValueError(f"LoRA of {path} needs a rank and a lora_alpha, but has {wanted!r:.80}.")
     return {
         "rank": check_integer("rank", wanted["rank"]),
         "lora_alpha": check_alpha(wanted["lora_alpha"]),
     }
+
+
+def _checked(path, wanted, layers):
+    if path not in layers:
+        raise ValueError(
+            f"LoRA cannot adapt {path!r:.80}: the backbone has no such projection. It has "
+            f"{next(iter(layers))} and {len(layers) - 1} others."
+        )
+    return check_settings(path, wanted)

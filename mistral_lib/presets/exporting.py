@@ -18,6 +18,7 @@ from mistral_lib.presets import transformers_format
 from mistral_lib.presets.checkpoints import Place, layout
 from mistral_lib.presets.fast_tokenizer import describe_tokenizer
 from mistral_lib.presets.json_files import write_json
+from mistral_lib.presets.progress import progress_bar
 from mistral_lib.presets.safetensors_files import in_file_order, write_tensors
 from mistral_lib.presets.saving import preset_folder
 from mistral_lib.presets.transformers_format import (
@@ -138,20 +139,22 @@ def _write_weights(backbone, new, limit):
     if len(shards) == 1:
         names = list(NAMING.weights)
     weight_map = {}
-    for name, shard in zip(names, shards, strict=True):
-        tensors = {place.name: (place.shape, dtype) for place in shard}
-        write_tensors(new / name, tensors, _arrays(shard, variables))
-        weight_map |= dict.fromkeys(tensors, name)
+    with progress_bar("Exporting weights", total) as progress:
+        for name, shard in zip(names, shards, strict=True):
+            tensors = {place.name: (place.shape, dtype) for place in shard}
+            write_tensors(new / name, tensors, _arrays(shard, variables, progress))
+            weight_map |= dict.fromkeys(tensors, name)
     if len(shards) > 1:
         index = {"metadata": {"total_size": total}, "weight_map": weight_map}
         write_json(new / NAMING.index, index)
 
 
-def _arrays(places, variables) -> Iterator[np.ndarray]:
+def _arrays(places, variables, progress) -> Iterator[np.ndarray]:
     """The tensors of a shard in the file's order, one at a time."""
     for place in places:
         array = np.asarray(variables[place].value)
         yield in_file_order(array, place.transposed)
+        progress.update(array.nbytes)
 
 
 def _variables(backbone) -> dict[Place, object]:

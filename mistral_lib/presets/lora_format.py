@@ -40,13 +40,29 @@ def load(backbone, filepath: str | os.PathLike, check_base: bool = True) -> None
     if not path.exists():
         raise FileNotFoundError(f"There is no LoRA file {path}.")
     tensors = list_tensors(path)
-    plan = _read_plan(read_attribute(path, "settings"), path)
+    plan = read_plan(path)
     base = {name: tensor for name, tensor in tensors.items() if name.startswith("base/")}
     factors = {name: tensor for name, tensor in tensors.items() if name not in base}
     factors = lora.read_tensors(factors, lora.factor_shapes(backbone, plan), path)
     if check_base:
         _check_base(backbone, base, path)
     lora.assign(backbone, plan, factors)
+
+
+def read_plan(path: Path) -> lora.Plan:
+    """The plan in a file's settings. What it says is checked where it is used.
+
+    Raises:
+        ValueError: not HDF5, or without settings.
+    """
+    text = read_attribute(path, "settings")
+    try:
+        plan = json.loads(text or "")
+    except (ValueError, RecursionError):
+        plan = None
+    if not (isinstance(plan, dict) and plan):
+        raise ValueError(f"{path} holds no adapter that was saved by save_lora_weights.")
+    return plan
 
 
 def fingerprint(backbone) -> dict[str, np.ndarray]:
@@ -90,17 +106,6 @@ def _check_base(backbone, saved, path):
                 "one differ. Load the preset that it was trained on, unmerged, and then the "
                 "adapter."
             )
-
-
-def _read_plan(text, path):
-    """The plan in a file's settings. What it says is checked where it is used."""
-    try:
-        plan = json.loads(text or "")
-    except (ValueError, RecursionError):
-        plan = None
-    if not (isinstance(plan, dict) and plan):
-        raise ValueError(f"{path} holds no adapter that was saved by save_lora_weights.")
-    return plan
 
 
 def _checked_path(filepath):
