@@ -198,6 +198,18 @@ def test_refused_by_name(single, changes, message):
         assert str(single / "config.json") in str(caught.value)
 
 
+@pytest.mark.parametrize("value", [[], {"a": 1}, "x", -1, [1], 10**40])
+def test_every_number_is_checked(single, value):
+    before = (single / "config.json").read_text()
+    names = {there for there, _ in transformers_format.ARGUMENTS.values()}
+    for name in names - ({"rms_norm_eps"} if value == 10**40 else set()):
+        edit(single / "config.json", **{name: value})
+        with pytest.raises((ValueError, TypeError)) as caught:
+            MistralBackbone.from_preset(single)
+        assert str(single / "config.json") in str(caught.value), name
+        (single / "config.json").write_text(before)
+
+
 def test_nothing_is_built_that_does_not_fit(single):
     edit(single / "config.json", hidden_size=10**9, intermediate_size=10**9, head_dim=10**9)
     with pytest.raises(MemoryError, match=r"parameters in .* blocks and needs"):

@@ -155,7 +155,8 @@ def _list_weights(folder, naming):
         return index, _list_shards(folder, index)
     message = (
         f"{folder} has no weights in safetensors: neither {' nor '.join(naming.weights)} nor "
-        f"{naming.index}. Pass load_weights=False for a model with random weights."
+        f"{naming.index}. Pickled weights such as {naming.pickled[0]} are not read. Pass "
+        "load_weights=False for a model with random weights."
     )
     if isinstance(folder, LocalFolder):  # on a hub, to ask for a file is to download it
         for name in filter(folder.find, naming.pickled):
