@@ -58,8 +58,9 @@ class Backbone(QuantizableModel):
             preset: a name of `presets`, or the folder of a preset (a str or a path).
             load_weights: whether to load the weights; otherwise they are random.
             **kwargs: `dtype`, by default Keras's global policy ("auto" takes what the files
-                hold, but float16 on GPUs without bfloat16), and constructor arguments that replace
-                the preset's.
+                hold, but float16 on GPUs without bfloat16); `quantization`, "int8" or "int4" as in
+                `quantize`, to quantize each tensor as it is read, so that the float model is never
+                in memory; and constructor arguments that replace the preset's.
 
         Returns:
             A `MistralBackbone`, also when called on `Backbone`.

@@ -101,7 +101,7 @@ def chunks_never_written(h5, secret):
 
 
 def integers(h5, secret):
-    h5["a"] = np.zeros(3, "int8")
+    h5["a"] = np.zeros(3, "int16")
 
 
 def raw_bytes(h5, secret):
@@ -138,7 +138,7 @@ def circle(h5, secret):
         (virtual_data, "the data of 'a' lies in another file"),
         (never_written, "'a' declares 1,000,000,000,000 numbers, but stores only 0 bytes"),
         (chunks_never_written, "'a' declares 10,000 numbers, but stores only 20,000 bytes"),
-        (integers, "'a' has the dtype int8; weights must be bfloat16 or one of float16"),
+        (integers, "'a' has the dtype int16; weights must be bfloat16 or one of float16"),
         (raw_bytes, r"'a' has the dtype \|V2"),
         (text, "'a' has the dtype object"),
         (compound, "'a' has the dtype"),

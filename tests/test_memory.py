@@ -3,12 +3,22 @@
 from types import SimpleNamespace
 
 import jax
+import numpy as np
 import pytest
 
+from mistral_lib import MistralBackbone, without_weights
 from mistral_lib.presets import memory
-from mistral_lib.presets.memory import BYTES_PER_BLOCK, available_bytes, check_memory
+from mistral_lib.presets.memory import (
+    BYTES_PER_BLOCK,
+    available_bytes,
+    check_memory,
+    weight_bytes,
+)
 
 GIB = 2**30
+NAMES = "vocabulary_size num_query_heads hidden_dim intermediate_dim num_key_value_heads".split()
+SMALL = dict(zip(NAMES, (30, 2, 8, 12, 1)))
+LARGE = dict(zip(NAMES, (32000, 32, 4096, 14336, 8)))  # Mistral 7B
 
 
 @pytest.fixture
@@ -23,48 +33,65 @@ def test_this_machine():
     assert 2**20 < available_bytes() < 2**45
 
 
+def one_block(dtype, **sizes):
+    with without_weights():
+        return MistralBackbone(**{**SMALL, **sizes}, num_layers=1, dtype=dtype)
+
+
+def mistral_7b(dtype):
+    return one_block(dtype, **LARGE)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16", "int8_from_bfloat16", "int4"])
+def test_bytes_are_those_of_the_variables(dtype):
+    dtype = "int4/128_from_float32" if dtype == "int4" else dtype
+    model = MistralBackbone(**SMALL, num_layers=3, dtype=dtype)
+    held = sum(np.asarray(variable.value).nbytes for variable in model.variables)
+    assert weight_bytes(one_block(dtype), 3) == held
+
+
 def test_exact_limit(available):
-    need = 1000 * 4 + 2 * BYTES_PER_BLOCK + 500
+    need = weight_bytes(one_block("float32"), 2) + 2 * BYTES_PER_BLOCK + 500
     available(need)
-    check_memory(1000, 2, "float32", working=500)
+    check_memory(one_block, 2, "float32", working=500)
     available(need - 1)
-    with pytest.raises(MemoryError, match=r"1,000 parameters in 2 blocks"):
-        check_memory(1000, 2, "float32", working=500)
+    count = one_block("float32").count_params() + (2 * 8 * 8 + 2 * 8 * 4 + 3 * 8 * 12 + 2 * 8)
+    with pytest.raises(MemoryError, match=f"has {count:,} parameters in 2 blocks"):
+        check_memory(one_block, 2, "float32", working=500)
 
 
-def test_names_a_dtype_that_fits(available):
-    available(16 * GIB)
-    check_memory(7_241_732_096, 32, "bfloat16")
+@pytest.mark.parametrize(
+    ("gib", "advice"),
+    [
+        (16, "In bfloat16 it needs 13.5 GiB: pass dtype='bfloat16'."),
+        (8, "In int8 it needs 6.8 GiB: pass dtype='bfloat16', quantization='int8'."),
+        (4, "In int4/128 it needs 3.5 GiB: pass dtype='bfloat16', quantization='int4'."),
+        (3, "No dtype fits: use a smaller model or a machine with more memory."),
+    ],
+)
+def test_proposes_the_first_that_fits(available, gib, advice):
+    available(gib * GIB)
     with pytest.raises(MemoryError) as caught:
-        check_memory(7_241_732_096, 32, "float32")
-    assert str(caught.value) == (
-        "This model has 7,241,732,096 parameters in 32 blocks and needs 27.0 GiB in float32, but "
-        "only 16.0 GiB are available. In bfloat16 it needs 13.5 GiB: pass dtype='bfloat16'."
-    )
+        check_memory(mistral_7b, 32, "float32")
+    assert str(caught.value).endswith(f"but only {gib}.0 GiB are available. {advice}")
+    if gib == 8:
+        check_memory(mistral_7b, 32, "int8_from_bfloat16")
+    if gib == 4:
+        with pytest.raises(MemoryError, match=r"GiB in int8, but .* available\. No dtype fits"):
+            check_memory(mistral_7b, 32, "int8_from_bfloat16", alternatives=("bfloat16",))
 
 
-def test_nothing_fits(available):
-    available(GIB)
-    for dtype in ("float32", "bfloat16"):
-        with pytest.raises(MemoryError, match="No dtype fits"):
-            check_memory(7_241_732_096, 32, dtype)
+def test_what_one_memory_holds(available):
+    available(7 * GIB)
+    check_memory(mistral_7b, 32, "bfloat16", share=0.5)
+    with pytest.raises(MemoryError, match="in one memory, as the distribution splits it"):
+        check_memory(mistral_7b, 32, "float32", share=0.5)
 
 
 def test_many_empty_blocks_are_counted(available):
     available(GIB)
     with pytest.raises(MemoryError):
-        check_memory(10**6, 10**6, "float32")
-
-
-def test_a_part_of_a_model_needs_less_and_copies_need_more(available):
-    available(10 * GIB)
-    with pytest.raises(MemoryError, match=r"needs 27\.0 GiB in float32, but only"):
-        check_memory(7_241_732_096, 32, "float32")
-    check_memory(7_241_732_096, 32, "float32", share=0.25)
-    with pytest.raises(
-        MemoryError, match=r"needs 54\.0 GiB in float32 in one memory, as the distr"
-    ):
-        check_memory(7_241_732_096, 32, "float32", share=2.0)
+        check_memory(one_block, 10**6, "float32")
 
 
 def test_memory_of_a_gpu(monkeypatch):

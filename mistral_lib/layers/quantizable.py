@@ -1,5 +1,7 @@
 """Which layers are quantized, and which are made of such (chapter 18, "Quantization")."""
 
+import dataclasses
+
 import keras
 import numpy as np
 
@@ -77,35 +79,49 @@ class Quantizable(keras.layers.Layer):
 
     def quantized_matrix(self, name: str) -> QuantizedKernel:
         """A matrix as it is stored, for products."""
-        attribute, storage = self.matrices[name]
         scale, zero = getattr(self, f"{name}_scale").value, getattr(self, f"{name}_zero", None)
-        if zero is None:
-            storage = {**storage, "pairs": None}
-        else:
-            storage = {**storage, "block_size": self._int4_block_size}
-        return QuantizedKernel(
-            values=getattr(self, attribute).value,
+        return dataclasses.replace(
+            self._layout(name),
+            values=getattr(self, self.matrices[name][0]).value,
             # Keras gives the scales of an int8 kernel axes of size 1 for batch and tokens.
             scale=scale.reshape(-1) if zero is None else scale,
             zero=None if zero is None else zero.value,
-            shape=self.matrix_shape,
-            **storage,
         )
+
+    def _layout(self, name) -> QuantizedKernel:
+        storage = self.matrices[name][1]
+        if self.quantization_mode == "int8":
+            storage = {**storage, "pairs": None}
+        else:
+            storage = {**storage, "block_size": self._int4_block_size}
+        return QuantizedKernel(None, None, None, self.matrix_shape, **storage)
 
     def assign_float(self, name: str, matrix: np.ndarray) -> None:
         """Quantizes a float matrix and stores it; the layer is quantized already.
 
         Args:
             name: of the matrix.
-            matrix: a float array of the shape that the variable of a float layer has.
+            matrix: as many float numbers as the matrix has, in its order.
+
+        Raises:
+            ValueError: the matrix holds NaN, infinity, or more than the dtype can hold.
         """
-        layout = self.quantized_matrix(name)
-        values, scale, zero = quantize(matrix.astype(self.variable_dtype, copy=False), layout)
+        layout = self._layout(name)
+        matrix = matrix.reshape(layout.shape[::-1] if layout.transposed else layout.shape)
+        with np.errstate(over="ignore"):
+            matrix = matrix.astype(self.variable_dtype, copy=False)
+        values, scale, zero = quantize(matrix, layout)
+        if not np.isfinite(scale.astype("float32")).all():
+            raise ValueError(
+                f"{self.path} cannot be quantized: in {self.variable_dtype} its {name} are not all "
+                "finite numbers."
+            )
+        scale_variable = getattr(self, f"{name}_scale")
+        scale_variable.assign(scale.reshape(scale_variable.shape))
         getattr(self, self.matrices[name][0]).assign(values)
-        variable = getattr(self, f"{name}_scale")
-        variable.assign(scale.reshape(variable.shape))
         if zero is not None:
             getattr(self, f"{name}_zero").assign(zero)
+            self.g_idx.assign(np.arange(layout.shape[0]) // layout.block_size)
 
     def dequantize(self) -> None:
         """Makes the layer a float layer again, with the values that the quantized one had."""

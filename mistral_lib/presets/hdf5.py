@@ -17,7 +17,7 @@ import numpy as np
 from mistral_lib.presets.json_files import check_file
 
 ALIGNMENT = 64  # bytes; what XLA asks of memory that it did not allocate itself
-FLOAT_DTYPES = ("float16", "float32", "float64")
+DTYPES = ("float16", "float32", "float64", "int8")  # and bfloat16, which HDF5 does not know
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class StoredTensor:
         file: the HDF5 file.
         name: the tensor's path inside the file, such as "layers/embedding/vars/0".
         shape: as stored.
-        dtype: "float16", "bfloat16", "float32" or "float64".
+        dtype: "float16", "bfloat16", "float32", "float64" or, quantized, "int8".
     """
 
     file: Path
@@ -39,7 +39,7 @@ class StoredTensor:
     @property
     def num_bytes(self) -> int:
         """Size of the tensor as stored."""
-        return math.prod(self.shape) * ml_dtypes.finfo(self.dtype).bits // 8
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
     def read(self) -> np.ndarray:
         """The tensor, bit for bit as stored, in memory that JAX can take over without a copy."""
@@ -68,7 +68,7 @@ def list_tensors(file: Path) -> dict[str, StoredTensor]:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not HDF5, cut off, or holding anything but groups and plain float tensors.
+        ValueError: not HDF5, cut off, or holding anything but groups and plain tensors of numbers.
 
     >>> import tempfile
     >>> file = Path(tempfile.mkdtemp()) / "weights.h5"
@@ -145,10 +145,10 @@ def _describe(file, name, item):
     dtype = item.dtype.name
     if item.dtype == "V2" and item.attrs.get("dtype") == "bfloat16":
         dtype = "bfloat16"
-    elif dtype not in FLOAT_DTYPES:
+    elif dtype not in DTYPES:
         raise ValueError(
             f"{name!r} has the dtype {item.dtype}; weights must be bfloat16 or one of "
-            f"{', '.join(FLOAT_DTYPES)}."
+            f"{', '.join(DTYPES)}."
         )
     if not _is_stored_whole(item):
         raise ValueError(

@@ -16,8 +16,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from mistral_lib.layers.quantizable import float_policy
 from mistral_lib.presets.hdf5 import StoredTensor, list_tensors
 from mistral_lib.presets.json_files import read_ids, read_json
+from mistral_lib.presets.quantized_format import check_groups, parts, read_policy
 
 CONFIG_FILE = "config.json"
 METADATA_FILE = "metadata.json"
@@ -67,12 +69,14 @@ class Place:
         path: of the tensor in the file.
         layer: name of the layer, which Keras notes in the file.
         shape: of the tensor in the file.
+        kind: "float", or "int8" for quantized numbers.
     """
 
     variable: str
     path: str
     layer: str
     shape: tuple[int, ...]
+    kind: str = "float"
 
 
 def layout(backbone, num_layers: int) -> Iterator[Place]:
@@ -91,20 +95,41 @@ def layout(backbone, num_layers: int) -> Iterator[Place]:
         "h": backbone.head_dim,
     }
 
-    def place(variable, path, layer, axes, index=0):
-        shape = tuple(sizes[axis] for axis in axes)
-        return Place(variable, f"layers/{path}/vars/{index}", layer, shape)
+    quantization = backbone.quantization
 
-    embedding = "reversible_embedding", "token_embedding"
-    yield place("token_embedding.embeddings", *embedding, "VD")
-    yield place("token_embedding.reverse_embeddings", *embedding, "DV", index=1)
+    def places(variables, path, layer):
+        """Of one layer: its variables by their names here, with their axes."""
+        found = []
+        for variable, axes in variables.items():
+            owner, _, name = variable.rpartition(".")
+            if quantization is None or len(axes) == 1:
+                found.append((variable, tuple(sizes[axis] for axis in axes), "float"))
+            else:
+                stored = parts(name, axes, sizes, quantization)
+                found += [(f"{owner}.{attribute}", *rest) for attribute, *rest in stored]
+        for index, (variable, shape, kind) in enumerate(found):
+            yield Place(variable, f"layers/{path}/vars/{index}", layer, shape, kind)
+
+    embedding = {"token_embedding.embeddings": "VD", "token_embedding.reverse_embeddings": "DV"}
+    yield from places(embedding, "reversible_embedding", "token_embedding")
     for block in range(num_layers):
         folder = "mistral_transformer_decoder" + (f"_{block}" if block else "")
         for variable, (path, layer, axes) in BLOCK.items():
             name = f"transformer_layer_{block}.{variable}"
-            yield place(name, f"{folder}/{path}", layer, axes)
+            yield from places({name: axes}, f"{folder}/{path}", layer)
     norm = "sequence_output_layernorm"
-    yield place(f"{norm}.scale", "mistral_layer_normalization", norm, "D")
+    yield from places({f"{norm}.scale": "D"}, "mistral_layer_normalization", norm)
+
+
+def quantized_layers(num_layers: int) -> list[str]:
+    """KerasHub's paths of the layers that are quantized."""
+    paths = ["token_embedding"]
+    for block in range(num_layers):
+        for variable, (_, layer, axes) in BLOCK.items():
+            if len(axes) > 1:
+                parent = "self_attention/" if variable.startswith("self_attention.") else ""
+                paths.append(f"transformer_layer_{block}/{parent}{layer}")
+    return paths
 
 
 def read_config(folder) -> dict:
@@ -118,8 +143,11 @@ def read_config(folder) -> dict:
     """
     file = folder.get(CONFIG_FILE)
     config = read_object(file, "MistralBackbone")
-    # `dtype` says how the model was run when it was saved. The caller chooses how it runs now.
-    config.pop("dtype", None)
+    # `dtype` says how the model was run when it was saved. The caller chooses how it runs now, but
+    # not whether its weights were quantized.
+    policy = _read_policy(file, config.pop("dtype", None))
+    if policy is not None:
+        config["dtype"] = policy
     metadata = folder.find(METADATA_FILE)
     if metadata is not None and read_json(metadata).get("tie_word_embeddings") is True:
         # KerasHub's Mistral has no such argument, so the config cannot hold it.
@@ -129,12 +157,23 @@ def read_config(folder) -> dict:
 
 def read_dtype(folder) -> str:
     """The dtype of the weights that were saved, as the config has it; float32 if it has none."""
-    policy = read_object(folder.get(CONFIG_FILE), "MistralBackbone").get("dtype")
+    file = folder.get(CONFIG_FILE)
+    policy = read_object(file, "MistralBackbone").get("dtype")
+    quantized = _read_policy(file, policy)
+    if quantized is not None:
+        return float_policy(quantized).variable_dtype
     name = policy
     if isinstance(policy, dict) and isinstance(policy.get("config"), dict):
         name = policy["config"].get("name")
     # A mixed policy computes in another dtype than it stores.
     return name if name in ("float16", "bfloat16") else "float32"
+
+
+def _read_policy(file, content):
+    try:
+        return read_policy(content)
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from error
 
 
 def read_task(folder) -> dict:
@@ -229,6 +268,13 @@ def read_tensors(folder, backbone, num_layers: int) -> dict[str, StoredTensor]:
                 f"{tensor.file}: {place.path!r} has the shape {tensor.shape}, but the config asks "
                 f"for {place.shape}. Config and weights belong to different models."
             )
+        if (tensor.dtype == "int8") != (place.kind == "int8"):
+            raise ValueError(
+                f"{tensor.file}: {place.path!r} has the dtype {tensor.dtype}, but the config asks "
+                f"for {place.kind}. Config and weights belong to different models."
+            )
+        if place.variable.endswith(".g_idx"):
+            check_groups(tensor, backbone.projection_policy.block_size)
         tensors[place.variable] = tensor
     if stored:
         path = min(stored)

@@ -5,24 +5,26 @@ Then each tensor goes from the file into a variable that was never initialised, 
 """
 
 import contextlib
-from operator import attrgetter
+import functools
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tqdm import tqdm
 
 from mistral_lib.backbone import MistralBackbone
 from mistral_lib.base import without_weights
 from mistral_lib.checks import check_integer
 from mistral_lib.distribution import numbers_in_memory, sharding_of
+from mistral_lib.layers.quantizable import Quantizable, float_policy
 from mistral_lib.preprocessor import MistralCausalLMPreprocessor
 from mistral_lib.presets import lora_format
 from mistral_lib.presets.formats import format_of
 from mistral_lib.presets.keras_format import ADAPTER_FILE
-from mistral_lib.presets.memory import check_memory
+from mistral_lib.presets.memory import ALTERNATIVES, check_memory
+from mistral_lib.presets.progress import progress_bar
 from mistral_lib.presets.sources import open_preset
+from mistral_lib.quantization import check_quantization, quantization_of, quantized_policy
 from mistral_lib.tokenizer import MistralTokenizer
 
 SHAPE_ARGUMENTS = (
@@ -34,7 +36,6 @@ SHAPE_ARGUMENTS = (
     "head_dim",
     "tie_word_embeddings",
 )
-PROGRESS_FROM = 2**28  # bytes; less is loaded before a progress bar can be read
 
 
 def load_backbone(
@@ -42,6 +43,7 @@ def load_backbone(
     preset: str | Path,
     load_weights: bool = True,
     dtype=None,
+    quantization: str | None = None,
     **overrides,
 ) -> MistralBackbone:
     """A backbone from a preset: see `MistralBackbone.from_preset`."""
@@ -58,17 +60,26 @@ def load_backbone(
         _check_overrides(stored, wanted, num_layers, arguments["num_layers"])
         tensors = form.read_tensors(folder, stored, num_layers)
     if isinstance(dtype, str) and dtype == "auto":
-        dtype = _main_dtype(tensors) if load_weights else form.read_dtype(folder)
+        in_files = form.read_dtype(folder) if stored.quantization or not load_weights else None
+        dtype = in_files or _main_dtype(tensors)
         if dtype == "bfloat16" and not has_bfloat16():
             dtype = "float16"
-    arguments["dtype"] = dtype
+    arguments["dtype"] = _policy(cls, dtype, quantization, stored.quantization, folder)
+    quantization = one_block(cls, arguments).quantization
+    if not load_weights:  # random weights are float before they are quantized
+        arguments["dtype"] = float_policy(arguments["dtype"])
     largest = max((tensor.num_bytes for tensor in tensors.values()), default=0)
-    _check_size(one_block(cls, arguments), arguments["num_layers"], largest)
+    if quantization is not None:
+        largest *= 2  # beside the tensor, what it becomes
+    _check_size(cls, arguments, largest, can_quantize=load_weights and not stored.quantization)
     if not load_weights:
-        return cls(**arguments)
+        backbone = cls(**arguments)
+        if quantization is not None:
+            backbone.quantize(quantization)
+        return backbone
     with without_weights():
         backbone = cls(**arguments)
-    _assign(backbone, tensors, folder)
+    _assign(backbone, tensors, folder, from_float=stored.quantization is None)
     adapter = folder.find(ADAPTER_FILE)
     if adapter is not None:
         lora_format.load(backbone, adapter, check_base=False)  # they were saved together
@@ -176,33 +187,57 @@ def _main_dtype(tensors):
     return "float32" if dtype == "float64" else dtype
 
 
-def _check_size(block, num_layers, working):
-    num_layers = check_integer("num_layers", num_layers)
+def _policy(cls, dtype, quantization, held, folder):
+    """The dtype policy asked for, with the quantization `held` by the files or asked for."""
+    if quantization is None and held is None:
+        return dtype  # the constructor checks it
+    policy = cls._check_dtype(dtype)
+    asked = quantization_of(policy) if quantization is None else check_quantization(quantization)
+    if held is not None and asked not in (None, held):
+        raise ValueError(
+            f"{folder} holds weights that are quantized to {held}, which cannot become {asked}. "
+            f"Leave quantization out, or load the weights from which they were quantized."
+        )
+    return quantized_policy(policy, asked or held)
+
+
+def _check_size(cls, arguments, working, can_quantize):
+    num_layers = check_integer("num_layers", arguments["num_layers"])
+    block = one_block(cls, arguments)
     repeated = block.transformer_layers[0]
     total = block.count_params() + (num_layers - 1) * repeated.count_params()
     held = numbers_in_memory(block) + (num_layers - 1) * numbers_in_memory(repeated)
-    check_memory(total, num_layers, block.dtype_policy.variable_dtype, working, held / total)
+    check_memory(
+        lambda dtype: one_block(cls, {**arguments, "dtype": dtype}),
+        num_layers,
+        block.projection_policy.name,
+        working,
+        held / total,
+        alternatives=tuple(ALTERNATIVES) if can_quantize else ("bfloat16",),
+    )
 
 
-def _assign(backbone, tensors, folder):
+def _assign(backbone, tensors, folder, from_float):
     if backbone.tie_word_embeddings:
-        tensors.pop("token_embedding.reverse_embeddings", None)
+        tensors = {n: t for n, t in tensors.items() if not n.startswith("token_embedding.reverse_")}
     size = sum(tensor.num_bytes for tensor in tensors.values())
-    with tqdm(
-        total=size,
-        unit="B",
-        unit_scale=True,
-        desc=f"Loading {folder}",
-        disable=size < PROGRESS_FROM,
-    ) as progress:
+    with progress_bar(f"Loading {folder}", size) as progress:
         for name, tensor in tensors.items():
-            layer, _, path = name.partition(".")
-            variable = attrgetter(path)(backbone.get_layer(layer))
-            # device_put takes the memory over; Keras's own conversion would copy it. Of many
-            # devices each is sent its own part.
-            array = tensor.read().reshape(variable.shape)
-            variable.assign(jax.device_put(array, sharding_of(variable)))
-            # JAX works in the background: without waiting, several tensors would queue up.
-            jax.block_until_ready(variable.value)
-            _check_range(variable, tensor)
+            owner, _, attribute = name.rpartition(".")
+            first, *others = owner.split(".")
+            layer = functools.reduce(getattr, others, backbone.get_layer(first))
+            if from_float and backbone.quantization and isinstance(layer, Quantizable):
+                layer.assign_float(attribute, tensor.read())
+            else:
+                _assign_variable(getattr(layer, attribute), tensor)
             progress.update(tensor.num_bytes)
+
+
+def _assign_variable(variable, tensor):
+    # device_put takes the memory over; Keras's own conversion would copy it. Of many devices each
+    # is sent its own part.
+    array = tensor.read().reshape(variable.shape)
+    variable.assign(jax.device_put(array, sharding_of(variable)))
+    # JAX works in the background: without waiting, several tensors would queue up.
+    jax.block_until_ready(variable.value)
+    _check_range(variable, tensor)

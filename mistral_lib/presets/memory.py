@@ -1,13 +1,23 @@
 """How much memory a model needs, and how much there is (chapter 17, "Presets and checkpoints")."""
 
+import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import keras
 
 # What Keras itself keeps for a block, whatever its size (measured: 162 KB).
 BYTES_PER_BLOCK = 160 * 1024
+
+# Smaller and smaller dtype policies, and the arguments that ask for them.
+ALTERNATIVES = {
+    "bfloat16": "dtype='bfloat16'",
+    "int8_from_bfloat16": "dtype='bfloat16', quantization='int8'",
+    "int4/128_from_bfloat16": "dtype='bfloat16', quantization='int4'",
+}
 
 
 def available_bytes() -> int:
@@ -46,40 +56,64 @@ def _control_group_bytes(folder=Path("/sys/fs/cgroup")):
         return 2**63
 
 
+def weight_bytes(one_block, num_layers: int) -> int:
+    """Bytes of a model's weights.
+
+    Args:
+        one_block: the same model with a single block; it needs no memory (`without_weights`).
+        num_layers: number of blocks.
+    """
+
+    def size(layer):
+        return sum(math.prod(v.shape) * jnp.dtype(v.dtype).itemsize for v in layer.variables)
+
+    return size(one_block) + (num_layers - 1) * size(one_block.transformer_layers[0])
+
+
 def check_memory(
-    num_parameters: int, num_layers: int, dtype: str, working: int = 0, share: float = 1.0
+    one_block: Callable[[str], keras.Model],
+    num_layers: int,
+    dtype: str,
+    working: int = 0,
+    share: float = 1.0,
+    alternatives: tuple[str, ...] = tuple(ALTERNATIVES),
 ) -> None:
     """Refuses a model that does not fit, before anything of it is allocated.
 
     Args:
-        num_parameters: of the whole model.
+        one_block: makes the model with a single block and no memory, in a dtype policy.
         num_layers: number of blocks.
-        dtype: of the variables.
+        dtype: name of the dtype policy.
         working: bytes that loading needs besides.
-        share: of the parameters that one memory holds; above 1 for copies.
+        share: of the weights that one memory holds; above 1 for copies.
+        alternatives: which of `ALTERNATIVES` can be proposed, the first that fits.
 
     Raises:
-        MemoryError: the model needs more than there is; the message names a dtype that fits.
-
-    >>> check_memory(10**18, 1, "float32")
-    Traceback (most recent call last):
-    MemoryError: This model has 1,000,000,000,000,000,000 parameters ...
+        MemoryError: the model needs more than there is; the message names a dtype or a quantization
+            that fits.
     """
     available = available_bytes()
 
     def need(dtype):
-        parameters = num_parameters * share * jnp.dtype(dtype).itemsize
-        return parameters + num_layers * BYTES_PER_BLOCK + working
+        weights = weight_bytes(one_block(dtype), num_layers) * share
+        return weights + num_layers * BYTES_PER_BLOCK + working
 
-    if need(dtype) <= available:
+    needed = need(dtype)
+    if needed <= available:
         return
+    model = one_block("float32")
+    repeated = model.transformer_layers[0].count_params()
     advice = "No dtype fits: use a smaller model or a machine with more memory."
-    if need("bfloat16") <= available:
-        advice = f"In bfloat16 it needs {_gib(need('bfloat16'))}: pass dtype='bfloat16'."
+    for other in alternatives:
+        if need(other) <= available:
+            name = other.partition("_from_")[0]
+            advice = f"In {name} it needs {_gib(need(other))}: pass {ALTERNATIVES[other]}."
+            break
     where = "" if share == 1 else " in one memory, as the distribution splits it"
     raise MemoryError(
-        f"This model has {num_parameters:,} parameters in {num_layers:,} blocks and needs "
-        f"{_gib(need(dtype))} in {dtype}{where}, but only {_gib(available)} are available. {advice}"
+        f"This model has {model.count_params() + (num_layers - 1) * repeated:,} parameters in "
+        f"{num_layers:,} blocks and needs {_gib(needed)} in {dtype.partition('_from_')[0]}{where}, "
+        f"but only {_gib(available)} are available. {advice}"
     )
 
 

@@ -31,7 +31,10 @@ from mistral_lib.presets.keras_format import (
     WEIGHTS_FILE,
     Place,
     layout,
+    quantized_layers,
 )
+from mistral_lib.presets.progress import progress_bar
+from mistral_lib.presets.quantized_format import write_policy
 from mistral_lib.presets.sources import LocalFolder
 
 PRESET_FILES = {CONFIG_FILE, TASK_FILE, PREPROCESSOR_FILE, TOKENIZER_FILE}
@@ -125,8 +128,10 @@ def _weights(backbone) -> Iterator[tuple[Place, np.ndarray]]:
     variables = {}
     for place in layout(backbone, backbone.num_layers):
         layer, _, attributes = place.variable.partition(".")
-        if attributes == "reverse_embeddings" and backbone.tie_word_embeddings:
-            attributes = "embeddings"
+        if attributes.startswith("reverse_") and backbone.tie_word_embeddings:
+            attributes = attributes.removeprefix("reverse_")
+            if place.kind == "int8":
+                attributes = "_embeddings"
         variables[place] = attrgetter(attributes)(backbone.get_layer(layer))
     known = {id(variable) for variable in variables.values()}
     for layer in lora.projections(backbone).values():  # the adapter has a file of its own
@@ -137,10 +142,16 @@ def _weights(backbone) -> Iterator[tuple[Place, np.ndarray]]:
             "KerasHub's format has no place for these weights of the backbone: "
             f"{', '.join(others)}."
         )
-    for place, variable in variables.items():
-        array = np.asarray(variable.value)
-        turned = backbone.tie_word_embeddings and place.variable.endswith("reverse_embeddings")
-        yield place, array.T if turned else array.reshape(place.shape)
+    size = sum(variable.value.nbytes for variable in variables.values())
+    with progress_bar("Saving weights", size) as progress:
+        for place, variable in variables.items():
+            array = np.asarray(variable.value)
+            if backbone.tie_word_embeddings and ".reverse_" in place.variable:
+                array = array.T
+                if place.kind == "float" and array.dtype == "int8":  # zeros, floats in KerasHub
+                    array = array.astype("float32")
+            yield place, array.reshape(place.shape)
+            progress.update(variable.value.nbytes)
 
 
 def _write_preprocessor(preprocessor, new):
@@ -172,6 +183,8 @@ def _describe_backbone(backbone) -> dict:
     del config["tie_word_embeddings"]
     if config["head_dim"] is None:
         del config["head_dim"]
+    if backbone.quantization is not None:
+        config["dtype"] = write_policy(backbone, quantized_layers(backbone.num_layers))
     return _describe("MistralBackbone", "mistral_backbone", config)
 
 
