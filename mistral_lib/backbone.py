@@ -276,6 +276,27 @@ class MistralBackbone(Backbone):
         """
         return distribution.layout_map(device_mesh, model_parallel_dim_name, data_parallel_dim_name)
 
+    @property
+    def rematerialize(self) -> bool:
+        """Whether training keeps each block's input alone, and computes the rest of it again.
+
+        That is one more forward pass for far less memory: the activations of one block instead of
+        all. Set it before the first `fit`: what Keras has compiled keeps its way.
+        """
+        return self.transformer_layers[0].rematerialize
+
+    @rematerialize.setter
+    def rematerialize(self, on: bool):
+        check_boolean("rematerialize", on)
+        if on and self.dropout:
+            raise ValueError(
+                f"rematerialize needs a dropout of 0, but it is {self.dropout}: the second forward "
+                "pass would drop other values than the first."
+            )
+        for layer in self.transformer_layers:
+            layer.rematerialize = on
+        self.train_function = None  # what Keras has compiled does it the old way
+
     def get_config(self):
         config = {
             "name": self.name,

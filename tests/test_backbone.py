@@ -15,7 +15,7 @@ import pytest
 from attention_loops import dtypes_of
 
 import mistral_lib as keras_nlp
-from mistral_lib import MistralBackbone, without_weights
+from mistral_lib import MistralBackbone, lora, without_weights
 from mistral_lib.layers import attention
 
 SIZES = dict(
@@ -570,3 +570,66 @@ def test_missing_and_surplus_arguments():
     # head_dim and tie_word_embeddings are for keywords only.
     with pytest.raises(TypeError, match="positional"):
         MistralBackbone(10, 1, 4, 8, 12, 2, 10000, 1.0, 1e-6, 512, 0, None, 2)
+
+
+# Rematerialisation
+
+
+def training_step(backbone):
+    """A function of the weights: the loss and its gradients, in training."""
+
+    frozen = [v.value for v in backbone.non_trainable_variables]
+
+    def loss(weights, inputs):
+        outputs, _ = backbone.stateless_call(weights, frozen, inputs, training=True)
+        return (outputs.astype("float32") ** 2).sum()
+
+    return jax.jit(jax.value_and_grad(loss)), [v.value for v in backbone.trainable_variables]
+
+
+@pytest.mark.parametrize(
+    ("settings", "rank"), [({}, None), ({"dtype": "mixed_bfloat16"}, None), ({}, 2)]
+)
+def test_rematerialized_training_gives_the_same_gradients(settings, rank):
+    model = lively(sliding_window=3, **settings)
+    if rank:
+        model.enable_lora(rank)
+        for projection in lora.projections(model).values():
+            for factor in projection.lora_factors():
+                factor.assign(np.random.default_rng(0).normal(size=factor.shape))
+    results = []
+    for on in (False, True):
+        model.rematerialize = on
+        step, weights = training_step(model)
+        results.append(step(weights, INPUTS))
+    tolerance = 3e-2 if settings else 1e-5
+
+    def close(a, b):
+        assert np.abs(a - b).max() <= tolerance * np.abs(b).max()
+
+    jax.tree.map(close, *results)
+
+
+def test_rematerialized_training_keeps_one_block():
+    sizes = {**SIZES, "num_layers": 8, "intermediate_dim": 512}
+    ids = np.zeros((1, 255), "int32")
+    inputs = {"token_ids": ids, "padding_mask": np.ones_like(ids)}
+    needs = []
+    for on in (False, True):
+        model = MistralBackbone(**sizes)
+        model.rematerialize = on
+        step, weights = training_step(model)
+        needs.append(step.lower(weights, inputs).compile().memory_analysis().temp_size_in_bytes)
+    assert needs[1] < needs[0] / 3, needs
+
+
+def test_rematerialize_is_checked_and_seen_by_fit(backbone):
+    with pytest.raises(TypeError, match="rematerialize"):
+        backbone.rematerialize = 1
+    with pytest.raises(ValueError, match="needs a dropout of 0"):
+        lively(dropout=0.5).rematerialize = True
+    model = lively()
+    model.train_function = object()
+    model.rematerialize = True
+    assert model.train_function is None
+    assert model.rematerialize

@@ -1,5 +1,6 @@
 """The block and the residual stream (chapter 11, "The block and the residual stream")."""
 
+import jax
 import keras
 
 from mistral_lib.layers.attention import MistralAttention
@@ -53,6 +54,7 @@ class MistralDecoder(Composite):
         self.layer_norm_epsilon = layer_norm_epsilon
         self.sliding_window = sliding_window
         self.dropout = dropout
+        self.rematerialize = False
 
     def build(self, hidden_states_shape):
         common = {"dtype": self.dtype_policy}
@@ -88,7 +90,18 @@ class MistralDecoder(Composite):
             part.build(hidden_states_shape)
 
     def call(self, hidden_states, padding_mask=None, positions=None, attend=None, training=None):
-        x = hidden_states
+        if not (self.rematerialize and training):
+            return self._forward(hidden_states, padding_mask, positions, attend, training)
+        variables = self.variables
+
+        def forward(weights, hidden_states, padding_mask):
+            with keras.StatelessScope(list(zip(variables, weights, strict=True))):
+                return self._forward(hidden_states, padding_mask, positions, attend, training)
+
+        weights = [variable.value for variable in variables]
+        return _rematerialized(forward)(weights, hidden_states, padding_mask)
+
+    def _forward(self, x, padding_mask, positions, attend, training):
         update = self.self_attention(
             self.self_attention_layernorm(x),
             padding_mask=padding_mask,
@@ -115,3 +128,23 @@ class MistralDecoder(Composite):
             "sliding_window": self.sliding_window,
             "dropout": self.dropout,
         }
+
+
+def _rematerialized(function):
+    """The function of (weights, x, mask), whose backward pass computes its inside a second time.
+
+    As `jax.checkpoint`; but on CPUs XLA finds that the second computation equals the first, and
+    keeps the first's results after all. Here it begins from an `x` that waits for the gradient.
+    """
+
+    @jax.custom_vjp
+    def run(weights, x, mask):
+        return function(weights, x, mask)
+
+    def backward(inputs, gradient):
+        weights, x, mask = inputs
+        _, pull = jax.vjp(lambda weights, x: function(weights, x, mask), weights, x + 0 * gradient)
+        return *pull(gradient), None
+
+    run.defvjp(lambda *inputs: (run(*inputs), inputs), backward)
+    return run
