@@ -3,10 +3,21 @@
 import argparse
 import os
 import sys
+from pathlib import Path
+
+import jax
 
 from mistral_lib import MistralCausalLM
+from mistral_lib.presets.info import describe_preset
 
 PROGRAM = "python -m mistral_lib"
+PRESET = "built-in name, folder, hf://user/model or kaggle://user/model/keras/variant"
+EXAMPLES = f"""\
+examples:
+  {PROGRAM} generate "Return the" --max-new-tokens 40
+  {PROGRAM} info hf://mistralai/Mistral-7B-v0.1
+  {PROGRAM} convert ./checkpoint ./preset --format keras
+"""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -16,8 +27,8 @@ def main(arguments: list[str] | None = None) -> int:
         arguments: the command and its options; by default the program's own.
 
     Returns:
-        The exit code: 0; 1 for an error, said in one line on stderr; 130 when interrupted. Wrong
-        usage exits with 2, as argparse does.
+        The exit code: 0; 1 for an error, said on stderr; 130 when interrupted. Wrong usage exits
+        with 2, as argparse does.
     """
     options = _parser().parse_args(arguments)
     try:
@@ -28,6 +39,9 @@ def main(arguments: list[str] | None = None) -> int:
         # The reader has what it wanted (`| head`). Python must not complain when it closes stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except jax.errors.JaxRuntimeError as error:  # out of memory, above all; pages of statistics
+        print(f"{PROGRAM}: error: {str(error).partition(chr(10))[0]}", file=sys.stderr)
+        return 1
     except (ValueError, TypeError, OSError, MemoryError, ImportError) as error:
         print(f"{PROGRAM}: error: {error}", file=sys.stderr)
         return 1
@@ -36,7 +50,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 def generate(options: argparse.Namespace) -> None:
     """Writes a prompt and its continuation to stdout, as it comes."""
-    model = MistralCausalLM.from_preset(options.preset, dtype=options.dtype)
+    model = MistralCausalLM.from_preset(
+        options.preset, dtype=options.dtype, quantization=options.quantization
+    )
     pieces = model.stream(
         options.prompt,
         max_new_tokens=options.max_new_tokens,
@@ -50,34 +66,107 @@ def generate(options: argparse.Namespace) -> None:
     print(flush=True)
 
 
-def _parser():
-    parser = argparse.ArgumentParser(prog=PROGRAM, description="Mistral from the command line.")
-    commands = parser.add_subparsers(title="commands", required=True)
+def info(options: argparse.Namespace) -> None:
+    """Writes what a preset is and needs."""
+    print(describe_preset(options.preset), flush=True)
 
-    command = commands.add_parser("generate", help="continue a text")
-    command.set_defaults(run=generate)
+
+def convert(options: argparse.Namespace) -> None:
+    """Reads a preset of any format and writes it in one format."""
+    if options.format == "transformers" and options.quantization is not None:
+        options.error("--quantization needs --format keras: transformers has no such weights")
+    # On the CPU: there is more memory, and any machine has bfloat16 there.
+    jax.config.update("jax_platforms", "cpu")
+    target = Path(options.target)
+    model = MistralCausalLM.from_preset(
+        options.source, dtype=options.dtype, quantization=options.quantization
+    )
+    print(f"Writing {target}", file=sys.stderr, flush=True)
+    if options.format == "keras":
+        model.save_to_preset(target)
+    else:
+        model.export_to_transformers(target)
+    size = sum(file.stat().st_size for file in target.rglob("*") if file.is_file())
+    print(f"{target}: {size:,} bytes", flush=True)
+
+
+def _parser():
+    parser = argparse.ArgumentParser(
+        prog=PROGRAM,
+        description="Mistral language models from the command line.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    command = _command(commands, generate, "continue a text")
     command.add_argument("prompt", help="the text to continue")
     command.add_argument(
-        "--preset",
-        default="mistral_tiny_en",
-        help="built-in name, folder, hf://… or kaggle://… (default: %(default)s)",
+        "--preset", default="mistral_tiny_en", help=f"{PRESET} (default: %(default)s)"
     )
     command.add_argument(
         "--dtype", help="dtype of the weights; 'auto' is what the files hold (default: Keras's)"
     )
+    _add_quantization(command)
     command.add_argument(
-        "--max-new-tokens", type=int, default=100, help="most tokens (default: %(default)s)"
+        "--max-new-tokens",
+        type=int,
+        default=100,
+        metavar="N",
+        help="most tokens (default: %(default)s)",
     )
     command.add_argument(
         "--temperature",
         type=float,
         default=0.0,
+        metavar="T",
         help="0 takes the likeliest token; above, tokens are drawn (default: %(default)s)",
     )
-    command.add_argument("--top-k", type=int, help="draw among the k likeliest tokens")
-    command.add_argument("--top-p", type=float, help="draw among tokens of this total probability")
-    command.add_argument("--seed", type=int, default=0, help="of the draw (default: %(default)s)")
+    command.add_argument("--top-k", type=int, metavar="K", help="draw among the k likeliest tokens")
+    command.add_argument(
+        "--top-p", type=float, metavar="P", help="draw among tokens of this total probability"
+    )
+    command.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="of the draw (default: %(default)s)"
+    )
+
+    command = _command(commands, info, "show a preset's architecture, parameters and memory")
+    command.add_argument("preset", help=PRESET)
+
+    command = _command(commands, convert, "read a preset of any format, write it in another")
+    command.add_argument("source", help=PRESET)
+    command.add_argument("target", help="a new or empty folder, or one to replace")
+    command.add_argument(
+        "--format",
+        choices=("keras", "transformers"),
+        default="keras",
+        help="of the target: KerasHub's, which this library saves, or that of transformers "
+        "(default: %(default)s)",
+    )
+    command.add_argument(
+        "--dtype",
+        default="auto",
+        help="float32, bfloat16 or float16; 'auto' is what the source holds (default: %(default)s)",
+    )
+    _add_quantization(command)
     return parser
+
+
+def _add_quantization(command):
+    command.add_argument(
+        "--quantization",
+        metavar="KIND",
+        help="quantize the weights while loading: int8, int4, or int4/B for a scale every B rows",
+    )
+
+
+def _command(commands, run, description):
+    """The parser of one command: it has the function's name, and leads to the function."""
+    command = commands.add_parser(
+        run.__name__, help=description, description=f"{description[0].upper()}{description[1:]}."
+    )
+    command.set_defaults(run=run, error=command.error)
+    return command
 
 
 if __name__ == "__main__":
