@@ -1,12 +1,16 @@
 """Quantized models: what changes, what stays, what is refused."""
 
+import jax
 import keras
 import numpy as np
 import pytest
 from small_presets import INPUTS, small_backbone, small_causal_lm
 
 from mistral_lib import MistralBackbone, MistralCausalLM
+from mistral_lib.generation.decoding import DecodingLoop
+from mistral_lib.generation.sampling import make_sampler
 from mistral_lib.layers.quantizable import Quantizable
+from mistral_lib.lora import projections
 from mistral_lib.quantization import quantized_policy
 
 ERRORS = {"int8": 0.02, "int4": 0.25, "int4/4": 0.35}  # of the logits of random weights
@@ -172,3 +176,32 @@ def test_models_of_the_class_are_what_is_quantized():
     """Keras wraps the method of every model that it makes, with checks of its own."""
     assert MistralCausalLM.quantize is type(small_causal_lm(None)).quantize
     assert "quantize" not in vars(small_backbone())
+
+
+@pytest.mark.parametrize("kind", ["int8", "int4/128"])
+def test_no_more_than_one_block_is_float_at_a_time(kind):
+    """Eight blocks; without tiles the decoding loop keeps all of them in float."""
+    sizes = {"num_query_heads": 4, "hidden_dim": 256, "intermediate_dim": 1024}
+    backbone = MistralBackbone(
+        **sizes,
+        vocabulary_size=2048,
+        num_layers=8,
+        num_key_value_heads=2,
+        sliding_window=32,
+        dtype=f"{kind}_from_float32",
+    )
+    block = 4 * sum(layer.input_dim * layer.units for layer in projections(backbone).values()) / 8
+    loop, sampler, length = DecodingLoop(backbone), make_sampler(), 32
+    state = jax.eval_shape(lambda: loop.start([[1, 2, 3]], [40], [0], sampler))
+    stop = np.zeros(0, "int32")
+    steps = loop._steps.lower(loop.weights(), state, sampler, stop, np.int32(9))
+    hidden = jax.ShapeDtypeStruct((1, 256), "float32")
+    ids, counts = np.zeros((1, length), "int32"), np.array([length], "int32")
+    read = loop._read.lower(loop.weights(), state.cache, hidden, ids, counts, None)
+    steps, read = (program.compile().memory_analysis() for program in (steps, read))
+    held = sum(np.asarray(variable.value).nbytes for variable in backbone.variables)
+    assert held < (0.30 if kind == "int8" else 0.16) * 4 * (8 * block / 4 + 2 * 2048 * 256)
+    assert steps.argument_size_in_bytes < 1.1 * held
+    assert steps.temp_size_in_bytes < block / 3
+    activations = 4 * length * (256 + 1024)
+    assert read.temp_size_in_bytes < block + 2 * activations
