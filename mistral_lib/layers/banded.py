@@ -47,43 +47,66 @@ def banded_attention(
     key, value = (pad_axis(jnp.moveaxis(array, 2, 1), 2, tiles * keys) for array in (key, value))
     if padding_mask is not None:
         padding_mask = pad_axis(padding_mask, 1, tiles * keys)
-    last_start = key.shape[2] - tiles * keys
 
     @jax.checkpoint
     def attend_block(index):
         first_query = index * queries
-        block = _take(query, first_query, queries, axis=2)
         # The keys of a block end with its last query. They are moved inside the sequence at both
         # ends, and the mask, which knows positions, does the rest.
+        last_start = key.shape[2] - tiles * keys
         first_key = jnp.clip(first_query + queries - tiles * keys, 0, last_start)
 
-        def attend_tile(so_far, start):
+        def mask(start):
             real = None if padding_mask is None else _take(padding_mask, start, keys, axis=1)
-            mask = attention_mask(
+            return attention_mask(
                 first_query + jnp.arange(queries), start + jnp.arange(keys), window, real
             )
-            mask = mask[:, None] if mask.ndim == 2 else mask[:, None, :, None]
-            return _attend(
-                so_far, block, _take(key, start, keys, axis=2), _take(value, start, keys, 2), mask
-            )
 
-        def step(so_far, start):
-            # A tile that begins after the last query holds nothing but the future.
-            ahead = start >= first_query + queries
-            return jax.lax.cond(ahead, lambda *_: so_far, attend_tile, so_far, start), None
-
-        rows = block.shape[:-1]
-        empty = (
-            jnp.zeros(block.shape, "float32"),
-            jnp.zeros((*rows, 1), "float32"),
-            jnp.full((*rows, 1), jnp.finfo("float32").min),
-        )
-        (output, total, _), _ = jax.lax.scan(step, empty, first_key + keys * jnp.arange(tiles))
-        return (output / jnp.where(total == 0.0, 1.0, total)).astype(value.dtype)
+        block = _take(query, first_query, queries, axis=2)
+        return attend_in_tiles(block, key, value, mask, first_key, tiles, keys)
 
     output = map_in_order(attend_block, blocks, after=query)  # (blocks, B, K, s, G, h)
     output = jnp.moveaxis(output, (0, 3), (1, 2))
     return output.reshape(batch, blocks * queries, *output.shape[3:])[:, :length]
+
+
+def attend_in_tiles(query, key, value, mask, first_key, tiles: int, keys: int):
+    """Attention of a block of queries over tiles of keys, with a running softmax.
+
+    A tile of which no query sees anything is skipped.
+
+    Args:
+        query: float array (B, K, s, G, h).
+        key: float array (B, K, T, h).
+        value: float array (B, K, T, h).
+        mask: a function of the index of a tile's first key; returns a bool array (s, t) or
+            (B, s, t), true where a query sees a key.
+        first_key: index of the first tile's first key.
+        tiles: number of tiles.
+        keys: number of keys in a tile, t.
+
+    Returns:
+        A float array (B, K, s, G, h); zero for a query that sees no key.
+    """
+
+    def step(so_far, start):
+        seen = mask(start)
+
+        def attend_tile(so_far):
+            tile = (_take(array, start, keys, axis=2) for array in (key, value))
+            for_heads = seen[:, None] if seen.ndim == 2 else seen[:, None, :, None]
+            return _attend(so_far, query, *tile, for_heads)
+
+        return jax.lax.cond(seen.any(), attend_tile, lambda so_far: so_far, so_far), None
+
+    rows = query.shape[:-1]
+    empty = (
+        jnp.zeros(query.shape, "float32"),
+        jnp.zeros((*rows, 1), "float32"),
+        jnp.full((*rows, 1), jnp.finfo("float32").min),
+    )
+    (output, total, _), _ = jax.lax.scan(step, empty, first_key + keys * jnp.arange(tiles))
+    return (output / jnp.where(total == 0.0, 1.0, total)).astype(value.dtype)
 
 
 def _attend(so_far, query, key, value, mask):
