@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from mistral_lib.teaching.head_plots import draw_bars, draw_grid, draw_table, draw_turn
+from mistral_lib.teaching.head_plots import draw_bars, draw_grid, draw_table, draw_turn, draw_wiring
 from mistral_lib.teaching.plots import FUTURE
 
 
@@ -78,3 +78,12 @@ def test_equal_distances_have_equal_angles(ax):
     for query, key in ((5, 2), (12, 9)):
         draw_turn(ax, 0.1 * query, 0.1 * key)
     assert [text.get_text() for text in ax.texts].count("17°") == 2
+
+
+@pytest.mark.parametrize(
+    ("key_heads", "ends"), [(4, [0, 1, 2, 3]), (2, [1, 1, 2, 2]), (1, [1.5] * 4)]
+)
+def test_neighbouring_queries_share_a_key_box(ax, key_heads, ends):
+    draw_wiring(ax, 4, key_heads, size=768 * key_heads, title="Shared")
+    assert [line.get_xdata()[1] for line in ax.lines] == ends
+    assert sum(box.get_width() for box in ax.patches) == key_heads

@@ -196,3 +196,36 @@ def draw_turn(ax: Axes, query_angle: float, key_angle: float) -> None:
     ax.text(*place, f"{stop - start:.0f}°", ha="center", va="center", fontsize=SMALL)
     ax.set(xlim=(-1.4, 1.4), ylim=(-1.4, 1.4), aspect="equal", xticks=[], yticks=[])
     ax.spines[:].set_visible(False)
+
+
+def draw_wiring(ax: Axes, query_heads: int, key_heads: int, *, size: int, title: str) -> None:
+    """Draws query heads wired to the key heads that they share; a box is as wide as its bytes.
+
+    Args:
+        ax: the axes to draw on; its ticks and limits are replaced.
+        query_heads: H.
+        key_heads: K, a divisor of H.
+        size: bytes of one token in the cache of all key heads together.
+        title: what the picture shows, as a finding.
+
+    >>> import matplotlib.pyplot as plt
+    >>> figure, ax = plt.subplots()
+    >>> draw_wiring(ax, 4, 2, size=1536, title="Two share")
+    >>> ax.get_xlabel(), len(ax.lines)
+    ('1,536 bytes a token', 4)
+    """
+    start = (query_heads - key_heads) / 2  # the boxes stand together, in the middle
+    for head in range(query_heads):
+        key = start + (head * key_heads) // query_heads
+        ax.plot([head, key], [1, 0.14], color=GREY, linewidth=1.4, zorder=1)
+        ax.text(head, 1.06, "q", color=BLUE, weight="bold", ha="center", va="bottom")
+    for key in range(key_heads):
+        place = (start + key - 0.5, -0.14)
+        ax.add_patch(Rectangle(place, 1, 0.28, facecolor=ORANGE, edgecolor=INK, hatch="//"))
+        label = {"ha": "center", "va": "center", "fontsize": SMALL}
+        box = {"boxstyle": "round,pad=0.15", "facecolor": PAPER, "edgecolor": "none"}
+        ax.text(start + key, 0, "k v", bbox=box, **label)
+    limits = {"xlim": (-0.7, query_heads - 0.3), "ylim": (-0.2, 1.3)}
+    ax.set(**limits, xticks=[], yticks=[], xlabel=f"{size:,} bytes a token")
+    ax.spines[:].set_visible(False)
+    ax.set_title(title)
