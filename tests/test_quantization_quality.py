@@ -1,0 +1,38 @@
+"""What quantization costs the shipped model: the committed table, and the script that makes it."""
+
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+
+import quantization_quality
+
+RESULT = json.loads(quantization_quality.RESULTS.read_text())
+ROWS = RESULT["rows"]
+
+
+def test_the_committed_table():
+    assert ROWS.keys() == quantization_quality.CONTENDERS.keys()
+    bits = {name: row["bits_per_byte"] for name, row in ROWS.items()}
+    # 8 bits cost next to nothing, activations in 8 bits more than the weights, 4 bits 1 %.
+    assert bits["int8"] - bits["float32"] < 0.0005
+    assert bits["int8"] < bits["int8 and activations"] < bits["int4/32"] < bits["int4/128"]
+    assert bits["int4/128"] < 1.02 * bits["float32"]
+    sizes = {name: row["weight_bytes"] for name, row in ROWS.items()}
+    assert 3.8 < sizes["float32"] / sizes["int8"] < 4
+    assert 6.5 < sizes["float32"] / sizes["int4/128"] < 8
+
+
+def test_the_script(monkeypatch, tmp_path):
+    corpus = SimpleNamespace(held_out=[SimpleNamespace(text="Return the number of elements.")])
+    monkeypatch.setattr(quantization_quality, "build_corpus", lambda packages: corpus)
+    name = "int8 and activations"
+    chosen = {name: quantization_quality.CONTENDERS[name]}
+    monkeypatch.setattr(quantization_quality, "CONTENDERS", chosen)
+    quantization_quality.main(["--out", str(tmp_path / "out.json")])
+    result = json.loads((tmp_path / "out.json").read_text())
+    assert (result["documents"], result["bytes"]) == (1, 30)
+    assert result["rows"][name]["weight_bytes"] == ROWS[name]["weight_bytes"]
+    assert 0.5 < result["rows"][name]["bits_per_byte"] < 3
