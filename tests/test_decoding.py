@@ -124,6 +124,13 @@ def test_prefill_reads_rows_that_have_ended_no_further(backbone):
     assert got == write(DecodingLoop(backbone), PROMPTS, [6] * 3)
 
 
+def test_a_short_row_beside_three_longer_ones(loop):
+    """Three of four rows go on reading, which is no power of two: the fourth reads nothing."""
+    prompts = [PROMPTS[0], PROMPTS[2], prompt(20, 4), prompt(25, 5)]
+    together = write(loop, prompts, [6] * 4, chunk_size=4)
+    assert together == [write(loop, [row], [6])[0] for row in prompts]
+
+
 def test_samples_share_one_prefill(loop):
     sampler = make_sampler(1.2)
     together = write(loop, PROMPTS[:2], [9, 5], [1, 2, 3, 4, 5, 6], sampler, num_samples=3)

@@ -148,8 +148,9 @@ def token_log_probs(logits, tokens):
     Returns:
         A float32 array (...).
 
-    >>> print(token_log_probs(jnp.log(jnp.array([0.25, 0.75])), jnp.array(1)).round(3))
-    -0.288
+    >>> logits = jnp.log(jnp.array([0.25, 0.75])) + 10
+    >>> round(float(jnp.exp(token_log_probs(logits, jnp.array(1)))), 3)
+    0.75
     """
     chosen = jnp.take_along_axis(logits, tokens[..., None], axis=-1)[..., 0]
     return chosen - jax.nn.logsumexp(logits, axis=-1)
