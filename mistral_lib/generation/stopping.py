@@ -68,6 +68,7 @@ class Transcript:
         self._size, self._end = tokenizer.vocabulary_size(), tokenizer.end_token_id
         self._decoder = StreamDecoder(tokenizer, [self._known(id) for id in prompt_ids])
         self._stop = StopStrings(stop_strings)
+        self._watched = len(stop_strings) > 0
         self.length = 0
 
     @property
