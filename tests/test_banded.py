@@ -16,6 +16,7 @@ from attention_loops import (
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from mistral_lib.layers import banded
 from mistral_lib.layers.banded import banded_attention
 from mistral_lib.layers.dense import dense_attention
 
@@ -52,6 +53,30 @@ def test_every_padding_equals_the_loops(seed):
     real = padding_mask(10, seed)
     run = with_gradients(banded_attention, window=4, queries=3)
     assert_equal(run(*arrays, cotangent, real), loops(*arrays, real, 4, cotangent))
+
+
+@pytest.mark.parametrize("window", [None, 5])
+@pytest.mark.parametrize("tiles", [(128, 640), (3, 4)])
+def test_keys_in_any_order(monkeypatch, window, tiles):
+    monkeypatch.setattr(banded, "QUERIES", tiles[0])
+    monkeypatch.setattr(banded, "KEYS", tiles[1])
+    query, key, value, _ = inputs(13, 2, 2, seed=3)
+    random = np.random.default_rng(3)
+    order = np.stack([random.permutation(13) for _ in query])
+    real = random.random(order.shape) < 0.8
+    positions = 7 + np.broadcast_to(np.arange(13), order.shape)
+    key_positions = 7 + order
+
+    def shuffled(array):
+        return np.moveaxis(np.take_along_axis(array, order[:, :, None, None], axis=1), 2, 1)
+
+    output = banded.attend_by_position(
+        query, shuffled(key), shuffled(value), positions, key_positions, window, real
+    )
+    in_place = np.zeros_like(real)
+    np.put_along_axis(in_place, order, real, axis=1)
+    expected = dense_attention(query, key, value, in_place, window)
+    np.testing.assert_allclose(output, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_the_default_block_equals_dense_attention():

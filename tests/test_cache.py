@@ -10,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mistral_lib import MistralBackbone
+from mistral_lib.generation import cache as cache_module
 from mistral_lib.generation.cache import RollingCache, extend, new_cache, slot_positions, write
+from mistral_lib.layers import banded
 
 VOCABULARY, WINDOW = 50, 7
 
@@ -80,6 +82,18 @@ def test_chunks_equal_the_whole_sequence(backbone, size, length):
     np.testing.assert_allclose(got, uncached_logits(backbone, ids), atol=1e-4)
     assert cache.layers[0][0].shape[2] == WINDOW
     np.testing.assert_array_equal(cache.lengths, length)
+
+
+@pytest.mark.parametrize("window", [1, WINDOW, 50, None])
+def test_many_tokens_at_once_are_taken_in_tiles(monkeypatch, window):
+    monkeypatch.setattr(cache_module, "IN_TILES_FROM", 2)
+    monkeypatch.setattr(banded, "QUERIES", 4)
+    monkeypatch.setattr(banded, "KEYS", 3)
+    compiled_extend.cache_clear()
+    backbone, ids = make_backbone(window), ids_of(2, 30)
+    got, _ = cached_logits(backbone, ids, [9, 1, 13, 7], max_length=30)
+    compiled_extend.cache_clear()
+    np.testing.assert_allclose(got, uncached_logits(backbone, ids), atol=1e-4)
 
 
 @pytest.mark.parametrize("window", [1, 2, 50, None])

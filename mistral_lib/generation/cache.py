@@ -6,8 +6,11 @@ import jax
 import jax.numpy as jnp
 
 from mistral_lib.distribution import cache_sharding
+from mistral_lib.layers.banded import attend_by_position
 from mistral_lib.layers.dense import masked_softmax
 from mistral_lib.masks import attention_mask
+
+IN_TILES_FROM = 32  # new tokens; fewer have so few scores that all fit in the cache of a CPU
 
 
 @jax.tree_util.register_dataclass
@@ -168,16 +171,17 @@ def attend_cached(layer, query, key, value, lengths, counts, window):
         )
         seen = jnp.concatenate([key_positions >= 0, real], axis=1)
         key_positions = jnp.concatenate([key_positions, positions], axis=1)
-    mask = attention_mask(positions, key_positions, window, seen)
-    return _masked_attention(query, keys, values, mask), written
+    attend = _attend_at_once if new < IN_TILES_FROM else attend_by_position
+    return attend(query, keys, values, positions, key_positions, window, seen), written
 
 
-def _masked_attention(query, keys, values, mask):
+def _attend_at_once(query, keys, values, positions, key_positions, window, seen):
     """As `mistral_lib.layers.dense.masked_attention`, for keys and values (B, K, T, h).
 
     The products are written out because `einsum` may swap their operands, and XLA then transposes
     the larger one.
     """
+    mask = attention_mask(positions, key_positions, window, seen)
     batch, length, heads, group, size = query.shape
     rows = query.transpose(0, 2, 3, 1, 4).reshape(batch, heads, group * length, size)
     over_heads = ((0, 1), (0, 1))

@@ -37,7 +37,7 @@ def banded_attention(
 
     Source: Dao et al., "FlashAttention", 2022, section 3.1, for the running softmax.
     """
-    batch, length = query.shape[:2]
+    length = query.shape[1]
     blocks = -(-length // queries)
     span = length if window is None else min(length, window + queries - 1)
     tiles = -(-span // keys)
@@ -65,9 +65,45 @@ def banded_attention(
         block = _take(query, first_query, queries, axis=2)
         return attend_in_tiles(block, key, value, mask, first_key, tiles, keys)
 
-    output = map_in_order(attend_block, blocks, after=query)  # (blocks, B, K, s, G, h)
-    output = jnp.moveaxis(output, (0, 3), (1, 2))
-    return output.reshape(batch, blocks * queries, *output.shape[3:])[:, :length]
+    return _tokens_first(map_in_order(attend_block, blocks, after=query))[:, :length]
+
+
+def attend_by_position(query, key, value, query_positions, key_positions, window, seen):
+    """Attention of many queries over keys in any order, no more than a tile of scores in memory.
+
+    Args:
+        query: float array (B, S, K, G, h).
+        key: float array (B, K, T, h), heads before tokens.
+        value: float array (B, K, T, h).
+        query_positions: integer array (B, S), absolute.
+        key_positions: integer array (B, T).
+        window: number of tokens that a query sees, its own included; `None` for all.
+        seen: bool array (B, T), false for keys that no query may see.
+
+    Returns:
+        A float array (B, S, K, G, h).
+    """
+    length, places = query.shape[1], key.shape[2]
+    blocks, tiles = -(-length // QUERIES), -(-places // KEYS)
+    queries, keys = -(-length // blocks), -(-places // tiles)
+    query = pad_axis(jnp.moveaxis(query, 2, 1), 2, blocks * queries)
+    query_positions = pad_axis(query_positions, 1, blocks * queries)
+    key, value = (pad_axis(array, 2, tiles * keys) for array in (key, value))
+    key_positions, seen = (pad_axis(array, 1, tiles * keys) for array in (key_positions, seen))
+
+    def attend_block(index):
+        def mask(start):
+            return attention_mask(
+                _take(query_positions, index * queries, queries, axis=1),
+                _take(key_positions, start, keys, axis=1),
+                window,
+                _take(seen, start, keys, axis=1),
+            )
+
+        block = _take(query, index * queries, queries, axis=2)
+        return attend_in_tiles(block, key, value, mask, 0, tiles, keys)
+
+    return _tokens_first(map_in_order(attend_block, blocks, after=query))[:, :length]
 
 
 def attend_in_tiles(query, key, value, mask, first_key, tiles: int, keys: int):
@@ -129,6 +165,12 @@ def _attend(so_far, query, key, value, mask):
         shrunk * total + weights.sum(axis=-1, keepdims=True),
         new_highest,
     )
+
+
+def _tokens_first(blocks):
+    """Blocks of outputs (n, B, K, s, G, h) as one array (B, n * s, K, G, h)."""
+    output = jnp.moveaxis(blocks, (0, 3), (1, 2))
+    return output.reshape(output.shape[0], -1, *output.shape[3:])
 
 
 def _take(array, start, size, axis):
