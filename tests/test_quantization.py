@@ -1,12 +1,16 @@
 """Quantized models: what changes, what stays, what is refused."""
 
+import os
+import subprocess
+import sys
+
 import jax
 import keras
 import numpy as np
 import pytest
 from small_presets import INPUTS, small_backbone, small_causal_lm
 
-from mistral_lib import MistralBackbone, MistralCausalLM
+from mistral_lib import MistralBackbone, MistralCausalLM, without_weights
 from mistral_lib.generation.decoding import DecodingLoop
 from mistral_lib.generation.sampling import make_sampler
 from mistral_lib.layers.quantizable import Quantizable
@@ -205,3 +209,107 @@ def test_no_more_than_one_block_is_float_at_a_time(kind):
     assert steps.temp_size_in_bytes < block / 3
     activations = 4 * length * (256 + 1024)
     assert read.temp_size_in_bytes < block + 2 * activations
+
+
+@pytest.fixture(scope="module")
+def presets(tmp_path_factory):
+    """The same weights in KerasHub's format and in that of transformers."""
+    folder = tmp_path_factory.mktemp("presets")
+    backbone = small_backbone()
+    backbone.save_to_preset(folder / "keras")
+    backbone.export_to_transformers(folder / "transformers")
+    return folder
+
+
+@pytest.mark.parametrize("form", ["keras", "transformers"])
+@pytest.mark.parametrize(("kind", "dtype"), [("int8", "bfloat16"), ("int4", "float32")])
+def test_quantized_while_loading_is_quantized_later(presets, form, kind, dtype):
+    later = MistralBackbone.from_preset(presets / form, dtype=dtype)
+    later.quantize(kind)
+    loaded = MistralBackbone.from_preset(presets / form, dtype=dtype, quantization=kind)
+    assert_same_variables(loaded, later)
+    policy = later.get_config()["dtype"]
+    assert loaded.get_config()["dtype"] == policy
+    named = MistralBackbone.from_preset(presets / form, dtype=later.projection_policy.name)
+    assert_same_variables(named, later)
+    random = MistralBackbone.from_preset(
+        presets / form, load_weights=False, dtype=dtype, quantization=kind
+    )
+    assert random.get_config()["dtype"] == policy
+    assert np.asarray(random.token_embedding._embeddings.value).any()
+
+
+def test_causal_lm_takes_a_quantization(presets):
+    model = MistralCausalLM.from_preset(presets / "keras", quantization="int8", preprocessor=None)
+    assert model.backbone.quantization == "int8"
+    with pytest.raises(ValueError, match="quantization must be one of"):
+        MistralCausalLM.from_preset(presets / "keras", quantization="int2", preprocessor=None)
+    with pytest.raises(ValueError, match="contradicts"):
+        MistralBackbone.from_preset(
+            presets / "keras", dtype="int8_from_float32", quantization="int4"
+        )
+
+
+def test_numbers_that_are_not_finite(tmp_path):
+    backbone = small_backbone()
+    backbone.get_layer("transformer_layer_1").feedforward.up.kernel.assign(np.full((8, 12), 1e30))
+    backbone.save_to_preset(tmp_path)
+    with pytest.raises(ValueError, match=r"up cannot be quantized: in float16 its kernel are not"):
+        MistralBackbone.from_preset(tmp_path, dtype="float16", quantization="int4")
+
+
+PEAK = """
+import ctypes, gc, math, sys, threading
+from mistral_lib import MistralBackbone
+
+def anonymous():
+    lines = open("/proc/self/status").read().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon"))
+
+def watch():
+    global peak
+    while not done.wait(0.001):
+        peak = max(peak, anonymous())
+
+large, quantization = sys.argv[1:]
+options = {"dtype": "bfloat16", "quantization": quantization}
+MistralBackbone.from_preset(large, **options)  # so that everything is imported and compiled
+gc.collect()
+ctypes.CDLL(None).malloc_trim(0)
+before, peak, done = anonymous(), 0, threading.Event()
+thread = threading.Thread(target=watch)
+thread.start()
+backbone = MistralBackbone.from_preset(large, **options)
+done.set()
+thread.join()
+sizes = [math.prod(v.shape) * v.value.dtype.itemsize for v in backbone.weights]
+print(peak - before, sum(sizes))
+"""
+
+
+@pytest.fixture(scope="module")
+def large_presets(tmp_path_factory):
+    """51 million parameters in bfloat16, 101 MB, of which 25 MB are one block."""
+    folder = tmp_path_factory.mktemp("large")
+    with without_weights():
+        backbone = MistralBackbone(4000, 4, 8, 1024, 3072, 2, dtype="bfloat16")
+    random = np.random.default_rng(0).normal(size=4000 * 1024).astype("bfloat16")
+    for variable in backbone.weights:
+        variable.assign(np.resize(random, variable.shape))
+    backbone.save_to_preset(folder / "keras")
+    backbone.export_to_transformers(folder / "transformers")
+    block = backbone.transformer_layers[0]
+    return folder, 2 * block.count_params()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize(("form", "kind"), [("keras", "int8"), ("transformers", "int4")])
+def test_peak_of_memory_while_loading(large_presets, form, kind):
+    """The quantized model and one block in float."""
+    folder, block = large_presets
+    command = [sys.executable, "-c", PEAK, folder / form, kind]
+    # glibc gives back at once what is freed, as it does with the kernels of larger models.
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "262144"}
+    result = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    peak, size = map(int, result.stdout.split())
+    assert size * 0.9 < peak <= size + block

@@ -108,9 +108,9 @@ class Quantizable(keras.layers.Layer):
         """
         layout = self._layout(name)
         matrix = matrix.reshape(layout.shape[::-1] if layout.transposed else layout.shape)
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):  # which the scale will tell
             matrix = matrix.astype(self.variable_dtype, copy=False)
-        values, scale, zero = quantize(matrix, layout)
+            values, scale, zero = quantize(matrix, layout)
         if not np.isfinite(scale.astype("float32")).all():
             raise ValueError(
                 f"{self.path} cannot be quantized: in {self.variable_dtype} its {name} are not all "

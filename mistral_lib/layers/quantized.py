@@ -18,7 +18,7 @@ import numpy as np
 # A tile's size in float. On CPUs it has to stay in the cache; on GPUs fewer, larger kernels win.
 CPU_TILE_BYTES = 4 * 2**20
 TILE_BYTES = 64 * 2**20
-PIECE_SIZE = 2**20  # numbers that are quantized at once
+PIECE_SIZE = 2**17  # numbers that are quantized at once
 
 
 @jax.tree_util.register_dataclass
@@ -166,22 +166,37 @@ def quantize(matrix: np.ndarray, layout: QuantizedKernel) -> tuple:
     matrix = matrix.T if layout.transposed else matrix
     depth, width = layout.shape
     step = max(2, PIECE_SIZE // depth // 2 * 2)  # even: no byte holds columns of two pieces
-    pieces = []
+    arrays = None
     for start in range(0, width, step):
-        piece = matrix[:, start : start + step]
-        if layout.block_size is None:
-            values, scale = keras.quantizers.abs_max_quantize(piece, axis=0, to_numpy=True)
-            pieces.append((values, scale))
-            continue
+        piece = _quantize_piece(matrix[:, start : start + step], layout)
+        if arrays is None:  # made once, so that no piece is held beside the whole
+            halved = -(-width // 2) if layout.pairs == "columns" else width
+            widths = [halved, width, width]
+            arrays = [_empty(part, columns, layout) for part, columns in zip(piece, widths)]
+        for index, (whole, part) in enumerate(zip(arrays, piece)):
+            begin = start // 2 if layout.pairs == "columns" and index == 0 else start
+            whole[:, begin : begin + part.shape[1]] = part
+    arrays = [array.T if layout.transposed else array for array in arrays]
+    return tuple(arrays) if layout.block_size else (arrays[0], arrays[1].reshape(-1), None)
+
+
+def _quantize_piece(matrix, layout) -> list:
+    if layout.block_size is None:
+        piece = keras.quantizers.abs_max_quantize(matrix, axis=0, to_numpy=True)
+    else:
         values, *others = keras.quantizers.abs_max_quantize_grouped_with_zero_point(
-            piece, layout.block_size, to_numpy=True
+            matrix, layout.block_size, to_numpy=True
         )
         axis = 0 if layout.pairs == "rows" else 1
-        pieces.append((keras.quantizers.pack_int4(values, axis=axis)[0], *others))
-    arrays = [np.concatenate([np.asarray(part) for part in parts], 1) for parts in zip(*pieces)]
-    if layout.block_size is None:
-        arrays = [arrays[0], arrays[1].reshape(-1), None]
-    return tuple(a.T if layout.transposed and a is not None else a for a in arrays)
+        piece = keras.quantizers.pack_int4(values, axis=axis)[0], *others
+    return [np.asarray(part) for part in piece]
+
+
+def _empty(part, columns, layout):
+    """Room for all columns, of which `part` has some, in the order in which they are stored."""
+    if layout.transposed:
+        return np.empty((columns, len(part)), part.dtype).T
+    return np.empty((len(part), columns), part.dtype)
 
 
 def lookup(kernel: QuantizedKernel, indices, dtype):
