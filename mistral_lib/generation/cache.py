@@ -135,7 +135,7 @@ def write(array, new, positions, keep):
     return jax.vmap(jax.vmap(write_head, (0, None, 0)))(array, index, new)
 
 
-def attend_cached(layer, query, key, value, lengths, counts, window):
+def attend_cached(layer, query, key, value, lengths, counts, window, skip: bool = True):
     """Attention of C new tokens over the cache and each other, and the cache after it.
 
     Args:
@@ -146,6 +146,7 @@ def attend_cached(layer, query, key, value, lengths, counts, window):
         lengths: integer array (B,), tokens read before these.
         counts: integer array (B,), how many of the C tokens of each row are real (the first ones).
         window: number of tokens that a query sees, its own included; `None` for all.
+        skip: see `mistral_lib.layers.banded.attend_by_position`.
 
     Returns:
         The output (B, C, K, G, h), without meaning for tokens that are not real, and the new pair.
@@ -171,8 +172,10 @@ def attend_cached(layer, query, key, value, lengths, counts, window):
         )
         seen = jnp.concatenate([key_positions >= 0, real], axis=1)
         key_positions = jnp.concatenate([key_positions, positions], axis=1)
-    attend = _attend_at_once if new < IN_TILES_FROM else attend_by_position
-    return attend(query, keys, values, positions, key_positions, window, seen), written
+    arguments = (query, keys, values, positions, key_positions, window, seen)
+    if new < IN_TILES_FROM:
+        return _attend_at_once(*arguments), written
+    return attend_by_position(*arguments, skip), written
 
 
 def _attend_at_once(query, keys, values, positions, key_positions, window, seen):
@@ -234,6 +237,7 @@ def extend(backbone, cache: RollingCache, token_ids, counts=None):
             cache.lengths,
             counts,
             backbone.sliding_window,
+            skip=backbone.distribution is None,
         )
         layers.append(layer)
         return output

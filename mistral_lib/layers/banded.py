@@ -57,10 +57,12 @@ def banded_attention(
         first_key = jnp.clip(first_query + queries - tiles * keys, 0, last_start)
 
         def mask(start):
+            positions = first_query + jnp.arange(queries), start + jnp.arange(keys)
+            # The padding has no say: its rows may lie on several devices, which would have to ask
+            # each other.
+            used = attention_mask(*positions, window).any()
             real = None if padding_mask is None else _take(padding_mask, start, keys, axis=1)
-            return attention_mask(
-                first_query + jnp.arange(queries), start + jnp.arange(keys), window, real
-            )
+            return attention_mask(*positions, window, real), used
 
         block = _take(query, first_query, queries, axis=2)
         return attend_in_tiles(block, key, value, mask, first_key, tiles, keys)
@@ -68,7 +70,9 @@ def banded_attention(
     return _tokens_first(map_in_order(attend_block, blocks, after=query))[:, :length]
 
 
-def attend_by_position(query, key, value, query_positions, key_positions, window, seen):
+def attend_by_position(
+    query, key, value, query_positions, key_positions, window, seen, skip: bool = True
+):
     """Attention of many queries over keys in any order, no more than a tile of scores in memory.
 
     Args:
@@ -79,6 +83,8 @@ def attend_by_position(query, key, value, query_positions, key_positions, window
         key_positions: integer array (B, T).
         window: number of tokens that a query sees, its own included; `None` for all.
         seen: bool array (B, T), false for keys that no query may see.
+        skip: whether to skip tiles in which no row sees anything. If the rows lie on several
+            devices, these would have to ask each other.
 
     Returns:
         A float array (B, S, K, G, h).
@@ -93,12 +99,13 @@ def attend_by_position(query, key, value, query_positions, key_positions, window
 
     def attend_block(index):
         def mask(start):
-            return attention_mask(
+            shown = attention_mask(
                 _take(query_positions, index * queries, queries, axis=1),
                 _take(key_positions, start, keys, axis=1),
                 window,
                 _take(seen, start, keys, axis=1),
             )
+            return shown, shown.any() if skip else True
 
         block = _take(query, index * queries, queries, axis=2)
         return attend_in_tiles(block, key, value, mask, 0, tiles, keys)
@@ -109,14 +116,12 @@ def attend_by_position(query, key, value, query_positions, key_positions, window
 def attend_in_tiles(query, key, value, mask, first_key, tiles: int, keys: int):
     """Attention of a block of queries over tiles of keys, with a running softmax.
 
-    A tile of which no query sees anything is skipped.
-
     Args:
         query: float array (B, K, s, G, h).
         key: float array (B, K, T, h).
         value: float array (B, K, T, h).
-        mask: a function of the index of a tile's first key; returns a bool array (s, t) or
-            (B, s, t), true where a query sees a key.
+        mask: a function of the index of a tile's first key. It returns a bool array (s, t) or
+            (B, s, t), true where a query sees a key, and whether the tile is used at all.
         first_key: index of the first tile's first key.
         tiles: number of tiles.
         keys: number of keys in a tile, t.
@@ -126,14 +131,14 @@ def attend_in_tiles(query, key, value, mask, first_key, tiles: int, keys: int):
     """
 
     def step(so_far, start):
-        seen = mask(start)
+        seen, used = mask(start)
 
         def attend_tile(so_far):
             tile = (_take(array, start, keys, axis=2) for array in (key, value))
             for_heads = seen[:, None] if seen.ndim == 2 else seen[:, None, :, None]
             return _attend(so_far, query, *tile, for_heads)
 
-        return jax.lax.cond(seen.any(), attend_tile, lambda so_far: so_far, so_far), None
+        return jax.lax.cond(used, attend_tile, lambda so_far: so_far, so_far), None
 
     rows = query.shape[:-1]
     empty = (
