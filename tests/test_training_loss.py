@@ -69,7 +69,7 @@ def after_training(model):
         {"loss": keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="sum")},
         {"backbone": {"dtype": "mixed_bfloat16"}},
     ],
-    ids=str,
+    ids="usual lora tied no-metric two-metrics mean sum mixed_bfloat16".split(),
 )
 def test_fit_and_evaluate_give_kerass_numbers(monkeypatch, settings):
     seen = []
@@ -101,7 +101,7 @@ def test_fit_and_evaluate_give_kerass_numbers(monkeypatch, settings):
         {"loss": keras.losses.SparseCategoricalCrossentropy(from_logits=False)},
         {"loss": keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=0)},
     ],
-    ids=str,
+    ids="mse loss-weights accuracy lambda no-logits ignore-class".split(),
 )
 def test_anything_else_is_left_to_keras(monkeypatch, settings):
     monkeypatch.setattr(training_loss, "token_losses", None)  # calling it would fail
