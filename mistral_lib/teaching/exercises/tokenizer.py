@@ -1,0 +1,221 @@
+"""The exercises of chapter 2, "Tokens"."""
+
+from __future__ import annotations
+
+import functools
+from itertools import pairwise
+
+from mistral_lib.teaching.exercises.kinds import BreakingInput, Estimate, Function, Value
+from mistral_lib.tokenizer import MistralTokenizer
+
+
+def _cuts():
+    """Tokens and ranks: without a pair, with one, with several, and with the same pair twice."""
+    yield ["a"], {"a": 9}
+    yield ["a", "b"], {}
+    yield ["a", "b"], {"ab": 0}
+    yield ["a", "b", "c"], {"ab": 5, "bc": 1}
+    yield ["a", "b", "c"], {"ab": 1, "bc": 5}
+    yield ["a", "a", "a"], {"aa": 0}
+    yield ["c", "a", "b", "ab"], {"ca": 3, "ab": 2}
+    yield ["p", "re", "f", "i", "x"], {"pre": 761, "ref": 373, "ix": 572}
+    yield ["x", "long", "er", "t", "o"], {"longer": 4, "to": 2, "xlong": 9}
+
+
+def _pairs(tokens, ranks):
+    """Pairs (rank, index) of the neighbours that can be merged."""
+    joined = [left + right for left, right in pairwise(tokens)]
+    return [(ranks[piece], index) for index, piece in enumerate(joined) if piece in ranks]
+
+
+def _best(tokens, ranks):
+    return min(_pairs(tokens, ranks), default=(0, -1))[1]
+
+
+def _best_by_loops(tokens, ranks):
+    best = -1
+    for index in range(len(tokens) - 1):
+        piece = tokens[index] + tokens[index + 1]
+        if piece not in ranks:
+            continue
+        if best < 0 or ranks[piece] < ranks[tokens[best] + tokens[best + 1]]:
+            best = index
+    return best
+
+
+def _longest(tokens, ranks):
+    found = [(-len(tokens[i] + tokens[i + 1]), i) for _, i in _pairs(tokens, ranks)]
+    return min(found, default=(0, -1))[1]
+
+
+def _last_of_equals(tokens, ranks):
+    found = [(rank, -index) for rank, index in _pairs(tokens, ranks)]
+    return -min(found, default=(0, 1))[1]
+
+
+@functools.cache
+def _tokenizer():
+    return MistralTokenizer.from_preset("mistral_tiny_en")
+
+
+# A text arrives as a tuple of its characters: both functions join what they get.
+def _decoded_whole(*characters):
+    return _tokenizer().decode(_tokenizer().encode("".join(characters)))
+
+
+def _decoded_one_by_one(*characters):
+    ids = _tokenizer().encode("".join(characters))
+    return "".join(_tokenizer().decode([id]) for id in ids)
+
+
+def _refuse(*characters):
+    if not characters or not all(isinstance(part, str) for part in characters):
+        return "Give a text of one character or more."
+    return None
+
+
+EXERCISES = [
+    Value(
+        name="tokenizer.by_hand",
+        kind="trace by hand",
+        minutes=4,
+        difficulty=1,
+        solution="b a na na",
+        mistakes=(
+            ("ban an a", "that takes the longest piece, or the leftmost. The rank counts first."),
+            ("b a nan a", "that merges `nan` while another `na`, of lower rank, is still there."),
+            ("b an an a", "that merges `an` first. `na` has the lower rank."),
+            ("ba na na", "`ba` is no piece of this vocabulary."),
+            ("b a nana", "`nana` is no piece: the two stay apart."),
+        ),
+        hints=(
+            "Which of the pairs that stand in the word has the lowest rank?",
+            "`na` comes first, twice. Then look which neighbours still make a piece.",
+            '"b a na na"',
+        ),
+    ),
+    Function(
+        name="tokenizer.merge",
+        kind="missing lines",
+        minutes=7,
+        difficulty=2,
+        solution=_best,
+        cases=_cuts,
+        mistakes={
+            "takes the first pair that can be merged, whatever its rank.": (
+                lambda tokens, ranks: min((i for _, i in _pairs(tokens, ranks)), default=-1)
+            ),
+            "takes the highest rank: the lowest was learned first and goes first.": (
+                lambda tokens, ranks: max(_pairs(tokens, ranks), default=(0, -1))[1]
+            ),
+            "takes the pair that makes the longest piece, not the one of the lowest rank.": (
+                _longest
+            ),
+            "takes the last of equal pairs: the leftmost goes first.": _last_of_equals,
+            "gives the rank of the pair: its index in the list is asked for.": (
+                lambda tokens, ranks: min(_pairs(tokens, ranks), default=(-1, 0))[0]
+            ),
+        },
+        also_right=(_best_by_loops,),
+        hints=(
+            "Of all neighbours whose pieces together are a piece, which was learned first?",
+            "Collect (rank, index) for every index whose joined piece is in `ranks`.",
+            "min of these pairs: tuples compare by rank first, then by index. And -1 for none.",
+        ),
+    ),
+    Estimate(
+        name="tokenizer.scan",
+        kind="estimate",
+        minutes=4,
+        difficulty=2,
+        solution=sum(range(2_500, 10_000)),
+        factor=1.25,
+        unit="pairs",
+        mistakes=(
+            (7_500, "that is how many merges there are. Each looks at every pair."),
+            (75_000_000, "the text gets shorter: the last merges look at 2,500 pairs only."),
+            (100_000_000, "there are 7,500 merges, and the text gets shorter on the way."),
+            (25_000_000, "2,500 is what is left over. The number of merges is 7,500."),
+        ),
+        hints=(
+            "How many merges turn 10,000 tokens into 2,500, and how long is the text at each?",
+            "7,500 merges; the text is 10,000 long at first, 2,500 at last, 6,250 on average.",
+            "7_500 * (10_000 + 2_500) / 2",
+        ),
+    ),
+    Estimate(
+        name="tokenizer.bytes",
+        kind="estimate",
+        minutes=2,
+        difficulty=1,
+        solution=600,
+        factor=1.1,
+        unit="tokens",
+        mistakes=(
+            (200, "that is a token a character. The vocabulary has none of these characters."),
+            (400, "two bytes are for Greek or Russian letters. These are longer in UTF-8."),
+            (800, "four bytes are for emoji. These characters have three."),
+            (1, "each byte has a token of its own; there is no token for several."),
+        ),
+        hints=(
+            "A character without a piece is spelled. In which alphabet?",
+            'One token a byte: what is `len("票".encode())`?',
+            "200 * 3",
+        ),
+    ),
+    BreakingInput(
+        name="tokenizer.stream",
+        kind="break this function",
+        minutes=4,
+        difficulty=2,
+        right=_decoded_whole,
+        broken=_decoded_one_by_one,
+        solution=("☃",),
+        valid=_refuse,
+        also_right=(tuple("naïve"), tuple("a €5 note"), tuple("火车")),
+        harmless=(tuple("prefix"), tuple(" two  blanks \n"), tuple("<0xE2> <s>")),
+        hints=(
+            "When does a token alone not say which character it is part of?",
+            "The vocabulary was trained on English. Take a character that English does without.",
+            '"☃"',
+        ),
+    ),
+    Estimate(
+        name="tokenizer.window",
+        kind="estimate",
+        minutes=3,
+        difficulty=1,
+        solution=round(4_096 / 3_000, 2),
+        factor=1.15,
+        unit="pages",
+        mistakes=(
+            (4_096 * 60 / 14 / 3_000, "that is English. A Greek letter is a token by itself."),
+            (3_000 / 4_096, "that is windows a page. Pages a window are asked for."),
+            (4_096 / 3_000 / 2, "a Greek letter has two bytes, but this vocabulary has a piece."),
+            (4_096, "those are characters, one for each token. A page has 3,000 of them."),
+        ),
+        hints=(
+            "How many tokens is a page of Greek, at one for each character?",
+            "3,000 characters, 3,000 tokens. The window has 4,096.",
+            "4_096 / 3_000",
+        ),
+    ),
+    Value(
+        name="tokenizer.library",
+        kind="read the library",
+        minutes=4,
+        difficulty=2,
+        solution=6,
+        mistakes=(
+            (1, "this line makes the row's own `<s>`. Where would a second one come from?"),
+            (2, "this line is about the end of a text."),
+            (5, "this line keeps room for `<s>` and `</s>`; it prevents no second one."),
+            (7, "this line puts the row together, from whatever the tokenizer returned."),
+        ),
+        hints=(
+            "Two places could add `<s>`: the preprocessor and the tokenizer.",
+            "Which line calls the tokenizer, and what does it tell it?",
+            "The line with add_bos=False.",
+        ),
+    ),
+]
