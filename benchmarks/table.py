@@ -1,16 +1,15 @@
-"""Makes the table of `benchmarks/README.md` from `benchmarks/results/cpu.json`."""
+"""Makes the tables of `benchmarks/README.md` from the results beside it."""
 
 import json
 
 from models import SIZES, decoding_bytes, matrix_flops
-from run import HERE, RESULT
+from run import HERE
 
 README = HERE / "README.md"
-BEGIN, END = "<!-- table -->", "<!-- /table -->"
 
 
-def table(result: dict) -> str:
-    """The results as Markdown: ratios of medians, and the share of the machine's limit.
+def speed(result: dict) -> str:
+    """The speeds as Markdown: ratios of medians, and the share of the machine's limit.
 
     Args:
         result: what `run.py` wrote.
@@ -37,12 +36,58 @@ def table(result: dict) -> str:
             else "–"
         )
         rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join([*rows, "", measured_on(result)])
+
+
+def measured_on(result: dict) -> str:
+    """The machine, the date and the versions."""
     machine = result["machine"]
     versions = {**machine["versions"].get("peers", {}), **machine["versions"]["mistral_lib"]}
     listed = ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
-    return "\n".join(
-        [*rows, "", f"{machine['cpu']}, {machine['cores']} cores, {result['date']}: {listed}."]
-    )
+    return f"{machine['cpu']}, {machine['cores']} cores, {result['date']}: {listed}."
+
+
+def loading(result: dict) -> str:
+    """Loading time and peak memory of every case."""
+    rows = [
+        "| files | loaded by | time, to ours | highest memory, to the model's size |",
+        "|---|---|---|---|",
+    ]
+    for case, contenders in result["cases"].items():
+        ours = contenders["mistral_lib"]["seconds"]
+        for name, row in contenders.items():
+            cells = [case, name, f"{row['seconds'] / ours:.1f} ×"]
+            rows.append(f"| {' | '.join(cells)} | {row['peak_per_model_byte']:.2f} × |")
+    size = f"The model: {result['model_bytes'] / 1e9:.2f} GB in float32."
+    return "\n".join([*rows, "", f"{size} {measured_on(result)}"])
+
+
+def quality(result: dict) -> str:
+    """What quantization costs the shipped model."""
+    rows = ["| weights | megabytes | perplexity | bits per byte |", "|---|---|---|---|"]
+    for name, row in result["rows"].items():
+        size = f"{row['weight_bytes'] / 1e6:.2f}"
+        rows.append(f"| {name} | {size} | {row['perplexity']:.2f} | {row['bits_per_byte']:.4f} |")
+    text = f"{result['documents']} texts, {result['bytes']:,} bytes, {result['tokens']:,} tokens"
+    return "\n".join([*rows, "", f"`{result['preset']}` on {text} that it was not trained on."])
+
+
+def gains(result: dict) -> str:
+    """What each step brought, in time and workspace."""
+    rows = ["| step | time | workspace |", "|---|---|---|"]
+    for title, pair in result["steps"].items():
+        before, after = pair["before"], pair["after"]
+        faster = f"{before['seconds'] / after['seconds']:.1f} ×"
+        smaller = f"{before['workspace_bytes'] / max(1, after['workspace_bytes']):.1f} ×"
+        rows.append(f"| {title} | {faster} | {smaller} |")
+    training = result["training, 2,048 tokens"]
+    base = training["all logits"]
+    for name, row in training.items():
+        if row is not base:
+            faster = f"{base['seconds'] / row['seconds']:.2f} ×"
+            smaller = f"{base['workspace_bytes'] / row['workspace_bytes']:.1f} ×"
+            rows.append(f"| training, beside all logits at once: {name} | {faster} | {smaller} |")
+    return "\n".join([*rows, "", measured_on(result)])
 
 
 def steps(result: dict, name: str, contender: str) -> float:
@@ -75,13 +120,30 @@ def title(name: str) -> str:
     return "one step of " + ("LoRA training" if rest[0] == "lora" else "full training")
 
 
+TABLES = {
+    "cpu": speed,
+    "loading": loading,
+    "steps": gains,
+    "quantization_quality": quality,
+}
+
+
+def page(text: str) -> str:
+    """The text with every table made anew between its two comments."""
+    for name, make in TABLES.items():
+        begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+        before, found, rest = text.partition(begin)
+        if not found:
+            continue
+        after = rest.partition(end)[2]
+        made = make(json.loads((HERE / "results" / f"{name}.json").read_text()))
+        text = f"{before}{begin}\n{made}\n{end}{after}"
+    return text
+
+
 def main() -> None:
-    """Puts the table in its place."""
-    text = README.read_text()
-    before, _, rest = text.partition(BEGIN)
-    after = rest.partition(END)[2]
-    made = table(json.loads(RESULT.read_text()))
-    README.write_text(f"{before}{BEGIN}\n{made}\n{END}{after}")
+    """Puts the tables in their places."""
+    README.write_text(page(README.read_text()))
 
 
 if __name__ == "__main__":
