@@ -219,7 +219,7 @@ def main() -> None:
     facts = gather(notebook_paths())
     for page in pages:
         problems += [f"{page.name}: {p}" for p in number_problems(page.read_text(), facts)]
-    sys.exit("\n".join(problems))
+    sys.exit("\n".join(problems) or None)
 
 
 if __name__ == "__main__":
