@@ -208,7 +208,7 @@ def lookup(kernel: QuantizedKernel, indices, dtype):
         dtype: of the result.
 
     Returns:
-        A float array (*indices.shape, D). Nothing else of the table is made float.
+        A float array (..., D), for indices of shape (...). Nothing else of the table is made float.
     """
     flat = indices.reshape(-1)
     taken = dataclasses.replace(
