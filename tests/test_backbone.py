@@ -542,7 +542,6 @@ def test_dropout_is_on_in_training_only_and_repeats_with_the_seed():
         ("dtype", "float", ValueError),
         ("dtype", "int32", ValueError),
         ("dtype", "float64", ValueError),
-        ("dtype", "int8_from_float32", ValueError),
         ("dtype", 3.5, ValueError),
         ("head_dim", 3, ValueError),
         ("head_dim", 0, ValueError),

@@ -140,10 +140,12 @@ def test_other_dtypes_of_the_base():
     assert {str(v.dtype) for v in backbone.trainable_variables} == {"float32"}
 
 
-def test_an_adapter_from_a_hub(folder, monkeypatch):
+def test_an_adapter_from_a_hub(folder, monkeypatch, tmp_path):
+    snapshot = shutil.copytree(folder, tmp_path / "v1")  # the client names it after the commit
+
     def download(model, name, revision):
         assert (model, revision) == ("user/adapter", "v1")
-        return folder / name
+        return snapshot / name
 
     monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
     backbone = base_backbone()
