@@ -191,11 +191,11 @@ EXERCISES = [
         kind="read the library",
         minutes=4,
         difficulty=2,
-        solution=3,
+        solution=4,
         mistakes=(
-            (1, "this line puts the weights in place of those that the model was built with."),
-            (2, "this line reads the whole chunk: it returns hidden states for all of it."),
-            (4, "this line keeps the old state of rows that are done. All are single by now."),
+            (2, "this line puts the weights in place of those that the model was built with."),
+            (3, "this line reads the whole chunk: it returns hidden states for all of it."),
+            (5, "this line keeps the old state of rows that are done. All are single by now."),
         ),
         hints=(
             "Logits are made from hidden states, V numbers from each. How many are still there?",
