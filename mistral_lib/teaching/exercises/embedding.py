@@ -189,7 +189,7 @@ EXERCISES = [
         hints=(
             "Which numbers near 20 does bfloat16 know, and what does a step of a logit do?",
             "From 16 to 32 there are 128 steps. A step s is a factor of e to the s.",
-            "100 * (math.exp(16 / 128) - 1)",
+            "100 * (np.exp(16 / 128) - 1)",
         ),
     ),
     Explanation(
