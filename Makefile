@@ -53,6 +53,7 @@ bench: setup ## time the library beside KerasHub and transformers, about an hour
 		.venv-peers/bin/pip install --quiet -r tests/reference/requirements.txt; }
 	@$(RUN) benchmarks/run.py
 	@$(RUN) benchmarks/loading.py
+	@$(RUN) benchmarks/startup.py
 	@$(RUN) benchmarks/steps.py
 	@$(RUN) benchmarks/table.py
 

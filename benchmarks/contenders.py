@@ -95,6 +95,16 @@ class MistralLib(_Keras):
         self._load(variables)
         self.model = MistralCausalLM(backbone)
 
+    @classmethod
+    def opened(cls, size: str, folder):
+        """The model from a preset on disk."""
+        from mistral_lib import MistralBackbone, MistralCausalLM
+
+        self = cls.__new__(cls)
+        self.size = SIZES[size]
+        self.model = MistralCausalLM(MistralBackbone.from_preset(folder, dtype="float32"))
+        return self
+
     def generate(self, length: int, new: int, rows: int = 1):
         """Continues prompts of `length` tokens greedily by `new` tokens."""
         prompts = token_ids(self.size, length, rows).tolist()
@@ -107,13 +117,31 @@ class MistralLib(_Keras):
 
         return run
 
+    def go_on(self, length: int):
+        """Writes 32 tokens behind a prompt of `length`, and 32 more with every further run."""
+        import jax
+
+        from mistral_lib.generation.decoding import DecodingLoop
+        from mistral_lib.generation.sampling import make_sampler
+
+        loop, sampler = DecodingLoop(self.backbone), make_sampler()
+        prompt = token_ids(self.size, length)[0].tolist()
+        state = loop.start([prompt], [1024], [0], sampler)
+
+        def run():
+            nonlocal state
+            state = jax.block_until_ready(loop.run(state, sampler, steps=32))
+            return [float(state.counts[0])]
+
+        return run
+
 
 class KerasHub(_Keras):
     """KerasHub's Mistral on JAX."""
 
     def __init__(self, size: str):
         super().__init__(size)
-        from keras_hub.models import MistralBackbone, MistralCausalLM
+        from keras_hub.models import MistralBackbone
 
         self.backbone = MistralBackbone(**self.size, layer_norm_epsilon=EPSILON, dtype="float32")
         variables = {
@@ -136,6 +164,23 @@ class KerasHub(_Keras):
             }
             variables |= {f"{index}.{name}": variable for name, variable in parts.items()}
         self._load(variables)
+        self._wrap()
+
+    @classmethod
+    def opened(cls, size: str, folder):
+        """The model from a preset on disk."""
+        os.environ.setdefault("KERAS_BACKEND", "jax")
+        from keras_hub.models import MistralBackbone
+
+        self = cls.__new__(cls)
+        self.size = SIZES[size]
+        self.backbone = MistralBackbone.from_preset(str(folder), dtype="float32")
+        self._wrap()
+        return self
+
+    def _wrap(self):
+        from keras_hub.models import MistralCausalLM
+
         self.model = MistralCausalLM(backbone=self.backbone, preprocessor=None)
         self.model.compile(sampler="greedy")
 
@@ -202,6 +247,17 @@ class Transformers:
                 parameters[f"{path}.weight"].copy_(
                     torch.from_numpy(values.T.copy() if turned else values)
                 )
+
+    @classmethod
+    def opened(cls, size: str, folder):
+        """The model from a checkpoint on disk."""
+        import torch
+        from transformers import MistralForCausalLM
+
+        self = cls.__new__(cls)
+        self.size, self.torch = SIZES[size], torch
+        self.model = MistralForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+        return self
 
     def forward(self, length: int):
         """The decoder's hidden states of one row of `length` tokens."""

@@ -39,6 +39,7 @@ class Workload:
         arguments: of the task, sizes in tokens for the full model.
         contenders: who takes part; the limits run beside them.
         rounds: how often everybody has a turn, unless the command line says otherwise.
+        alone: a contender's process ends after its turn, so that its memory is free for the next.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Workload:
     arguments: dict
     contenders: tuple = ALL
     rounds: int = 3
+    alone: bool = False
 
 
 def decoding(total: int, contenders=ALL, rows: int = 1, rounds: int = 3) -> list[Workload]:
@@ -70,12 +72,12 @@ WORKLOADS = [
     *decoding(80),
     *decoding(1040),
     *decoding(4096, rounds=2),
-    *decoding(32768, OURS, rounds=2),
     *decoding(80, OURS, rows=8),
-    Workload("train_full", "train", {"length": 2048, "lora": False}, rounds=2),
-    Workload("train_lora", "train", {"length": 2048, "lora": True}, rounds=2),
+    *(Workload(f"token_{n}", "go_on", {"length": n}, OURS, 9) for n in (1024, 4096, 32768)),
+    Workload("train_full", "train", {"length": 2048, "lora": False}, rounds=2, alone=True),
+    Workload("train_lora", "train", {"length": 2048, "lora": True}, rounds=2, alone=True),
 ]
-LIMITS = {"prefill": "matmul", "train": "matmul", "decode": "read"}
+LIMITS = {"prefill": "matmul", "train": "matmul", "decode": "read", "token": "read"}
 
 
 @dataclass
@@ -128,24 +130,33 @@ def measure(workload: Workload, size: str, rounds: int | None) -> dict:
         name: max(4, int(value * scale)) if name == "length" else value
         for name, value in workload.arguments.items()
     }
-    workers = {name: Worker(name, size) for name in (*workload.contenders, "limits")}
-    try:
-        task = dict.fromkeys(workload.contenders, (workload.task, arguments))
-        task["limits"] = (LIMITS[workload.name.partition("_")[0]], {})
-        results = {}
-        for name, worker in workers.items():
-            first = worker.ask(task=task[name][0], arguments=task[name][1])
-            results[name] = {"first": first, "seconds": [], "numbers": first["numbers"]}
+    task = dict.fromkeys(workload.contenders, (workload.task, arguments))
+    task["limits"] = (LIMITS[workload.name.partition("_")[0]], {})
+    results = {name: {"seconds": [], "rates": []} for name in task}
+    workers = {}
+
+    def prepared(name):
+        """The contender's process, its task prepared."""
+        if name not in workers:
+            workers[name] = Worker(name, size)
+            first = workers[name].ask(task=task[name][0], arguments=task[name][1])
+            results[name] |= {"first": first, "numbers": first["numbers"]}
             log(f"  {name}: first run {first['prepare_seconds'] + first['seconds']:.1f} s")
-        compare(workload, {name: results[name]["numbers"] for name in workload.contenders})
-        order = list(workers)
+        return workers[name]
+
+    try:
+        for name in () if workload.alone else task:
+            prepared(name)
+        order = list(task)
         for turn in range(rounds or workload.rounds):
             for name in order[turn % len(order) :] + order[: turn % len(order)]:
-                answer = workers[name].ask(run=True)
+                answer = prepared(name).ask(run=True)
                 results[name]["seconds"].append(answer["seconds"])
+                results[name]["rates"].append(answer["numbers"][0])
                 results[name]["extra_bytes"] = answer["extra_bytes"]
-                if name == "limits":
-                    results[name].setdefault("rates", []).append(answer["numbers"][0])
+                if workload.alone:
+                    workers.pop(name).close()
+        compare(workload, {name: results[name]["numbers"] for name in workload.contenders})
     finally:
         for worker in workers.values():
             worker.close()

@@ -1,11 +1,12 @@
-"""Makes the tables of `benchmarks/README.md` from the results beside it."""
+"""Makes the tables of `benchmarks/README.md` and of `README.md` from the results."""
 
 import json
 
 from models import SIZES, decoding_bytes, matrix_flops
 from run import HERE
 
-README = HERE / "README.md"
+PAGES = (HERE / "README.md", HERE.parent / "README.md")
+NAMES = {"keras_hub": "KerasHub", "transformers": "transformers"}
 
 
 def speed(result: dict) -> str:
@@ -20,8 +21,8 @@ def speed(result: dict) -> str:
         "|---|---|---|---|---|",
     ]
     for name, work in result["workloads"].items():
-        if name.startswith("decode") and name.endswith("_2"):
-            continue  # the short one of a pair
+        if name.startswith("decode") and (name.endswith("_2") or "_x8_" in name):
+            continue  # the short one of a pair, and what the sentences below the table say
         seconds = {contender: steps(result, name, contender) for contender in work["contenders"]}
         ours = seconds["mistral_lib"]
         cells = [title(name)]
@@ -36,7 +37,19 @@ def speed(result: dict) -> str:
             else "–"
         )
         rows.append(f"| {' | '.join(cells)} |")
-    return "\n".join([*rows, "", measured_on(result)])
+    return "\n".join([*rows, "", *comparisons(result), measured_on(result)])
+
+
+def comparisons(result: dict) -> list[str]:
+    """What this library is compared with itself for: rows of a batch, and places in a text."""
+    known, said = result["workloads"], []
+    if "decode_80_x8_64" in known and "decode_80_x1_64" in known:
+        one, eight = (steps(result, f"decode_80_x{n}_64", "mistral_lib") for n in (1, 8))
+        said.append(f"Eight rows at once write {8 * one / eight:.1f} × the tokens of one row.")
+    if {"token_1024", "token_32768"} <= known.keys():
+        near, far = (steps(result, f"token_{n}", "mistral_lib") for n in (1024, 32768))
+        said.append(f"A token after 32,768 takes {far / near:.2f} × the time of one after 1,024.")
+    return said
 
 
 def measured_on(result: dict) -> str:
@@ -60,6 +73,40 @@ def loading(result: dict) -> str:
             rows.append(f"| {' | '.join(cells)} | {row['peak_per_model_byte']:.2f} × |")
     size = f"The model: {result['model_bytes'] / 1e9:.2f} GB in float32."
     return "\n".join([*rows, "", f"{size} {measured_on(result)}"])
+
+
+def startup(result: dict) -> str:
+    """How long everything takes the first time, and how compilation grows with prompt lengths."""
+    lengths, rows = len(result["lengths"]), result["contenders"]
+    half = lengths // 2
+    stages = {
+        "open the file, and the first token": lambda row: row["open"] + row["first"],
+        f"{lengths} prompts of as many lengths": lambda row: sum(row["cold"]),
+        "the same prompts again": lambda row: sum(row["warm"]),
+        f"compiling for the first {half} lengths": lambda row: compiling(row, 0, half),
+        f"compiling for the next {half}": lambda row: compiling(row, half, lengths),
+    }
+    peers = [name for name in ("keras_hub", "transformers") if name in rows]
+    lines = [
+        f"| work | {' | '.join('beside ' + NAMES[name] for name in peers)} |",
+        "|---" * (1 + len(peers)) + "|",
+    ]
+    for title, seconds in stages.items():
+        cells = [title]
+        for name in peers:
+            nothing = title.startswith("compiling") and name == "transformers"
+            ratio = seconds(rows[name]) / seconds(rows["mistral_lib"])
+            cells.append("–" if nothing else f"{ratio:.1f} ×")
+        lines.append(f"| {' | '.join(cells)} |")
+    imports = result["import_seconds"]
+    ratio = imports["mistral_lib"] / imports["keras"]
+    sentence = f"`import mistral_lib` takes {ratio:.2f} × the time of `import keras`."
+    return "\n".join([*lines, "", f"{sentence} {measured_on(result)}"])
+
+
+def compiling(row: dict, begin: int, end: int) -> float:
+    """Seconds that the first calls of some lengths take beyond later calls."""
+    return sum(row["cold"][begin:end]) - sum(row["warm"][begin:end])
 
 
 def quality(result: dict) -> str:
@@ -104,8 +151,9 @@ def limit_share(result: dict, name: str, seconds: float) -> float | None:
     size, work = SIZES[result["size"]], result["workloads"][name]
     if name.startswith("prefill"):
         return matrix_flops(size, work["arguments"]["length"]) / seconds / work["limit"]["rate"]
-    if name.startswith("decode") and work["arguments"]["rows"] == 1:
-        return 62 * decoding_bytes(size) / seconds / work["limit"]["rate"]
+    tokens = {"decode": 62, "token": 32}.get(name.partition("_")[0])
+    if tokens and work["arguments"].get("rows", 1) == 1:
+        return tokens * decoding_bytes(size) / seconds / work["limit"]["rate"]
     return None
 
 
@@ -117,12 +165,15 @@ def title(name: str) -> str:
     if kind == "decode":
         rows = int(rest[1].removeprefix("x"))
         return f"decode to {int(rest[0]):,} tokens" + (f", batch {rows}" if rows > 1 else "")
+    if kind == "token":
+        return f"a token after {int(rest[0]):,}"
     return "one step of " + ("LoRA training" if rest[0] == "lora" else "full training")
 
 
 TABLES = {
     "cpu": speed,
     "loading": loading,
+    "startup": startup,
     "steps": gains,
     "quantization_quality": quality,
 }
@@ -143,7 +194,8 @@ def page(text: str) -> str:
 
 def main() -> None:
     """Puts the tables in their places."""
-    README.write_text(page(README.read_text()))
+    for path in PAGES:
+        path.write_text(page(path.read_text()))
 
 
 if __name__ == "__main__":

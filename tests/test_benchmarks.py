@@ -1,6 +1,7 @@
 """The benchmarks run, on a tiny model: every task, the comparison, the table, every script."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -68,12 +69,14 @@ def test_a_run_and_its_table(tmp_path):
     output = tmp_path / "cpu.json"
     ours = ("--rounds", "1", "--contenders", "mistral_lib", "--output", str(output))
     script("run.py", *ours, "--only", "prefill_1024")
+    script("run.py", *ours, "--only", "token_1024")
     script("run.py", *ours, "--only", "train_lora")
     result = json.loads(output.read_text())
-    assert list(result["workloads"]) == ["prefill_1024", "train_lora"]
+    assert list(result["workloads"]) == ["prefill_1024", "token_1024", "train_lora"]
     made = table.speed(result)
     assert "| forward, 1,024 tokens | – | – |" in made
     assert "LoRA training" in made
+    assert re.search(r"a token after 1,024 \| – \| – \| \d+ %", made)
 
 
 def test_the_table_divides_by_our_time():
@@ -108,6 +111,36 @@ def test_loading(tmp_path):
     assert all(case["mistral_lib"]["seconds"] > 0 for case in cases.values())
 
 
+def test_startup(tmp_path):
+    output = tmp_path / "startup.json"
+    script("startup.py", "--rounds", "1", "--contenders", "mistral_lib", "--output", str(output))
+    result = json.loads(output.read_text())
+    ours = result["contenders"]["mistral_lib"]
+    assert len(ours["cold"]) == len(ours["warm"]) == len(result["lengths"]) == 16
+    assert sum(ours["warm"]) < sum(ours["cold"]) + ours["first"], "nothing was compiled"
+    assert "| the same prompts again |" in table.startup(result)
+
+
+def test_the_start_up_table_divides_by_our_time():
+    row = {"open": 1.0, "first": 1.0, "cold": [2.0, 3.0], "warm": [0.5, 0.5]}
+    slow = {"open": 4.0, "first": 2.0, "cold": [10.0, 10.0], "warm": [1.0, 1.0]}
+    result = {
+        "import_seconds": {"keras": 2.0, "mistral_lib": 2.2},
+        "contenders": {"mistral_lib": row, "keras_hub": slow},
+        "lengths": [5, 6],
+        "date": "today",
+        "machine": {"cpu": "one", "cores": 2, "versions": {"mistral_lib": {}, "peers": {}}},
+    }
+    made = table.startup(result)
+    assert "| work | beside KerasHub |" in made
+    assert "| open the file, and the first token | 3.0 × |" in made
+    assert "| 2 prompts of as many lengths | 4.0 × |" in made
+    assert "| the same prompts again | 2.0 × |" in made
+    assert "takes 1.10 × the time" in made
+    assert "| compiling for the first 1 lengths | 6.0 × |" in made
+    assert "| compiling for the next 1 | 3.6 × |" in made
+
+
 def test_the_gpu_script_on_a_cpu(tmp_path):
     output = tmp_path / "gpu.json"
     script("gpu.py", "--output", str(output))
@@ -125,7 +158,8 @@ def test_the_steps(tmp_path):
     assert len(made.splitlines()) == 2 + len(steps.STEPS) + 2 + 2
 
 
-def test_the_committed_tables_are_those_of_the_committed_results():
-    text = table.README.read_text()
+@pytest.mark.parametrize(("path", "tables"), list(zip(table.PAGES, (5, 1))))
+def test_the_committed_tables_are_those_of_the_committed_results(path, tables):
+    text = path.read_text()
     assert table.page(text) == text, "run benchmarks/table.py"
-    assert text.count("-->\n| ") == 3
+    assert sum(f"<!-- {name} -->\n| " in text for name in table.TABLES) == tables
