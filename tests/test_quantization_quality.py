@@ -2,6 +2,7 @@
 
 import json
 import sys
+from importlib import resources
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -36,3 +37,9 @@ def test_the_script(monkeypatch, tmp_path):
     assert (result["documents"], result["bytes"]) == (1, 30)
     assert result["rows"][name]["weight_bytes"] == ROWS[name]["weight_bytes"]
     assert 0.5 < result["rows"][name]["bits_per_byte"] < 3
+
+
+def test_the_book_shows_the_committed_table():
+    """Its copy travels with the library, so that the chapter runs where only that is installed."""
+    copy = resources.files("mistral_lib.teaching") / "records" / "quantization_quality.json"
+    assert json.loads(copy.read_text()) == RESULT

@@ -1,0 +1,303 @@
+"""The exercises of chapter 18, "Quantization"."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mistral_lib.teaching.exercises.kinds import (
+    BreakingInput,
+    Estimate,
+    Explanation,
+    Function,
+    Value,
+)
+
+MISTRAL_7B = 7_241_732_096
+
+
+def _matrices():
+    """Matrices of weights, smallest first; columns of very different size, rows not square."""
+    random = np.random.default_rng(18)
+    yield (np.array([[1.27], [0.334]]),)
+    yield (np.array([[0.5, -2.0], [-0.25, 8.0]]),)
+    yield (random.normal(size=(5, 3)) * [1, 10, 0.1],)
+
+
+def _int8(matrix):
+    """Back in float, from whole numbers and one scale a column."""
+    scale = 127 / abs(matrix).max(axis=0)
+    return np.round(matrix * scale) / scale
+
+
+def _int8_by_loops(matrix):
+    back = np.empty(matrix.shape)
+    for column in range(matrix.shape[1]):
+        step = max(abs(w) for w in matrix[:, column]) / 127
+        for row in range(matrix.shape[0]):
+            back[row, column] = round(matrix[row, column] / step) * step
+    return back
+
+
+def _blocks():
+    """Blocks of weights that share a scale, of both signs."""
+    random = np.random.default_rng(4)
+    yield (np.array([-0.7, 0.8]),)
+    yield (np.array([-2.0, 0.1, 1.0, 13.0]),)
+    for size in (8, 32):
+        yield (random.normal(size=size),)
+
+
+def _int4(block, low=-8, high=7):
+    """Back in float, from whole numbers from -8 to 7, a scale and a zero."""
+    scale = (block.max() - block.min()) / (high - low)
+    zero = np.clip(np.round(-block.min() / scale) + low, low, high)
+    return (np.clip(np.round(block / scale) + zero, low, high) - zero) * scale
+
+
+def _int4_from_zero_to_fifteen(block):
+    return _int4(block, 0, 15)
+
+
+def _int4_symmetric(block):
+    scale = abs(block).max() / 7
+    return np.round(block / scale) * scale
+
+
+def _int4_without_zero(block):
+    scale = (block.max() - block.min()) / 15
+    return np.clip(np.round(block / scale), -8, 7) * scale
+
+
+def _bytes():
+    """Bytes in each of which two numbers from -8 to 7 lie, the first in the low half."""
+    for pairs in ([(3, 1)], [(-3, 2)], [(5, -8), (-1, 7), (0, -1)]):
+        low, high = np.array(pairs, "int8").T
+        yield ((low & 15) | (high << 4),)
+
+
+def _unpack(packed):
+    low, high = ((packed & 15) ^ 8) - 8, packed >> 4
+    return np.stack([low, high], axis=-1).reshape(-1)
+
+
+def _unpack_by_loops(packed):
+    numbers = []
+    for byte in packed:
+        for half in (int(byte) & 15, int(byte) >> 4 & 15):
+            numbers.append(half - 16 if half > 7 else half)
+    return numbers
+
+
+def _near(block):
+    """Whether int4 leaves every weight of a block within one step of where it was."""
+    block = np.asarray(block, float)
+    step = (block.max() - block.min()) / 15
+    return bool((abs(_int4(block) - block) <= step).all())
+
+
+def _check_block(block=None):
+    block = np.asarray(block, float)
+    if block.ndim != 1 or not 2 <= block.size <= 128:
+        return "A list of 2 to 128 numbers is asked for."
+    if not np.isfinite(block).all() or block.min() == block.max():
+        return "The numbers must be finite, and not all the same."
+    return None
+
+
+EXERCISES = [
+    Value(
+        name="quantization.by_hand",
+        kind="trace by hand",
+        minutes=3,
+        difficulty=1,
+        solution=-0.26,
+        mistakes=(
+            (-13, "that is the whole number that is stored. What does it stand for?"),
+            (-0.264, "that is the weight. Between steps of 0.02 there is nothing."),
+            (-0.28, "the nearest step is asked for, not the next one below."),
+            (0.26, "the sign is stored, too."),
+        ),
+        hints=(
+            "The largest weight of the column becomes 127. How large is a step?",
+            "2.54 / 127 is 0.02. How many steps are -0.264?",
+            "round(-0.264 / 0.02) * 0.02",
+        ),
+    ),
+    Function(
+        name="quantization.columns",
+        kind="missing lines",
+        minutes=6,
+        difficulty=2,
+        solution=_int8,
+        cases=_matrices,
+        mistakes={
+            "takes one scale for the whole matrix; each column has its own.": (
+                lambda matrix: (
+                    np.round(matrix * (127 / abs(matrix).max())) / (127 / abs(matrix).max())
+                )
+            ),
+            "takes a scale for each row; the axis of the maximum is the other one.": (
+                lambda matrix: _int8(matrix.T).T
+            ),
+            "is the matrix as it was: nothing was rounded.": lambda matrix: matrix,
+            "returns the whole numbers; divide them by the scale again.": (
+                lambda matrix: np.round(matrix * (127 / abs(matrix).max(axis=0)))
+            ),
+            "cuts the decimals off; round goes to the nearest.": (
+                lambda matrix: (
+                    np.trunc(matrix * (127 / abs(matrix).max(axis=0)))
+                    / (127 / abs(matrix).max(axis=0))
+                )
+            ),
+        },
+        also_right=(_int8_by_loops,),
+        hints=(
+            "Which weight of a column becomes 127?",
+            "abs(matrix).max(axis=0) is the largest of each column; round what was scaled.",
+            "scale = 127 / abs(matrix).max(axis=0), then np.round(matrix * scale) / scale",
+        ),
+    ),
+    Estimate(
+        name="quantization.error",
+        kind="estimate",
+        minutes=4,
+        difficulty=2,
+        solution=0.0002309,
+        factor=1.15,
+        mistakes=(
+            (0.0008, "that is the step. An error is half of it at most."),
+            (0.0004, "that is the largest error; the root mean square is smaller."),
+            (0.0002, "that is the mean size; the root of the mean square is a little larger."),
+            (0.0008**2 / 12, "that is the mean square. Take its root."),
+        ),
+        hints=(
+            "How large is a step, and how are errors spread inside of it?",
+            "0.1016 / 127 is 0.0008. The mean square is a twelfth of its square.",
+            "0.1016 / 127 / 12 ** 0.5",
+        ),
+    ),
+    Function(
+        name="quantization.int4",
+        kind="missing lines",
+        minutes=8,
+        difficulty=3,
+        solution=_int4,
+        cases=_blocks,
+        mistakes={
+            "has no zero: the grid must run from the smallest weight to the largest.": (
+                _int4_without_zero
+            ),
+            "is symmetric, with 15 values: 16 fit, from the smallest weight to the largest.": (
+                _int4_symmetric
+            ),
+            "is the block as it was: nothing was rounded.": lambda block: block,
+        },
+        also_right=(_int4_from_zero_to_fifteen,),
+        hints=(
+            "Fifteen steps from the smallest weight to the largest. Which number stands for 0?",
+            "zero = round(-min / scale) - 8; a weight is stored as round(w / scale) + zero.",
+            "(np.clip(np.round(block / scale) + zero, -8, 7) - zero) * scale",
+        ),
+    ),
+    BreakingInput(
+        name="quantization.break_it",
+        kind="break this function",
+        minutes=5,
+        difficulty=3,
+        right=lambda block: True,
+        broken=_near,
+        solution=([1.0, 1.1, 1.2, 1.3],),
+        valid=_check_block,
+        also_right=(([-5.0, -4.0],), ([10, 11, 12],)),
+        harmless=(([-1.0, 0.5, 2.0],), ([0.0, 1.0],), ([-3.0, 3.0],)),
+        hints=(
+            "From where to where does the grid run, and does it always contain zero?",
+            "The zero is clipped to -8 ... 7: it must lie on the grid. When does it not?",
+            "([1.0, 1.1, 1.2, 1.3],)",
+        ),
+    ),
+    Function(
+        name="quantization.unpack",
+        kind="find the bug",
+        minutes=5,
+        difficulty=2,
+        solution=_unpack,
+        cases=_bytes,
+        mistakes={
+            "is the function as it was: what becomes of -3, which is stored as 13?": (
+                lambda packed: np.stack([packed & 15, packed >> 4], axis=-1).reshape(-1)
+            ),
+            "has the halves exchanged: the first number lies in the low half.": (
+                lambda packed: _unpack(packed).reshape(-1, 2)[:, ::-1].reshape(-1)
+            ),
+            "takes the sign off both halves.": (
+                lambda packed: np.stack([packed & 15, (packed >> 4) & 15], axis=-1).reshape(-1)
+            ),
+            "returns all first numbers and then all second ones.": (
+                lambda packed: np.concatenate([((packed & 15) ^ 8) - 8, packed >> 4])
+            ),
+        },
+        also_right=(_unpack_by_loops,),
+        hints=(
+            "Which numbers come back wrong: small ones, large ones, negative ones?",
+            "A low half from 8 to 15 stands for a negative number, 16 less.",
+            "low = ((packed & 15) ^ 8) - 8",
+        ),
+    ),
+    Estimate(
+        name="quantization.bits",
+        kind="estimate",
+        minutes=3,
+        difficulty=2,
+        solution=4 + (16 + 8) / 128,
+        factor=1.003,
+        unit="bits",
+        mistakes=(
+            (4, "and the scale and the zero of each block?"),
+            (4 + 16 / 128, "the zero is stored as well, in 8 bits."),
+            (4 + (32 + 8) / 128, "the scale is a bfloat16, of 16 bits."),
+            (4 + 16 + 8, "scale and zero are shared by 128 weights."),
+        ),
+        hints=(
+            "What is stored once for 128 weights?",
+            "A scale of 16 bits and a zero of 8.",
+            "4 + (16 + 8) / 128",
+        ),
+    ),
+    Estimate(
+        name="quantization.budget",
+        kind="estimate",
+        minutes=4,
+        difficulty=2,
+        solution=round(MISTRAL_7B * 4.1875 / 8 / 1e9, 2),
+        factor=1.06,
+        unit="GB",
+        mistakes=(
+            (MISTRAL_7B / 1e9, "that is a byte for each weight, int8."),
+            (MISTRAL_7B * 4.1875 / 1e9, "that is bits; a byte has eight."),
+            (2 * MISTRAL_7B / 1e9, "that is bfloat16."),
+        ),
+        hints=(
+            "How many bits has a weight, with its share of scale and zero?",
+            "A little more than four, for 7.24 billion weights; eight bits are a byte.",
+            "7.24 * 4.1875 / 8",
+        ),
+    ),
+    Explanation(
+        name="quantization.explain",
+        kind="explain",
+        minutes=5,
+        difficulty=2,
+        points=(
+            "weights are what decoding reads from memory: a quarter of the bytes is the gain",
+            "products are still computed in float: nothing gets faster by itself",
+            "the cost is a rounding error of each weight, to be measured as bits per byte",
+            "a scale for few weights keeps one large weight from ruining the others",
+        ),
+        hints=(
+            "What is smaller afterwards, and what is computed in as before?",
+            "Look at both axes of the figure of sizes and costs.",
+            "Say also how you would notice that it went wrong.",
+        ),
+    ),
+]
