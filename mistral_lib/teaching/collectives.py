@@ -89,9 +89,9 @@ def sent_per_block(rows: int, length: int, hidden_dim: int, devices: int, itemsi
     """Bytes that each device sends in the forward pass of one block whose heads are shared out.
 
     Two all-reduces of the residual stream, after attention and after the feed-forward network. In a
-    ring each takes `2 * (devices - 1) / devices` of its size. The backward pass takes five, since
-    XLA's CPU compiler sums the gradients of the inputs of query, key, value, gate and up one by
-    one; two would do.
+    ring each takes `2 * (devices - 1) / devices` of its size. The backward pass sums five arrays of
+    that size, joined in two operations: XLA's CPU compiler sums the gradients of the inputs of
+    query, key, value, gate and up before it adds them. Two would do.
 
     Args:
         rows: rows of the batch on one device.

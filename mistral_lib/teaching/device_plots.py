@@ -1,0 +1,114 @@
+"""Figures of a mesh of devices and of the parts of a matrix on it (used by chapter 20)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
+
+from mistral_lib.teaching.plots import GREY, INK, ORANGE, PALE, PAPER, SKY
+
+SMALL = 9  # points: the smallest text of the book's figures
+# A part is known by its hatching and its number; the colour only helps.
+HATCHES = ("", "////", "....", "\\\\\\\\", "xxxx", "||||", "----", "++++")
+Part = tuple[tuple[int, int], tuple[int, int]]  # rows and columns, from and to
+
+
+def parts_of(array) -> dict[Part, list[int]]:
+    """The parts of a matrix, in order of their places, and the devices that hold each.
+
+    Args:
+        array: a JAX array, or anything with `shape` and a `sharding`.
+
+    Returns:
+        For each part its first and last row (the last not included) and the same for its columns,
+        with the devices' numbers.
+
+    >>> import jax.numpy as jnp
+    >>> parts_of(jnp.zeros((2, 3)))
+    {((0, 2), (0, 3)): [0]}
+    """
+    parts: dict[Part, list[int]] = {}
+    for device, places in array.sharding.devices_indices_map(array.shape).items():
+        ends = (place.indices(size)[:2] for place, size in zip(places, array.shape))
+        parts.setdefault(tuple(ends), []).append(device.id)
+    return {part: sorted(devices) for part, devices in sorted(parts.items())}
+
+
+def draw_mesh(ax: Axes, ids, *, corner: tuple[float, float], cell: tuple[float, float]) -> None:
+    """Draws a mesh of devices: a box for each, which looks like the part that its column holds.
+
+    Args:
+        ax: the axes to draw on, with y downwards.
+        ids: integer array (batch, model) of the devices' numbers.
+        corner: x and y of the upper left corner.
+        cell: width and height of a box.
+
+    >>> import matplotlib.pyplot as plt
+    >>> figure, ax = plt.subplots()
+    >>> draw_mesh(ax, [[0, 1], [2, 3]], corner=(0, 0), cell=(2, 1))
+    >>> [text.get_text() for text in ax.texts]
+    ['0', '1', '2', '3']
+    """
+    (x, y), (width, height) = corner, cell
+    for row, devices in enumerate(ids):
+        for column, device in enumerate(devices):
+            place = (x + column * width, y + row * height)
+            _box(ax, place, width, height, column)
+            _label(ax, place, width, height, [device])
+
+
+def draw_parts(
+    ax: Axes,
+    parts: dict[Part, Sequence[int]],
+    *,
+    corner: tuple[float, float],
+    name: str,
+) -> None:
+    """Draws a matrix to scale, cut into its parts, with the devices that hold each.
+
+    Rows are input features and run downwards; columns are output features.
+
+    Args:
+        ax: the axes to draw on, with y downwards, where one unit is one feature.
+        parts: from `parts_of`.
+        corner: x and y of the upper left corner.
+        name: written above.
+
+    >>> import matplotlib.pyplot as plt
+    >>> figure, ax = plt.subplots()
+    >>> halves = {((0, 9), (0, 4)): [0, 2], ((0, 9), (4, 8)): [1, 3]}
+    >>> draw_parts(ax, halves, corner=(0, 0), name="up")
+    >>> [text.get_text() for text in ax.texts]
+    ['0 2', '1 3', 'up']
+    """
+    x, y = corner
+    for number, (((top, bottom), (left, right)), devices) in enumerate(parts.items()):
+        place = (x + left, y + top)
+        width, height = right - left, bottom - top
+        _box(ax, place, width, height, number)
+        _label(ax, place, width, height, devices)
+    ax.text(x, y - 8, name, ha="left", va="bottom", fontsize=SMALL, weight="bold")
+
+
+def _box(ax, place, width, height, number):
+    """A rectangle with the look of one part."""
+    colours = (PALE, SKY, ORANGE, PAPER)
+    look = {"facecolor": colours[number % len(colours)], "hatch": HATCHES[number % len(HATCHES)]}
+    ax.add_patch(Rectangle(place, width, height, edgecolor=GREY, linewidth=0.8, **look))
+
+
+def _label(ax, place, width, height, devices):
+    """The numbers of devices in the middle of a rectangle, along its longer side."""
+    ax.text(
+        place[0] + width / 2,
+        place[1] + height / 2,
+        " ".join(map(str, devices)),
+        rotation=90 if len(devices) > 1 and height >= 2 * width else 0,
+        ha="center",
+        va="center",
+        color=INK,
+        fontsize=SMALL,
+        bbox={"boxstyle": "round,pad=0.15", "facecolor": PAPER, "edgecolor": "none"},
+    )
