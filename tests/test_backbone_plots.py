@@ -1,0 +1,90 @@
+"""Figures of a whole model: every part and every number that was given is drawn."""
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from matplotlib.patches import Rectangle
+
+from mistral_lib.teaching.backbone_plots import lens_grid, model_map
+from mistral_lib.teaching.plots import ORANGE, style
+
+COUNTS = {"embedding": 80, "norm": 8, "attention": 192, "network": 288, "logits": 81}
+CHAPTERS = {name: f" · {place}" for place, name in enumerate(COUNTS)}
+CHAPTERS |= {"vocabulary": " · v", "loop": " · l", "block": " · b"}
+
+
+@pytest.fixture
+def ax():
+    with mpl.rc_context():
+        style()
+        figure, ax = plt.subplots(figsize=(7, 4.6))
+        yield ax
+        plt.close(figure)
+
+
+def texts(ax):
+    return [text.get_text() for text in ax.texts]
+
+
+def test_the_map_names_every_part_with_its_chapter(ax):
+    model_map(ax, COUNTS, 3, CHAPTERS, title="All of it")
+    shown = texts(ax)
+    assert shown.count("norm · 1") == 3
+    for name in ("attention · 2", "network · 3", "logits · 4", "embedding · 0", "vocabulary · v"):
+        assert shown.count(name) == 1
+    assert "choose, append · l" in shown
+    assert "3 × block · b" in shown
+    assert ax.get_title(loc="left") == "All of it"
+
+
+def test_parts_of_a_block_are_counted_once_for_each_block(ax):
+    model_map(ax, COUNTS, 3, CHAPTERS)
+    shown = texts(ax)
+    assert [text for text in shown if text.startswith("3 × ") and "block" not in text] == [
+        "3 × 8",
+        "3 × 192",
+        "3 × 8",
+        "3 × 288",
+    ]
+    assert {"80", "81", "8"} <= set(shown)
+
+
+def test_nothing_of_the_map_lies_outside(ax):
+    model_map(ax, COUNTS, 3, CHAPTERS)
+    (left, right), (below, above) = ax.get_xlim(), ax.get_ylim()
+    for text in ax.texts:
+        x, y = text.get_position()
+        assert left <= x <= right
+        assert below <= y <= above
+
+
+RIGHT, ROWS = ["a", "\n", "c"], ["embedding", "block 0"]
+LIKELIEST = [["x", "\n", "x"], ["a", "x", "c"]]
+CHANCES = np.array([[0.1, 0.5, 0.0], [0.7, 0.2, 0.9]])
+
+
+def test_the_likeliest_token_is_bold_where_it_is_right(ax):
+    lens_grid(ax, RIGHT, ROWS, LIKELIEST, CHANCES)
+    bold = [text for text in ax.texts if text.get_weight() == "bold"]
+    assert [(text.get_text(), text.get_position()) for text in bold] == [
+        ("⏎", (1.5, 0.72)),
+        ("a", (0.5, 1.72)),
+        ("c", (2.5, 1.72)),
+    ]
+
+
+def test_the_bar_is_as_long_as_the_right_tokens_probability(ax):
+    lens_grid(ax, RIGHT, ROWS, LIKELIEST, CHANCES)
+    orange = mpl.colors.to_rgba(ORANGE)
+    bars = [p for p in ax.patches if isinstance(p, Rectangle) and p.get_facecolor() == orange]
+    assert np.allclose([bar.get_width() / 0.84 for bar in bars], CHANCES.ravel())
+    assert [text for text in texts(ax) if "%" in text] == ["10%", "50%", "0%", "70%", "20%", "90%"]
+
+
+def test_the_first_station_is_below_and_the_right_tokens_are_on_top(ax):
+    lens_grid(ax, RIGHT, ROWS, LIKELIEST, CHANCES, title="Late")
+    below, above = ax.get_ylim()
+    assert below < above
+    assert [label.get_text() for label in ax.get_yticklabels()] == ROWS
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["a", "⏎", "c"]
