@@ -71,6 +71,14 @@ def test_notebook_titles_are_those_of_the_map():
             assert title == f"# {number}. {chapter_map.CHAPTERS[number]}"
 
 
+def test_notebooks_come_in_the_order_of_reading():
+    stems = [path.stem for path in house.notebook_paths()]
+    front = [stem for stem in house.FRONT if stem in stems]
+    assert stems[: len(front)] == front
+    assert all(stem[:2].isdigit() for stem in stems[len(front) :])
+    assert stems[len(front) :] == sorted(stems[len(front) :])
+
+
 def test_contents_list_every_page_once():
     toc = yaml.safe_load((house.ROOT / "_toc.yml").read_text())
     chapters = [entry["file"] for part in toc["parts"] for entry in part["chapters"]]
@@ -83,7 +91,9 @@ def test_contents_follow_the_parts_of_the_map():
     toc = yaml.safe_load((house.ROOT / "_toc.yml").read_text())
     for part in toc["parts"]:
         numeral, _, caption = part["caption"].partition(" · ")
-        if caption:
+        if not caption:  # before the first part, and behind the last
+            assert not any(Path(entry["file"]).stem[:2].isdigit() for entry in part["chapters"])
+        else:
             titles = chapter_map.PARTS[caption]
             numbers = [int(Path(entry["file"]).stem[:2]) for entry in part["chapters"]]
             assert all(chapter_map.CHAPTERS[number] in titles for number in numbers)

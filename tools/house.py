@@ -10,11 +10,12 @@ BOOK = ROOT / "book"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 REPOSITORY = PROJECT["urls"]["Repository"]
 TAG = f"v{PROJECT['version']}"
+FRONT = ("intro", "on_ramp")  # the notebooks before chapter 1; all others have a number
 
 
 def notebook_paths() -> list[Path]:
     """Every notebook of the book, in the order of the chapters."""
-    return sorted(BOOK.glob("*.ipynb"), key=lambda path: (path.stem != "intro", path.stem))
+    return sorted(BOOK.glob("*.ipynb"), key=lambda path: (path.stem not in FRONT, path.stem))
 
 
 def colab_link(path: str) -> str:
