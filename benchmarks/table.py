@@ -1,11 +1,14 @@
 """Makes the tables of `benchmarks/README.md` and of `README.md` from the results."""
 
 import json
+import shutil
+from pathlib import Path
 
 from models import SIZES, decoding_bytes, matrix_flops
 from run import HERE
 
 PAGES = (HERE / "README.md", HERE.parent / "README.md")
+RECORDS = HERE.parent / "mistral_lib" / "teaching" / "records"
 NAMES = {"keras_hub": "KerasHub", "transformers": "transformers"}
 
 
@@ -192,10 +195,18 @@ def page(text: str) -> str:
     return text
 
 
+def drawn() -> list[Path]:
+    """The results that chapter 19 draws, and so have to come with the library."""
+    results = HERE / "results"
+    return [results / "cpu.json", results / "startup.json", *sorted(results.glob("gpu*.json"))]
+
+
 def main() -> None:
-    """Puts the tables in their places."""
+    """Puts the tables, and copies of the results that the book draws, in their places."""
     for path in PAGES:
         path.write_text(page(path.read_text()))
+    for path in drawn():
+        shutil.copyfile(path, RECORDS / f"benchmark_{path.name}")
 
 
 if __name__ == "__main__":
