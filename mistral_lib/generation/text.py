@@ -1,4 +1,4 @@
-"""Text while it is being generated (chapter 15, "The rolling cache").
+"""Text while it is being generated (chapter 16, "Sampling").
 
 A text cannot be shown id by id: the character ☃ may be three byte pieces, and the space in front of
 a piece is dropped at the start of a text and nowhere else.

@@ -1,0 +1,118 @@
+"""Figures of a cache, made from its real arrays (used by chapter 15)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
+
+from mistral_lib.teaching.next_token import token_label
+from mistral_lib.teaching.plots import BLUE, GREY, INK, PALE, PAPER, RED
+
+SMALL = 9  # points: the smallest text of the book's figures
+STRIP = 0.3  # of a cell's height, for the numbers that are in the slot
+
+
+def find_positions(film: np.ndarray, keys: np.ndarray, tolerance: float = 1e-3) -> np.ndarray:
+    """The position whose key each slot holds, found by comparing numbers with numbers.
+
+    Args:
+        film: float array (frames, slots, h), one head of a cache at several times.
+        keys: float array (S, h), the keys of all positions, computed without a cache.
+        tolerance: how far a number may be from the key's.
+
+    Returns:
+        An int array (frames, slots); -1 where a slot holds nothing but zeros.
+
+    Raises:
+        ValueError: a slot holds something that is no position's key, or that of several.
+
+    >>> keys = np.array([[1.0, 2.0], [3.0, 4.0]])
+    >>> find_positions(np.array([[[3.0, 4.0], [0.0, 0.0]]]), keys)
+    array([[ 1, -1]])
+    """
+    film, keys = np.asarray(film), np.asarray(keys)
+    close = abs(film[:, :, None] - keys).max(axis=-1) < tolerance  # (frames, slots, S)
+    empty = (film == 0).all(axis=-1)
+    count = close.sum(axis=-1)
+    if ((count != 1) & ~empty).any():
+        frame, slot = np.argwhere((count != 1) & ~empty)[0]
+        raise ValueError(
+            f"Slot {slot} of frame {frame} equals the keys of {count[frame, slot]} positions, "
+            "expected one. Compare with the keys of the same block and head."
+        )
+    return np.where(empty, -1, close.argmax(axis=-1))
+
+
+def draw_film(
+    ax: Axes, film: np.ndarray, held: np.ndarray, tokens: Sequence[str], *, title: str | None = None
+) -> None:
+    """Draws a cache as a filmstrip: slots are columns, and time runs down, a row for each token.
+
+    A cell says which position its slot holds and that position's token; the strip below shows the
+    numbers that are in the array, dark for negative and light for positive ones. The slot that was
+    written last is filled; where that overwrote an older token, a frame and its position say so.
+
+    Args:
+        ax: the axes to draw on; its ticks and limits are replaced.
+        film: float array (frames, slots, h); frame t is the cache after token t.
+        held: int array (frames, slots), the position in each slot, -1 for none.
+        tokens: the pieces, at least one for each frame.
+        title: what the picture shows, as a finding.
+
+    >>> import matplotlib.pyplot as plt
+    >>> figure, ax = plt.subplots()
+    >>> draw_film(ax, np.ones((3, 2, 4)), np.array([[0, -1], [0, 1], [2, 1]]), "abc")
+    >>> sorted(text.get_text() for text in ax.texts if text.get_text().startswith("was"))
+    ['was 0']
+    """
+    film, held = np.asarray(film, float), np.asarray(held)
+    frames, slots, size = film.shape
+    largest = abs(film).max()
+    for frame, row in enumerate(film):
+        strip = np.ma.masked_array(row, np.broadcast_to(held[frame, :, None] < 0, row.shape))
+        ax.imshow(
+            strip.reshape(1, slots * size),
+            cmap="gray",
+            vmin=-largest,
+            vmax=largest,
+            extent=(0, slots, frame + 1, frame + 1 - STRIP),
+            aspect="auto",
+            zorder=1,
+        )
+        for slot, position in enumerate(held[frame]):
+            before = held[frame - 1, slot] if frame else -1
+            _draw_slot(ax, frame, slot, position, before, tokens)
+    ax.set(xlim=(0, slots), ylim=(frames, 0), xlabel="slot")
+    ax.set_xticks(np.arange(slots) + 0.5, range(slots))
+    read = [f"{frame}  {token_label(tokens[frame])}" for frame in range(frames)]
+    ax.set_yticks(np.arange(frames) + 0.5, read)
+    ax.xaxis.set_label_position("top")
+    ax.tick_params(length=0, labeltop=True, labelbottom=False, pad=3)
+    for edge in range(slots + 1):
+        ax.axvline(edge, color=PAPER, linewidth=4, zorder=2)
+    ax.hlines(range(frames + 1), 0, slots, color=PAPER, linewidth=4, zorder=2)
+    ax.spines[:].set_visible(False)
+    if title:
+        ax.set_title(title)
+
+
+def _draw_slot(ax, frame, slot, position, before, tokens) -> None:
+    """One cell: what the slot holds, whether that is new, and what it was written over."""
+    new = position != before
+    middle = frame + (1 - STRIP) / 2
+    colour = BLUE if new else PALE
+    ax.add_patch(Rectangle((slot, frame), 1, 1 - STRIP, facecolor=colour, zorder=0))
+    if position < 0:
+        ax.text(slot + 0.5, frame + 0.5, "empty", color=GREY, ha="center", va="center", size=SMALL)
+        return
+    looks = {"color": PAPER if new else INK, "va": "center", "size": SMALL, "zorder": 4}
+    label = token_label(tokens[position]).removeprefix("▁")
+    ax.text(slot + 0.07, middle, f"{position}", weight="bold", ha="left", **looks)
+    ax.text(slot + 0.25, middle, label, ha="left", **looks)
+    if new and before >= 0:
+        ax.text(slot + 0.95, middle, f"was {before}", ha="right", **looks)
+        corner, looks = (slot + 0.02, frame + 0.03), {"fill": False, "edgecolor": RED, "lw": 2}
+        ax.add_patch(Rectangle(corner, 0.96, 0.94, zorder=3, **looks))
