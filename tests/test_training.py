@@ -133,6 +133,13 @@ def test_document_bits_equal_a_plain_loop():
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
+def test_gzip_counts_the_bits_of_all_texts_in_one_file():
+    random = np.random.default_rng(0)
+    text = "".join(map(chr, random.integers(97, 123, 2000)))
+    assert np.log2(26) < measure.gzip_bits_per_byte([text]) < 5.2
+    assert measure.gzip_bits_per_byte([text] * 8) < 1
+
+
 def test_xz_has_read_the_primer():
     random = np.random.default_rng(0)
     texts = ["".join(map(chr, random.integers(97, 123, 200))) for _ in range(20)]
@@ -237,6 +244,7 @@ def test_the_whole_script_on_a_small_text(text, tmp_path, monkeypatch, capsys):
     assert record["text"]["held_out"]["documents"] == len(text.held_out)
     assert [point["step"] for point in record["curve"]] == [20, 40]
     assert record["curve"][1]["loss"] < 0.9 * record["curve"][0]["loss"]
+    assert record["gzip_bits_per_byte"] > record["xz_bits_per_byte"]["primed_with_training_text"]
     bits = record["held_out_bits_per_byte"]
     uniform = (
         np.log2(320) * record["text"]["held_out"]["tokens"] / record["text"]["held_out"]["bytes"]

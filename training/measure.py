@@ -1,5 +1,6 @@
-"""Bits per byte, of the model and of `xz` (chapter 13, "Training a Mistral from nothing")."""
+"""Bits per byte of models and compressors (chapter 13, "Training a Mistral from nothing")."""
 
+import gzip
 import lzma
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -99,6 +100,12 @@ def bits_per_byte(bits: np.ndarray, texts: Iterable[str]) -> float:
     3.0
     """
     return float(np.sum(bits) / sum(len(text.encode()) for text in texts))
+
+
+def gzip_bits_per_byte(texts: list[str]) -> float:
+    """What `gzip -9` needs for some texts, as one file, an empty line between two."""
+    data = "\n\n".join(texts).encode()
+    return 8 * len(gzip.compress(data, 9)) / len(data)
 
 
 def xz_bits_per_byte(texts: list[str], primer: Iterable[str] = ()) -> float:

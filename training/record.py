@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import keras
 import numpy as np
-from measure import bits_per_byte, document_bits, xz_bits_per_byte
+from measure import bits_per_byte, document_bits, gzip_bits_per_byte, xz_bits_per_byte
 from vocabulary import encode
 
 from mistral_lib.teaching import corpus
@@ -75,6 +75,7 @@ def describe_run(
         "parameters": model.count_params(),
         "text": describe_text(text, vocabulary),
         "held_out_bits_per_byte": held_out,
+        "gzip_bits_per_byte": round(gzip_bits_per_byte(texts), 4),
         "xz_bits_per_byte": {
             "alone": round(xz_bits_per_byte(texts), 4),
             "primed_with_training_text": round(
