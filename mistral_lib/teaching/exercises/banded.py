@@ -1,0 +1,252 @@
+"""The exercises of chapter 8, "Reach and banding"."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from mistral_lib.teaching.exercises.kinds import Estimate, Explanation, Function, Value
+
+SCORES_7B = 32_768**2  # of one head, over a text of 32,768 tokens
+
+
+def _parts():
+    """Pairs of running sums (output, total, highest), one query each: level, rising, falling."""
+    for first_highest, second_highest in ((0.0, 0.0), (0.0, 1.0), (1.0, 0.0), (-3.0, 2.0)):
+        first = (np.array([2.0, 1.0]), 1.5, first_highest)
+        second = (np.array([0.5, 3.0]), 1.25, second_highest)
+        yield first, second
+
+
+def _join(first, second):
+    highest = max(first[2], second[2])
+    shrink = math.exp(first[2] - highest), math.exp(second[2] - highest)
+    output = shrink[0] * first[0] + shrink[1] * second[0]
+    return np.array([*output, shrink[0] * first[1] + shrink[1] * second[1], highest])
+
+
+def _join_by_logarithm(first, second):
+    scale = np.exp(np.array([first[2], second[2]]) - max(first[2], second[2]))
+    numbers = np.array([[*first[0], first[1]], [*second[0], second[1]]])
+    return np.array([*(scale @ numbers), max(first[2], second[2])])
+
+
+def _unshrunk(first, second):
+    return np.array([*(first[0] + second[0]), first[1] + second[1], max(first[2], second[2])])
+
+
+def _first_shrunk(first, second):
+    highest = max(first[2], second[2])
+    shrink = math.exp(first[2] - highest)
+    output = shrink * first[0] + second[0]
+    return np.array([*output, shrink * first[1] + second[1], highest])
+
+
+def _grown(first, second):
+    highest = max(first[2], second[2])
+    growth = math.exp(highest - first[2]), math.exp(highest - second[2])
+    output = growth[0] * first[0] + growth[1] * second[0]
+    return np.array([*output, growth[0] * first[1] + growth[1] * second[1], highest])
+
+
+def _output_alone(first, second):
+    joined = _join(first, second)
+    return np.array([*joined[:2], first[1] + second[1], joined[3]])
+
+
+def _blocks():
+    """First query of a block, number of queries in it, window."""
+    yield 4, 1, 2
+    yield 0, 2, 3
+    yield 8, 4, 3
+    yield 3, 2, 9
+    yield 16, 4, 8
+
+
+def _span(first, queries, window):
+    return np.array([max(0, first - window + 1), first + queries])
+
+
+EXERCISES = [
+    Value(
+        name="banded.reach",
+        kind="trace by hand",
+        minutes=3,
+        difficulty=1,
+        solution=11,
+        mistakes=(
+            (8, "a window of 4 reaches 3 tokens back, since the token itself is one of the four."),
+            (17, "that is one layer. Three layers, one after the other, go three times as far."),
+            (9, "that is how far it reaches. The position is asked for: 20 less the reach."),
+        ),
+        hints=(
+            "Walk back from position 20, one layer at a time, as far as the window lets you.",
+            "In each layer the furthest key is W - 1 = 3 positions back.",
+            "20 - 3 * (4 - 1)",
+        ),
+    ),
+    Estimate(
+        name="banded.reach_7b",
+        kind="estimate",
+        minutes=2,
+        difficulty=1,
+        solution=32 * 4095,
+        factor=1.02,
+        unit="tokens",
+        mistakes=(
+            (4095, "that is the reach of one layer. There are 32."),
+            (32_768, "that is a length of text, and not the reach: multiply layers and window."),
+        ),
+        hints=(
+            "Every layer goes one window further back.",
+            "32 layers, and each reaches 4,095 tokens back.",
+            "32 * (4096 - 1)",
+        ),
+    ),
+    Value(
+        name="banded.total",
+        kind="trace by hand",
+        minutes=4,
+        difficulty=2,
+        solution=2.0,
+        mistakes=(
+            (4.0, "the 3 was counted in units of the old highest score; it has to shrink first."),
+            (10.0, "the old sum shrinks to a third; it does not grow threefold."),
+            (1.0, "that is the old sum after shrinking. The new key has a weight, too."),
+            (9.0, "the new key's weight is 1, as that of every highest score."),
+        ),
+        hints=(
+            "All weights are relative to the highest score so far, and that has changed.",
+            "Shrink the old total by the factor 2 / 6, then add the weight of the new key.",
+            "3 * 2 / 6 + 1",
+        ),
+    ),
+    Function(
+        name="banded.join",
+        kind="missing lines",
+        minutes=8,
+        difficulty=3,
+        solution=_join,
+        cases=_parts,
+        mistakes={
+            "adds as if both parts were measured from the same highest score.": _unshrunk,
+            "shrinks the first part only; the second may be the one with the lower scores.": (
+                _first_shrunk
+            ),
+            "turns the factors round: exp(old - new) is at most 1.": _grown,
+            "shrinks the outputs and not the totals.": _output_alone,
+        },
+        also_right=(_join_by_logarithm,),
+        hints=(
+            "Bring both parts to the same unit: the higher of the two highest scores.",
+            "Each part is multiplied by exp(its own highest - the new highest), output and total.",
+            "a, b = np.exp(first[2] - highest), np.exp(second[2] - highest), then sums of "
+            "a * first and b * second",
+        ),
+    ),
+    Function(
+        name="banded.span",
+        kind="find the bug",
+        minutes=5,
+        difficulty=2,
+        solution=_span,
+        cases=_blocks,
+        mistakes={
+            "is the function as it was: the block's first query sees further back.": (
+                lambda first, queries, window: np.array(
+                    [max(0, first + queries - window), first + queries]
+                )
+            ),
+            "starts one key too early: that is right, and multiplies a column for nothing.": (
+                lambda first, queries, window: np.array([max(0, first - window), first + queries])
+            ),
+            "may begin before the sequence: what is key number -1?": (
+                lambda first, queries, window: np.array([first - window + 1, first + queries])
+            ),
+            "stops at the first query: the others of the block see further on.": (
+                lambda first, queries, window: np.array([max(0, first - window + 1), first + 1])
+            ),
+        },
+        also_right=(
+            lambda first, queries, window: [first - min(first, window - 1), first + queries],
+        ),
+        hints=(
+            "Which query of the block looks back furthest, and how far?",
+            "The first query sees window - 1 keys before itself; the last one ends the span.",
+            "max(0, first - window + 1)",
+        ),
+    ),
+    Estimate(
+        name="banded.share",
+        kind="estimate",
+        minutes=4,
+        difficulty=2,
+        solution=100 * (4096 + 127) / 32_768,
+        factor=1.1,
+        unit="per cent",
+        mistakes=(
+            (100 * 4096 / 32_768 / 2, "every row has its whole window; nothing is halved."),
+            (200 * 4223 / 32_768, "that is the share of the triangle; dense computes the square."),
+            ((4096 + 127) / 32_768, "that is the fraction; per cent are asked for."),
+        ),
+        hints=(
+            "How many keys does a block of queries meet, and how many would it meet in the square?",
+            "A block meets W - 1 keys before its first query, and its own 128.",
+            "100 * (4096 + 127) / 32768",
+        ),
+    ),
+    Estimate(
+        name="banded.bytes",
+        kind="estimate",
+        minutes=3,
+        difficulty=1,
+        solution=32 * SCORES_7B * 4 / 2**30,
+        factor=1.15,
+        unit="GiB",
+        mistakes=(
+            (SCORES_7B * 4 / 2**30, "that is one head. There are 32."),
+            (32 * SCORES_7B / 2**30, "four bytes a score, and scores of 32 query heads, not of 8."),
+            (32 * SCORES_7B * 2 / 2**30, "scores are float32, also in a bfloat16 model."),
+        ),
+        hints=(
+            "One number for each pair of tokens, in every query head.",
+            "32,768 squared is 2 to the 30, and each of 32 heads has that many float32 numbers.",
+            "32 * 32768**2 * 4 / 2**30",
+        ),
+    ),
+    Value(
+        name="banded.library",
+        kind="read the library",
+        minutes=4,
+        difficulty=2,
+        solution=5,
+        mistakes=(
+            (3, "line 3 makes all scores of the row equally low, and exp(0) is 1 for all of them."),
+            (4, "the highest score of an empty tile is the lowest number, which is what it was."),
+            (6, "both are the lowest number there, so that this factor is exp(0) = 1."),
+        ),
+        hints=(
+            "In an empty tile every score is the lowest number. What is exp(score - highest) then?",
+            "It is exp(0) = 1 for every hidden key. Which line turns these ones into zeros?",
+            "The line with jnp.where around an exponential.",
+        ),
+    ),
+    Explanation(
+        name="banded.explain",
+        kind="explain",
+        minutes=5,
+        difficulty=2,
+        points=(
+            "the reach is a bound: beyond it nothing arrives, within it something may",
+            "influence was measured, and it falls long before the bound",
+            "a fact gets beyond the window only if every layer on the way passes it on",
+            "what a model finds has to be tested, with questions at each distance",
+        ),
+        hints=(
+            "What does the reach promise, and what does it not?",
+            "Compare the two curves of this chapter: influence by distance, recall by distance.",
+            "Say how you would test it: one fact, one question, every distance.",
+        ),
+    ),
+]
