@@ -4,7 +4,8 @@
     python tools/notebooks.py sync                   without running
 
 Syncing writes the set-up cell and the link to Colab, copies recorded numbers into the prose of
-every notebook and page, and drops metadata that would only make differences between versions long.
+every notebook and page, drops metadata that would only make differences between versions long, and
+writes the index of exercises.
 """
 
 import argparse
@@ -18,6 +19,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
 
+import exercise_index
 from house import BOOK, PROJECT, REPOSITORY, ROOT, TAG, colab_link, notebook_paths
 from mistral_lib.teaching.facts import NAME, NUMBER, PREFIX
 
@@ -172,13 +174,14 @@ def tidy(notebook: NotebookNode, path: Path, facts: dict[str, str]) -> NotebookN
 
 
 def sync(paths: list[Path]) -> None:
-    """Tidies the notebooks, and refreshes the numbers in the pages and the README."""
+    """Tidies the notebooks, and refreshes the index and the numbers in pages and README."""
     facts = gather(paths)
     for path in paths:
         notebook = nbformat.read(path, 4)
         _write(path, nbformat.writes(tidy(notebook, path, facts)) + "\n")
     for path in [ROOT / "README.md", *BOOK.glob("*.md")]:
         _write(path, write_facts(path.read_text(), facts))
+    _write(exercise_index.PAGE, exercise_index.page())
 
 
 def _write(path: Path, text: str) -> None:
