@@ -36,6 +36,15 @@ def test_a_step_of_decoding_is_what_the_table_says():
     )
 
 
+def test_a_record_of_a_gpu_is_one_line():
+    row = {"tokens_per_second": 81.6, "share_of_copy_bandwidth": 0.723, "weight_bytes": 1}
+    gpu = {"device": "Tesla T4", "date": "2027-01-02", "decoding": {"int8": row, "int4": row}}
+    assert roofline.summary(gpu) == (
+        "Tesla T4, 2027-01-02; int8 82 tokens/s, 72% of the bandwidth; "
+        "int4 82 tokens/s, 72% of the bandwidth"
+    )
+
+
 def test_the_roof_rises_to_the_corner_and_is_flat_from_there():
     figure, ax = plt.subplots()
     points = {"left": (0.5, 1e9), "right": (500.0, 9e10)}

@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import EngFormatter
 
-from mistral_lib.teaching.plots import BLUE, GREY, INK
+from mistral_lib.teaching.plots import BLUE, GREY, INK, PAPER
 
 PREFIX = "benchmark_"  # of the copies' names: benchmark_cpu.json
 SMALL = 9  # points: the smallest text of the book's figures
@@ -53,6 +53,19 @@ def device_of(record: dict) -> str:
     if "device" in record:
         return record["device"]
     return f"{record['machine']['cpu']}, {record['machine']['cores']} cores"
+
+
+def summary(record: dict) -> str:
+    """One line about a record: the device, the day, and how fast a GPU wrote.
+
+    >>> summary({"machine": {"cpu": "AMD EPYC", "cores": 2}, "date": "2026-11-23"})
+    'AMD EPYC, 2 cores, 2026-11-23'
+    """
+    parts = [f"{device_of(record)}, {record['date']}"]
+    for dtype, row in record.get("decoding", {}).items():
+        share = f"{row['share_of_copy_bandwidth']:.0%} of the bandwidth"
+        parts.append(f"{dtype} {row['tokens_per_second']:.0f} tokens/s, {share}")
+    return "; ".join(parts)
 
 
 def seconds_of(record: dict, workload: str) -> float:
@@ -104,7 +117,7 @@ def draw_roofline(
     ax.plot([ridge, ridge], [roof[0] / 2, rate], ":", color=GREY, linewidth=1, zorder=0)
     for number, (name, (intensity, speed)) in enumerate(points.items()):
         ax.plot(intensity, speed, "os^Dv"[number % 5], color=BLUE, markersize=7, zorder=2)
-        where = {"xytext": (9, -4), "ha": "left"}
+        where = {"xytext": (9, -4), "ha": "left", "bbox": {"fc": PAPER, "ec": "none", "pad": 0.5}}
         if intensity > ridge:  # under a flat roof labels would meet
             where = {"xytext": (0, -10 - 14 * (number % 2)), "ha": "center"}
         ax.annotate(
