@@ -5,7 +5,6 @@ import re
 import nbformat
 import pytest
 
-import chapter_map
 from house import BOOK
 
 TEXT = (BOOK / "glossary.md").read_text()
@@ -45,9 +44,8 @@ def test_a_word_is_explained_in_one_or_two_sentences(term):
 @pytest.mark.parametrize("term", ENTRIES)
 def test_a_word_stands_in_the_chapter_that_it_links_to(term):
     title, file = ENTRIES[term]["title"], ENTRIES[term]["file"]
-    number = int(file[:2])
-    assert title == f"{number}. {chapter_map.CHAPTERS[number]}"
     cells = nbformat.read(BOOK / file, 4).cells
+    assert cells[0].source.startswith(f"# {title}\n")
     prose = " ".join(cell.source for cell in cells if cell.cell_type == "markdown")
     prose = re.sub(r"[\s*`]+", " ", prose).casefold()
     for word in term.casefold().split(", "):
