@@ -79,7 +79,7 @@ def draw_bits(
         dtype = np.dtype(ml_dtypes.bfloat16 if kind == "bfloat16" else kind)
         kept = np.format_float_positional(np.float64(np.array(value).astype(dtype)), trim="-")
         ax.text(place + 0.5, row, kept, va="center", size=SMALL)
-    ax.set(xlim=(-0.1, longest + 7.5), ylim=(len(kinds) - 0.4, -0.6), xticks=[])
+    ax.set(xlim=(-0.1, longest + 4), ylim=(len(kinds) - 0.4, -0.6), xticks=[])
     ax.set_yticks(range(len(kinds)), kinds)
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
