@@ -152,6 +152,24 @@ def test_a_loop_makes_one_tile_float(layout, gradient, monkeypatch):
     assert workspace(tiled) < 2 * 2**16 + 100 * size
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_result_gets_its_memory_in_its_turn(layout):
+    """One after the other they fit in the memory of two; zeros for all would come first."""
+    size, rows = 512, 64
+    kernel, _ = quantized_kernel(layout, (size, size))
+
+    def workspace(number):
+        def chain(kernels, x):
+            for kernel in kernels:
+                x = jnp.tanh(matmul(x, kernel))
+            return x
+
+        compiled = jax.jit(chain).lower([kernel] * number, jnp.ones((rows, size))).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    assert workspace(10) < workspace(4) + 4 * rows * size
+
+
 def test_arithmetic_is_keras_own():
     matrix = np.random.default_rng(0).normal(size=(8, 6)).astype("float32")
     values, scale, zero = quantize(matrix, QuantizedKernel(None, None, None, (8, 6)))

@@ -89,7 +89,10 @@ def matmul(x, kernel: QuantizedKernel):
         return jax.lax.dynamic_update_slice_in_dim(output, tile, start, axis=x.ndim - 1)
 
     shape = (*x.shape[:-1], columns, *((2,) if kernel.pairs == "columns" else ()))
-    output = jax.lax.fori_loop(0, count, multiply, jnp.zeros(shape, "float32"))
+    # Every place is overwritten. Zeros would depend on nothing, and XLA would make those of all
+    # products of a model before the first one begins.
+    empty = jnp.full(shape, jnp.ravel(x)[0].astype("float32"))
+    output = jax.lax.fori_loop(0, count, multiply, empty)
     return output.reshape(*x.shape[:-1], -1)[..., : kernel.shape[1]]
 
 
