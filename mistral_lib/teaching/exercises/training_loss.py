@@ -313,7 +313,7 @@ EXERCISES = [
         ),
         hints=(
             "What does the receiver need in order to unpack?",
-            "Look at the four bars of the figure: which two had read the same text before?",
+            "Look at the figure: how much of the lead is left when both have read the same text?",
             "Compare the bytes of the weights with the bytes that the model saves.",
         ),
     ),
