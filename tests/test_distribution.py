@@ -264,7 +264,7 @@ def test_gradients_and_nothing_else_are_summed_over_the_rows(results, kind, mesh
     assert sorted(summed) == sorted(sorted(part) for part in found["parts"].values())
 
 
-def test_a_backward_pass_costs_five_all_reduces_a_block(results):
+def test_a_backward_pass_sums_five_arrays_a_block(results):
     """One for each projection that reads the stream, which `sent_per_block` tells its readers."""
     stream = [ROWS // 2, LENGTH, SIZES["hidden_dim"]]
     summed = [
