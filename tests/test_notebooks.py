@@ -58,8 +58,8 @@ def good() -> nbformat.NotebookNode:
 
 def problems(check, notebook, path=PATH) -> list[str]:
     """What one check says about a notebook."""
-    labels = check_notebooks.labels(notebook)
-    return list(check(check_notebooks.Chapter(path, notebook, FACTS, labels)))
+    labels, sources = check_notebooks.labels(notebook), check_notebooks.sources()
+    return list(check(check_notebooks.Chapter(path, notebook, FACTS, labels, sources)))
 
 
 @pytest.mark.parametrize("check", check_notebooks.CHECKS, ids=lambda check: check.__name__)
@@ -122,6 +122,13 @@ BROKEN = {
     "target": ("plain_markdown", _source("(here)=\n## Here"), "a MyST target"),
     "role": ("plain_markdown", _source("See {doc}`intro`."), "the role {doc}"),
     "no figure": ("plain_markdown", _source("See {numref}`fig-no`."), "the figure 'fig-no'"),
+    "no source": ("cited", _source("So {cite}`nobody1900`."), "'nobody1900': 0 entries"),
+    "second of two": ("cited", _source("{cite}`jiang2023mistral,no`."), "'no': 0 entries"),
+    "two figures": (
+        "figure_names",
+        lambda nb: nb.cells.append(nb.cells[3]),
+        "'fig-mask' has the name of another",
+    ),
     "other number in prose": ("numbers", _source("2,703<!-- =params -->"), "has 2,703 for params"),
     "waiting number": ("numbers", _source("?<!-- =params -->"), "has ? for params"),
     "lost number": ("numbers", _source("about <!-- =params -->"), "has None for params"),

@@ -8,6 +8,7 @@ The test suite runs all checks on all notebooks, and each check on a notebook th
 
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +38,8 @@ class Chapter:
     path: Path
     notebook: NotebookNode
     facts: dict[str, str]
-    labels: set[str]
+    labels: Counter[str]
+    sources: Counter[str]
 
     def cells(self, kind: str) -> Iterator[tuple[str, NotebookNode]]:
         """The cells of one kind that hold anything, each with a name for messages."""
@@ -51,10 +53,15 @@ def tags(cell: NotebookNode) -> list[str]:
     return cell.metadata.get("tags", [])
 
 
-def labels(notebook: NotebookNode) -> set[str]:
+def labels(notebook: NotebookNode) -> Counter[str]:
     """The names that a notebook gives to its figures."""
     found = (cell.metadata.get("mystnb", {}).get("figure", {}) for cell in notebook.cells)
-    return {figure["name"] for figure in found if "name" in figure}
+    return Counter(figure["name"] for figure in found if "name" in figure)
+
+
+def sources() -> Counter[str]:
+    """The names of the entries of the bibliography."""
+    return Counter(re.findall(r"^@\w+\{([^,\s]+)", (BOOK / "references.bib").read_text(), re.M))
 
 
 def executed(chapter: Chapter) -> Iterator[str]:
@@ -147,6 +154,22 @@ def plain_markdown(chapter: Chapter) -> Iterator[str]:
                 yield f"{where} refers to the figure {name!r}, which no notebook has."
 
 
+def cited(chapter: Chapter) -> Iterator[str]:
+    """Every source that is cited stands in the bibliography, once."""
+    for where, cell in chapter.cells("markdown"):
+        for names in re.findall(r"\{cite\}`([^`]*)`", cell.source):
+            for name in re.split(r",\s*", names):
+                if chapter.sources[name] != 1:
+                    yield f"{where} cites {name!r}: {chapter.sources[name]} entries, expected one."
+
+
+def figure_names(chapter: Chapter) -> Iterator[str]:
+    """No two figures of the book have one name."""
+    for name in labels(chapter.notebook):
+        if chapter.labels[name] > 1:
+            yield f"The figure {name!r} has the name of another, here or in another notebook."
+
+
 def numbers(chapter: Chapter) -> Iterator[str]:
     """Every number that a cell computes is in the prose as it was computed."""
     for where, cell in chapter.cells("markdown"):
@@ -192,6 +215,8 @@ CHECKS = [
     wording,
     code_shape,
     plain_markdown,
+    cited,
+    figure_names,
     numbers,
     compared,
     tidied,
@@ -202,8 +227,8 @@ def load(paths: list[Path]) -> list[Chapter]:
     """The notebooks as chapters of one book."""
     every = notebook_paths()
     facts = gather(every)
-    known = set().union(*(labels(nbformat.read(path, 4)) for path in every))
-    return [Chapter(path, nbformat.read(path, 4), facts, known) for path in paths]
+    known = sum((labels(nbformat.read(path, 4)) for path in every), Counter())
+    return [Chapter(path, nbformat.read(path, 4), facts, known, sources()) for path in paths]
 
 
 def main() -> None:
