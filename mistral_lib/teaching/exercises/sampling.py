@@ -1,0 +1,306 @@
+"""The exercises of chapter 16, "Sampling"."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mistral_lib.teaching.exercises.kinds import Estimate, Explanation, Function, Value
+
+
+def _nuclei():
+    """Probabilities and a top_p, smallest first; no sum lies near a border."""
+    yield np.array([1.0]), 0.5
+    for top_p in (0.25, 0.45, 0.55, 0.75, 0.85, 0.95):
+        yield np.array([0.5, 0.3, 0.2]), top_p
+        yield np.array([0.1, 0.6, 0.3]), top_p
+        yield np.array([0.06, 0.4, 0.02, 0.3, 0.22]), top_p
+
+
+def _nucleus(probabilities, top_p):
+    order = np.argsort(-probabilities)
+    ranked = probabilities[order]
+    keep = np.zeros(len(probabilities), bool)
+    keep[order] = np.cumsum(ranked) - ranked < top_p
+    return keep
+
+
+def _nucleus_by_loops(probabilities, top_p):
+    keep, total = np.zeros(len(probabilities), bool), 0.0
+    while total < top_p and not keep.all():
+        best = np.where(keep, -1, probabilities).argmax()
+        keep[best], total = True, total + probabilities[best]
+    return keep
+
+
+def _from_ranked(rule):
+    """A wrong nucleus: `rule` says of ranked probabilities and their sums which are kept."""
+
+    def nucleus(probabilities, top_p):
+        order = np.argsort(-probabilities)
+        keep = np.zeros(len(probabilities), bool)
+        keep[order] = rule(probabilities[order], np.cumsum(probabilities[order]), top_p)
+        return keep
+
+    return nucleus
+
+
+def _seen():
+    """Logits, which tokens the text holds, and a penalty."""
+    random = np.random.default_rng(16)
+    yield np.array([2.0]), np.array([True]), 1.5
+    yield np.array([-2.0, 1.0]), np.array([True, False]), 1.5
+    for size in (3, 5):
+        yield random.normal(size=size), random.random(size) < 0.6, 1.3
+
+
+def _penalised(logits, seen, penalty):
+    return np.where(seen, np.where(logits < 0, logits * penalty, logits / penalty), logits)
+
+
+def _pairs():
+    """The model's and the draft's probabilities; they differ."""
+    random = np.random.default_rng(16)
+    yield np.array([0.75, 0.25]), np.array([0.5, 0.5])
+    for size in (3, 3, 6):
+        yield tuple(random.dirichlet(np.ones(size)) for _ in range(2))
+
+
+def _missing(model, draft):
+    rest = np.maximum(model - draft, 0)
+    return rest / rest.sum()
+
+
+EXERCISES = [
+    Value(
+        name="sampling.temperature",
+        kind="trace by hand",
+        minutes=3,
+        difficulty=1,
+        solution=0.9,
+        mistakes=(
+            (0.75, "at a temperature of 0.5 something has to change: logits are doubled."),
+            (1.0, "it gets likelier, but a quarter does not vanish at this temperature."),
+            (0.634, "0.634 belongs to a temperature of 2: the square roots."),
+            (0.5625, "that is the square of 3/4. Both squares have to add up to 1 again."),
+        ),
+        hints=(
+            "Logits divided by 0.5 are doubled. What does that do to their exponentials?",
+            "The probabilities are squared, 9/16 and 1/16, and made to add up to 1.",
+            "(3 / 4) ** 2 / ((3 / 4) ** 2 + (1 / 4) ** 2)",
+        ),
+    ),
+    Function(
+        name="sampling.top_p",
+        kind="missing lines",
+        minutes=7,
+        difficulty=2,
+        solution=_nucleus,
+        cases=_nuclei,
+        mistakes={
+            "leaves out the token that crosses the border: the kept ones must reach top_p.": (
+                _from_ranked(lambda ranked, sums, top_p: sums <= top_p)
+            ),
+            "adds up in the order of the vocabulary: the likeliest come first.": (
+                lambda probabilities, top_p: np.cumsum(probabilities) - probabilities < top_p
+            ),
+            "keeps one token too many: it stops only after the border was crossed.": (
+                _from_ranked(
+                    lambda ranked, sums, top_p: np.arange(len(sums)) <= (sums < top_p).sum() + 1
+                )
+            ),
+            "answers for the ranked tokens: put the marks back where the tokens are.": (
+                lambda probabilities, top_p: (
+                    np.cumsum(ranked := np.sort(probabilities)[::-1]) - ranked < top_p
+                )
+            ),
+            "keeps single tokens that are at least top_p: their sum is meant.": (
+                lambda probabilities, top_p: probabilities >= top_p
+            ),
+        },
+        also_right=(_nucleus_by_loops,),
+        hints=(
+            "A token stays if the likelier ones together do not yet reach top_p.",
+            "Sort downwards, take the cumulative sum without the token itself, compare, sort back.",
+            "keep[order] = np.cumsum(ranked) - ranked < top_p",
+        ),
+    ),
+    Function(
+        name="sampling.penalty",
+        kind="find the bug",
+        minutes=4,
+        difficulty=2,
+        solution=_penalised,
+        cases=_seen,
+        mistakes={
+            "is the function as it was: what does dividing do to a logit of -2?": (
+                lambda logits, seen, penalty: np.where(seen, logits / penalty, logits)
+            ),
+            "multiplies always: that makes likely tokens likelier still.": (
+                lambda logits, seen, penalty: np.where(seen, logits * penalty, logits)
+            ),
+            "penalises the tokens that are new.": (
+                lambda logits, seen, penalty: _penalised(logits, ~seen, penalty)
+            ),
+            "penalises every token, seen or not.": (
+                lambda logits, seen, penalty: _penalised(logits, seen | True, penalty)
+            ),
+            "subtracts the penalty: that is another rule, with another name.": (
+                lambda logits, seen, penalty: np.where(seen, logits - penalty, logits)
+            ),
+        },
+        also_right=(
+            lambda logits, seen, penalty: (
+                logits * np.where(logits < 0, penalty, 1 / penalty) ** seen
+            ),
+        ),
+        hints=(
+            "A penalty has to push down. In which direction does a division push?",
+            "A positive logit shrinks when it is divided. A negative one has to be multiplied.",
+            "np.where(logits < 0, logits * penalty, logits / penalty), where seen",
+        ),
+    ),
+    Estimate(
+        name="sampling.tail",
+        kind="estimate",
+        minutes=3,
+        difficulty=2,
+        solution=100 * (1 - 0.99**100),
+        factor=1.1,
+        unit="per cent",
+        mistakes=(
+            (1, "that is one token. A text has a hundred, and each may be the one."),
+            (100, "a hundred draws of 1 % do not add up: some texts have two, some none."),
+            (0.634, "per cent are asked for."),
+            (100 * 0.99**100, "these are the texts in which no such token stands."),
+        ),
+        hints=(
+            "How likely is it that none of a hundred draws falls into the tail?",
+            "Each draw stays outside with probability 0.99, a hundred times in a row.",
+            "100 * (1 - 0.99**100)",
+        ),
+    ),
+    Value(
+        name="sampling.beam",
+        kind="trace by hand",
+        minutes=3,
+        difficulty=1,
+        solution=[0.24, 0.36],
+        mistakes=(
+            ([0.36, 0.36], "greedy takes the likelier first token, and that is not the 0.4."),
+            ([0.24, 0.24], "with two beams both first tokens stay. Which path is best?"),
+            ([0.6, 0.6], "that is the first token alone. A path has two."),
+            ([0.36, 0.24], "these are the two, but in the other order: greedy first."),
+        ),
+        hints=(
+            "A path is as probable as the product of its tokens.",
+            "Greedy goes over 0.6, where the best second token has 0.4. The other way: 0.4, 0.9.",
+            "[0.6 * 0.4, 0.4 * 0.9]",
+        ),
+    ),
+    Function(
+        name="sampling.replace",
+        kind="missing lines",
+        minutes=5,
+        difficulty=2,
+        solution=_missing,
+        cases=_pairs,
+        mistakes={
+            "draws from the model itself: tokens that the draft proposes too often come twice.": (
+                lambda model, draft: model
+            ),
+            "is not normalised: probabilities have to add up to 1.": (
+                lambda model, draft: np.maximum(model - draft, 0)
+            ),
+            "counts what the draft has too much of as well: only what is missing is drawn.": (
+                lambda model, draft: abs(model - draft) / abs(model - draft).sum()
+            ),
+            "has the sign turned: it gives more of what the draft has too much of.": (
+                lambda model, draft: _missing(draft, model)
+            ),
+        },
+        also_right=(
+            lambda model, draft: (
+                (model - np.minimum(model, draft)) / (1 - np.minimum(model, draft).sum())
+            ),
+        ),
+        hints=(
+            "Of which tokens has the draft proposed too few?",
+            "The accepted tokens follow min(p, q). What is missing to p is p - min(p, q).",
+            "np.maximum(model - draft, 0), divided by its sum",
+        ),
+    ),
+    Estimate(
+        name="sampling.rounds",
+        kind="estimate",
+        minutes=4,
+        difficulty=2,
+        solution=sum(0.8**i for i in range(5)),
+        factor=1.03,
+        unit="tokens",
+        mistakes=(
+            (3.2, "a refused token ends the round: those behind it are lost, too."),
+            (4.2, "a refused token ends the round: those behind it are lost, too."),
+            (sum(0.8**i for i in range(1, 5)), "and the model adds a token of its own."),
+            (5, "that is if all are accepted."),
+        ),
+        hints=(
+            "The second token counts only if the first was accepted, too.",
+            "The model's own token is sure. The i-th of the draft counts with probability 0.8**i.",
+            "1 + 0.8 + 0.8**2 + 0.8**3 + 0.8**4",
+        ),
+    ),
+    Estimate(
+        name="sampling.speedup",
+        kind="estimate",
+        minutes=3,
+        difficulty=2,
+        solution=sum(0.8**i for i in range(5)) / 1.4,
+        factor=1.06,
+        unit="times as fast",
+        mistakes=(
+            (sum(0.8**i for i in range(5)), "the draft's own time counts, four steps a round."),
+            (sum(0.8**i for i in range(5)) / 1.1, "the draft takes four steps in a round."),
+            (sum(0.8**i for i in range(5)) / 5, "one reading checks all four tokens at once."),
+        ),
+        hints=(
+            "How long does a round take, if a step of the model takes 1?",
+            "Four steps of the draft and one of the model, 1.4, for 3.36 tokens.",
+            "3.36 / 1.4",
+        ),
+    ),
+    Value(
+        name="sampling.library",
+        kind="read the library",
+        minutes=4,
+        difficulty=2,
+        solution=9,
+        mistakes=(
+            (8, "this line makes probabilities of what top-k has left. Nothing is decided."),
+            (11, "this line compares with one float. Where is the likeliest token's sum zero?"),
+            (12, "this line removes what is below the threshold. Who set it?"),
+            (4, "that is top-k. What keeps a token when top_p is tiny?"),
+        ),
+        hints=(
+            "Which number is compared with top_p for the likeliest token?",
+            "If the token itself were in the sum, 0.6 would not be below 0.5.",
+            "cumsum(probabilities) - probabilities is 0 for the first.",
+        ),
+    ),
+    Explanation(
+        name="sampling.explain",
+        kind="explain",
+        minutes=5,
+        difficulty=2,
+        points=(
+            "greedy takes the likeliest token at each step; the likeliest text may start otherwise",
+            "a beam search shows it: it finds texts of higher probability",
+            "and the likeliest text is not the best one: it tends to be short or repeats itself",
+            "for copying and facts a low temperature is right; for variety it is not",
+        ),
+        hints=(
+            "Is the likeliest first token always part of the likeliest text?",
+            "Compare the two paths of the tree in the figure.",
+            "Say what the search found, and what you thought of its text.",
+        ),
+    ),
+]

@@ -1,0 +1,178 @@
+"""Figures of choosing: the same tokens under several settings, and a tree (used by chapter 16)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
+
+from mistral_lib.teaching.next_token import MONOSPACE, token_label
+from mistral_lib.teaching.plots import BLUE, GREY, INK, PALE, PAPER, RED
+
+SMALL = 9  # points: the smallest text of the book's figures
+
+
+def draw_choices(
+    ax: Axes,
+    tokens: Sequence[str],
+    probabilities: Sequence[float],
+    before: Sequence[float],
+    *,
+    title: str | None = None,
+) -> None:
+    """Draws the chances of some tokens as bars, and as an outline what they were before.
+
+    A token that was left out has the outline alone, and a cross.
+
+    Args:
+        ax: the axes to draw on; its ticks and limits are replaced.
+        tokens: the pieces, in the order in which they are to stand.
+        probabilities: as many numbers from 0 to 1.
+        before: as many numbers, the model's own.
+        title: what the picture shows, as a finding.
+
+    >>> import matplotlib.pyplot as plt
+    >>> figure, ax = plt.subplots()
+    >>> draw_choices(ax, ["▁the", "▁a"], [1, 0], [0.75, 0.25])
+    >>> [text.get_text() for text in ax.texts]
+    ['100%', '×']
+    """
+    places = range(len(tokens))
+    ax.barh(places, probabilities, height=0.7, color=BLUE)
+    ax.barh(places, before, height=0.7, fill=False, edgecolor=INK, linewidth=0.9)
+    for place, (now, then) in enumerate(zip(probabilities, before, strict=True)):
+        label = "×" if now == 0 else f"{now:.0%}" if now >= 0.005 else "<1%"
+        ax.text(max(now, then) + 0.03, place, label, va="center", size=SMALL)
+    ax.set_yticks(places, [token_label(token) for token in tokens], **MONOSPACE | {"size": SMALL})
+    ax.set(xlim=(0, 1.25), ylim=(len(tokens) - 0.5, -0.5), xticks=[])
+    ax.tick_params(length=0)
+    ax.spines["bottom"].set_visible(False)
+    if title:
+        ax.set_title(title, fontsize=SMALL + 1)
+
+
+def draw_tree(
+    ax: Axes,
+    paths: Mapping[tuple[str, ...], float],
+    kept: Sequence[tuple[str, ...]],
+    *,
+    best: tuple[str, ...],
+    greedy: tuple[str, ...],
+    title: str | None = None,
+) -> None:
+    """Draws a beam search as a tree that grows to the right.
+
+    A box is a path, with its last token and the probability of the whole of it. The search's best
+    path is filled, the greedy one has a thick dashed line, and what was not kept is grey.
+
+    Args:
+        ax: the axes to draw on; its ticks and limits are replaced.
+        paths: the probability of each path, by its tokens; the beginnings of a path are paths, too.
+        kept: the paths that were beams.
+        best: the path to fill.
+        greedy: the path that takes the likeliest token each time.
+        title: what the picture shows, as a finding.
+
+    >>> import matplotlib.pyplot as plt
+    >>> figure, ax = plt.subplots()
+    >>> paths = {("a",): 0.6, ("b",): 0.4, ("a", "c"): 0.2, ("b", "d"): 0.3}
+    >>> draw_tree(ax, paths, list(paths), best=("b", "d"), greedy=("a", "c"))
+    >>> [text.get_text() for text in ax.texts]
+    ['a 60.0%', 'b 40.0%', 'c 20.0%', 'd 30.0%']
+    """
+    heights, roots = _heights(paths), {path[:1] for path in paths}
+    for path, probability in paths.items():
+        place = (len(path), heights[path])
+        on_best, on_greedy = path == best[: len(path)], path == greedy[: len(path)]
+        if len(path) > 1 or len(roots) > 1:
+            parent = path[:-1]
+            start = (len(parent), heights[parent])
+            colour = BLUE if on_best else RED if on_greedy else GREY
+            looks = {"color": colour, "linewidth": 3 if on_best or on_greedy else 0.8}
+            dashed = "--" if on_greedy and not on_best else "-"
+            ax.plot(*zip(start, place), dashed, zorder=1, **looks)
+        ink = PAPER if on_best else INK if path in kept else GREY
+        face = BLUE if on_best else PAPER if path in kept else PALE
+        edge = RED if on_greedy and not on_best else BLUE if on_best else GREY
+        box = {"boxstyle": "round,pad=0.25", "facecolor": face, "edgecolor": edge}
+        text = f"{token_label(path[-1])} {_percent(probability)}"
+        ax.text(*place, text, color=ink, size=SMALL, ha="center", va="center", bbox=box, zorder=2)
+    depth = max(map(len, paths))
+    ax.set(
+        xlim=(-0.1 if len(roots) > 1 else 0.5, depth + 0.5),
+        ylim=(max(heights.values()) + 0.6, -0.6),
+    )
+    ax.set_axis_off()
+    if title:
+        ax.set_title(title)
+
+
+def draw_rounds(
+    ax: Axes,
+    rounds: Sequence[tuple[Sequence[str], int, str]],
+    *,
+    title: str | None = None,
+) -> None:
+    """Draws speculative decoding: a row is a round, with the draft's tokens and the model's own.
+
+    Accepted tokens are filled. The first refused one is ringed in red, and those behind it, which
+    nobody looked at, are pale. The model's own token stands in the last column.
+
+    Args:
+        ax: the axes to draw on; its ticks and limits are replaced.
+        rounds: for each round the k proposed tokens, how many were accepted, and the model's own.
+        title: what the picture shows, as a finding.
+
+    >>> import matplotlib.pyplot as plt
+    >>> figure, ax = plt.subplots()
+    >>> draw_rounds(ax, [(["▁a", "b"], 1, "c")])
+    >>> [text.get_text() for text in ax.texts]
+    ['▁a', 'b', 'c']
+    """
+    columns = len(rounds[0][0]) + 1
+    for row, (proposed, accepted, own) in enumerate(rounds):
+        for column, token in enumerate([*proposed, own]):
+            looks = {"facecolor": PALE, "edgecolor": PAPER}
+            colour = GREY
+            if column < accepted:
+                looks, colour = {"facecolor": BLUE, "edgecolor": PAPER}, PAPER
+            elif column == columns - 1:
+                looks, colour = {"facecolor": PAPER, "edgecolor": BLUE, "lw": 2}, INK
+            elif column == accepted:
+                looks, colour = {"facecolor": PAPER, "edgecolor": RED, "lw": 2, "ls": "--"}, INK
+            ax.add_patch(Rectangle((column + 0.03, row + 0.08), 0.94, 0.84, **looks))
+            middle = (column + 0.5, row + 0.5)
+            ax.text(*middle, token_label(token), color=colour, ha="center", va="center", size=SMALL)
+    ax.set(xlim=(0, columns), ylim=(len(rounds), 0))
+    heads = [*(f"draft {i}" for i in range(1, columns)), "the model"]
+    ax.set_xticks(np.arange(columns) + 0.5, heads)
+    ax.set_yticks(np.arange(len(rounds)) + 0.5, [f"round {i + 1}" for i in range(len(rounds))])
+    ax.tick_params(length=0, labeltop=True, labelbottom=False)
+    ax.spines[:].set_visible(False)
+    if title:
+        ax.set_title(title)
+
+
+def _percent(probability: float) -> str:
+    """Three digits at most: 59.6%, 3.2%, 0.041%."""
+    per_cent = 100 * probability
+    places = 1 if per_cent >= 1 else int(np.ceil(-np.log10(max(per_cent, 1e-12)))) + 1
+    return f"{per_cent:.{places}f}%"
+
+
+def _heights(paths: Mapping[tuple[str, ...], float]) -> dict[tuple[str, ...], float]:
+    """Where each path stands, so that no two lines cross: ends below each other, best first."""
+    heights, free = {}, iter(range(len(paths) + 1))
+
+    def place(path):
+        children = [p for p in paths if len(p) == len(path) + 1 and p[: len(path)] == path]
+        children.sort(key=lambda child: -paths[child])
+        for child in children:
+            place(child)
+        inner = [heights[child] for child in children]
+        heights[path] = sum(inner) / len(inner) if inner else float(next(free))
+
+    place(())
+    return heights
