@@ -123,6 +123,7 @@ def results(tmp_path_factory):
     environment = {
         **os.environ,
         "XLA_FLAGS": " ".join(flags),
+        "JAX_ENABLE_COMPILATION_CACHE": "false",  # what is kept is not dumped
         "JAX_PLATFORMS": "cpu",
         "KERAS_BACKEND": "jax",
         "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)]),
