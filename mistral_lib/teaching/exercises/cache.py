@@ -272,7 +272,7 @@ EXERCISES = [
         ),
         hints=(
             "What does a rolling cache do differently before its first round is over?",
-            "Look at the frames of the film in which no slot is marked.",
+            "Look at the rows of the film in which no cell is framed.",
             "Name a window, a prompt and two chunks that would have shown it.",
         ),
     ),
