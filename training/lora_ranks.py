@@ -51,7 +51,7 @@ VARIED = ("rank", "targets", "learning_rate", "seed")
 RUNS = (
     *(Settings(rank=rank) for rank in (1, 2, 4, 8, 16, 64)),
     *(Settings(rank=rank, targets=FEW) for rank in (1, 8, 64)),
-    Settings(rank=64, learning_rate=5e-3 / 4),
+    *(Settings(rank=64, targets=targets, learning_rate=5e-3 / 4) for targets in (ALL, FEW)),
     *(Settings(rank=8, seed=seed) for seed in (1, 2)),
     *(Settings(rank=0, learning_rate=rate) for rate in (3e-4, 1e-3, 3e-3)),
 )
