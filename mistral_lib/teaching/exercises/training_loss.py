@@ -201,7 +201,7 @@ EXERCISES = [
         also_right=(_adam_rate,),
         hints=(
             "Two averages, of the gradient and of its square; a step is their ratio.",
-            "New averages first; divide them by 1 - 0.9**step and 1 - 0.98**step; then the root.",
+            "Divide the new averages by 1 - 0.9**step and 1 - 0.98**step before the root.",
             "weight - rate * (m / (1 - 0.9**step)) / (np.sqrt(s / (1 - 0.98**step)) + 1e-8)",
         ),
     ),
