@@ -20,17 +20,20 @@ GREEDY = make_sampler()
 
 
 @cache
-def backbone():
-    return MistralBackbone(
+def backbone(lora=False):
+    model = MistralBackbone(
         VOCABULARY, 2, HEADS, HIDDEN, INTERMEDIATE, KEY_HEADS, sliding_window=WINDOW, head_dim=HEAD
     )
+    if lora:
+        model.enable_lora(2)
+    return model
 
 
 @cache
-def compiled_steps(batch=1, sampler="greedy"):
+def compiled_steps(batch=1, sampler="greedy", lora=False):
     """The decoding loop, as XLA compiled it."""
     sampler = GREEDY if sampler == "greedy" else make_sampler(1.0, top_k=5)
-    loop = DecodingLoop(backbone())
+    loop = DecodingLoop(backbone(lora))
     state = loop.start([[1, 2, 3]] * batch, [100] * batch, [0] * batch, sampler)
     stop_tokens = np.zeros(0, "int32")
     return loop._steps.lower(loop.weights(), state, sampler, stop_tokens, np.int32(9)).compile()
@@ -43,9 +46,9 @@ def instructions(compiled):
         yield operation, np.prod([int(size) for size in shape.split(",") if size], dtype=int)
 
 
-@pytest.mark.parametrize("batch", [1, 2])
-def test_a_decoding_step_copies_neither_cache_nor_weights(batch):
-    found = list(instructions(compiled_steps(batch)))
+@pytest.mark.parametrize(("batch", "lora"), [(1, False), (2, False), (1, True)])
+def test_a_decoding_step_copies_neither_cache_nor_weights(batch, lora):
+    found = list(instructions(compiled_steps(batch, lora=lora)))
     assert ("dot", batch * VOCABULARY) in found  # the text is read as it should be
     largest = max(size for operation, size in found if operation in ("copy", "transpose"))
     assert 0 < largest < min(CACHE, SMALLEST_WEIGHT) / 2
@@ -62,9 +65,9 @@ def test_a_decoding_step_repeats_no_key(batch):
     assert not {size for _, size in instructions(compiled_steps(batch))} & ({repeated} - weights)
 
 
-@pytest.mark.parametrize("batch", [1, 2])
-def test_workspace_of_decoding_is_smaller_than_any_weight_or_cache(batch):
-    memory = compiled_steps(batch).memory_analysis()
+@pytest.mark.parametrize(("batch", "lora"), [(1, False), (2, False), (1, True)])
+def test_workspace_of_decoding_is_smaller_than_any_weight_or_cache(batch, lora):
+    memory = compiled_steps(batch, lora=lora).memory_analysis()
     scores = 4 * batch * HEADS * WINDOW
     assert memory.temp_size_in_bytes < 20 * scores
     assert memory.temp_size_in_bytes < 4 * min(CACHE * 4, SMALLEST_WEIGHT * 4)
