@@ -12,15 +12,13 @@ import argparse
 import datetime
 import json
 import statistics
-import subprocess
-import sys
 import tempfile
 import threading
 import time
 from pathlib import Path
 
 from contenders import MistralLib
-from run import HERE, machine, peers_python
+from run import HERE, in_process, in_turn, machine, save_result
 from worker import resident
 
 RESULT = HERE / "results" / "loading.json"
@@ -90,8 +88,9 @@ def measure(size: str, rounds: int, contenders: tuple[str, ...]) -> dict:
             names = [name for name in known if name in contenders]
             runs = {name: [] for name in names}
             for turn in range(rounds):
-                for name in names[turn % len(names) :] + names[: turn % len(names)]:
-                    runs[name].append(_in_process(name, Path(folder) / layout))
+                for name in in_turn(names, turn):
+                    checkpoint = str(Path(folder) / layout)
+                    runs[name].append(in_process(__file__, name, "--load", name, checkpoint))
             result["cases"][case] = {
                 name: {
                     "seconds": round(statistics.median(run["seconds"] for run in each), 3),
@@ -102,12 +101,6 @@ def measure(size: str, rounds: int, contenders: tuple[str, ...]) -> dict:
                 for name, each in runs.items()
             }
     return result
-
-
-def _in_process(contender, folder):
-    python = sys.executable if contender == "mistral_lib" else str(peers_python())
-    command = [python, __file__, "--load", contender, str(folder)]
-    return json.loads(subprocess.check_output(command, text=True).splitlines()[-1])
 
 
 def main(arguments=None) -> None:
@@ -128,8 +121,7 @@ def main(arguments=None) -> None:
         "machine": machine(),
         **measure(options.size, options.rounds, tuple(options.contenders.split(","))),
     }
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(json.dumps(result, indent=1) + "\n")
+    save_result(result, options.output)
 
 
 if __name__ == "__main__":

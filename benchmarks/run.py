@@ -123,6 +123,26 @@ def peers_python() -> Path:
     return Path(os.environ.get("MISTRAL_LIB_PEERS", PEERS))
 
 
+def in_turn(names: list[str], turn: int) -> list[str]:
+    """The contenders in the order of one turn: each is first as often as the others."""
+    first = turn % len(names)
+    return names[first:] + names[:first]
+
+
+def in_process(script: str, contender: str, *arguments: str) -> dict:
+    """What a script prints last, as JSON, run in the environment of a contender."""
+    python = sys.executable if contender == "mistral_lib" else str(peers_python())
+    environment = {**os.environ, "PYTHONPATH": str(HERE.parent)}
+    output = subprocess.check_output([python, script, *arguments], text=True, env=environment)
+    return json.loads(output.splitlines()[-1])
+
+
+def save_result(result: dict, output: Path) -> None:
+    """Writes a result where `table.py` finds it."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(json.dumps(result, indent=1) + "\n")
+
+
 def measure(workload: Workload, size: str, rounds: int | None) -> dict:
     """One row of the results."""
     scale = 1 if size == "full" else 1 / 64
@@ -140,23 +160,28 @@ def measure(workload: Workload, size: str, rounds: int | None) -> dict:
         if name not in workers:
             workers[name] = Worker(name, size)
             first = workers[name].ask(task=task[name][0], arguments=task[name][1])
-            results[name] |= {"first": first, "numbers": first["numbers"]}
+            results[name]["first"] = first
             log(f"  {name}: first run {first['prepare_seconds'] + first['seconds']:.1f} s")
         return workers[name]
 
+    def compare_first():
+        compare(workload, {name: results[name]["first"]["numbers"] for name in workload.contenders})
+
     try:
-        for name in () if workload.alone else task:
-            prepared(name)
-        order = list(task)
+        if not workload.alone:
+            for name in task:
+                prepared(name)
+            compare_first()
         for turn in range(rounds or workload.rounds):
-            for name in order[turn % len(order) :] + order[: turn % len(order)]:
+            for name in in_turn(list(task), turn):
                 answer = prepared(name).ask(run=True)
                 results[name]["seconds"].append(answer["seconds"])
                 results[name]["rates"].append(answer["numbers"][0])
                 results[name]["extra_bytes"] = answer["extra_bytes"]
                 if workload.alone:
                     workers.pop(name).close()
-        compare(workload, {name: results[name]["numbers"] for name in workload.contenders})
+        if workload.alone:
+            compare_first()
     finally:
         for worker in workers.values():
             worker.close()
@@ -256,8 +281,7 @@ def main(arguments=None) -> None:
             row = measure(workload, options.size, options.rounds)
             result["workloads"][workload.name] = row
             log(f"  {json.dumps({n: c['seconds'] for n, c in row['contenders'].items()})}")
-            options.output.parent.mkdir(parents=True, exist_ok=True)
-            options.output.write_text(json.dumps(result, indent=1) + "\n")
+            save_result(result, options.output)
 
 
 if __name__ == "__main__":

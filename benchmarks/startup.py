@@ -21,7 +21,7 @@ from pathlib import Path
 
 from contenders import CONTENDERS
 from loading import save
-from run import HERE, machine, peers_python
+from run import HERE, in_process, in_turn, machine, save_result
 
 RESULT = HERE / "results" / "startup.json"
 LENGTHS = (100, 37, 410, 250, 600, 20, 900, 333, 150, 77, 520, 200, 701, 49, 460, 120)
@@ -64,8 +64,9 @@ def measure(size: str, rounds: int, names: list[str]) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         save(size, Path(folder))
         for turn in range(rounds):
-            for name in names[turn % len(names) :] + names[: turn % len(names)]:
-                runs[name].append(_in_process(name, size, folder))
+            for name in in_turn(names, turn):
+                run = in_process(__file__, name, "--once", name, folder, "--size", size)
+                runs[name].append(run)
     return {
         "import_seconds": {
             name: round(statistics.median(each), 3) for name, each in imports.items()
@@ -82,13 +83,6 @@ def _medians(runs: list[dict]) -> dict:
         stage: [round(s, 3) for s in value] if isinstance(value, list) else round(value, 3)
         for stage, value in stages.items()
     }
-
-
-def _in_process(name, size, folder):
-    python = sys.executable if name == "mistral_lib" else str(peers_python())
-    command = [python, __file__, "--once", name, folder, "--size", size]
-    environment = {**os.environ, "PYTHONPATH": str(HERE.parent)}
-    return json.loads(subprocess.check_output(command, text=True, env=environment).splitlines()[-1])
 
 
 def main(arguments=None) -> None:
@@ -112,8 +106,7 @@ def main(arguments=None) -> None:
         "lengths": LENGTHS,
         **measure(options.size, options.rounds, names),
     }
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(json.dumps(result, indent=1) + "\n")
+    save_result(result, options.output)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ program, as XLA reports it.
 
 import argparse
 import datetime
-import json
 import os
 import statistics
 import time
@@ -21,7 +20,7 @@ import jax.numpy as jnp
 import keras
 import numpy as np
 from models import SIZES
-from run import HERE, machine
+from run import HERE, machine, save_result
 
 from mistral_lib import MistralBackbone, MistralCausalLM, training_loss
 from mistral_lib.layers import banded, chunks, dense
@@ -192,8 +191,7 @@ def main(arguments=None) -> None:
         made = step(size, int(length * scale))
         result["steps"][title] = times(*made, options.turns)
     result["training, 2,048 tokens"] = training_steps(size, int(2048 * scale))
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(json.dumps(result, indent=1) + "\n")
+    save_result(result, options.output)
 
 
 if __name__ == "__main__":

@@ -65,6 +65,28 @@ def test_different_outputs_end_the_run():
         run.compare(generate, {"a": [1.0, 2.0], "b": [2.0, 2.0]})
 
 
+def test_outputs_are_compared_before_anything_is_timed(monkeypatch):
+    timed = []
+
+    class Fake:
+        def __init__(self, name, size):
+            self.name = name
+
+        def ask(self, run=False, **_):
+            timed.extend([self.name] * run)
+            numbers = [9.0 if self.name == "keras_hub" else 0.0]
+            return {"prepare_seconds": 0, "seconds": 1, "extra_bytes": 0, "numbers": numbers}
+
+        def close(self):
+            pass
+
+    monkeypatch.setattr(run, "Worker", Fake)
+    forward = run.Workload("prefill", "forward", {}, ("mistral_lib", "keras_hub"))
+    with pytest.raises(SystemExit, match="keras_hub and mistral_lib differ"):
+        run.measure(forward, "tiny", 1)
+    assert not timed
+
+
 def test_a_run_and_its_table(tmp_path):
     output = tmp_path / "cpu.json"
     ours = ("--rounds", "1", "--contenders", "mistral_lib", "--output", str(output))
