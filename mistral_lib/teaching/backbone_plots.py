@@ -9,9 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
 
 from mistral_lib.teaching.next_token import MONOSPACE, token_label
-from mistral_lib.teaching.plots import BLUE, GREY, INK, ORANGE, PALE, PAPER
-
-SMALL = 9  # points: the smallest text of the book's figures
+from mistral_lib.teaching.plots import BLUE, GREY, INK, ORANGE, PALE, PAPER, SMALL
 
 # The rows of `model_map` from below: what stands on the stream, and what beside it reads and adds.
 _ROWS = ("vocabulary", "embedding", "norm", "attention", "norm", "network", "norm", "logits")

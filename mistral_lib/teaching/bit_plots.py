@@ -9,11 +9,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
-from mistral_lib.teaching.plots import BLUE, GREY, INK, PALE, PAPER
+from mistral_lib.teaching.plots import BLUE, GREY, INK, PALE, PAPER, SMALL
 
 # Bits of sign, exponent and fraction. The leading 1 of the fraction is not stored.
 FORMATS = {"float32": (1, 8, 23), "bfloat16": (1, 8, 7), "float16": (1, 5, 10)}
-SMALL = 9  # points: the smallest text of the book's figures
 
 
 def bits_of(value: float, kind: str) -> tuple[str, str, str]:

@@ -9,9 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
 from mistral_lib.teaching.next_token import token_label
-from mistral_lib.teaching.plots import BLUE, GREY, INK, PALE, PAPER, RED
+from mistral_lib.teaching.plots import BLUE, GREY, INK, PALE, PAPER, RED, SMALL
 
-SMALL = 9  # points: the smallest text of the book's figures
 STRIP = 0.3  # of a cell's height, for the numbers that are in the slot
 
 

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
-from mistral_lib.teaching.plots import GREY, INK, ORANGE, PALE, PAPER, SKY
+from mistral_lib.teaching.plots import GREY, INK, ORANGE, PALE, PAPER, SKY, SMALL
 
-SMALL = 9  # points: the smallest text of the book's figures
 # A part is known by its hatching and its number; the colour only helps.
 HATCHES = ("", "////", "....", "\\\\\\\\", "xxxx", "||||", "----", "++++")
 Part = tuple[tuple[int, int], tuple[int, int]]  # rows and columns, from and to

@@ -20,6 +20,8 @@ PROMPT = (
     "Raise TypeError if *"
 )
 
+MISTRAL_7B = 7_241_732_096  # parameters of version 0.1; chapter 12 counts them
+
 # The form that papermill, scrapbook and MyST-NB share: stored in the notebook, shown nowhere.
 PREFIX = "application/papermill.record/"
 NAME = re.compile(r"[a-z][a-z0-9_]*")

@@ -8,9 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import ConnectionPatch, Rectangle
 
-from mistral_lib.teaching.plots import BLUE, GREY, INK, PALE, PAPER
+from mistral_lib.teaching.plots import BLUE, GREY, INK, PALE, PAPER, SMALL
 
-SMALL = 9  # points: the smallest text of the book's figures
 GAP = 0.4  # between groups of bytes, in cells
 
 # How a tensor of a file becomes ours: a symbol, its meaning, and the colour and hatch of its cell.

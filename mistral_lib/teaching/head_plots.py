@@ -9,9 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Arc, Circle, Rectangle
 
 from mistral_lib.teaching.next_token import token_label
-from mistral_lib.teaching.plots import BLUE, FUTURE, GREY, INK, ORANGE, PALE, PAPER, RED
-
-SMALL = 9  # points: the smallest text of the book's figures
+from mistral_lib.teaching.plots import BLUE, FUTURE, GREY, INK, ORANGE, PALE, PAPER, RED, SMALL
 
 
 def draw_grid(

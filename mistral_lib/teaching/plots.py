@@ -27,6 +27,7 @@ SYMBOL_KEY = (
     f"{SEEN} seen     {FUTURE} in the future     {TOO_FAR} too far back     {PADDED} padding"
 )
 
+SMALL = 9  # points: the smallest text of the book's figures
 PIXELS_PER_INCH = 96  # of the page, whose column holds 672: figures are at most 7 inches wide
 
 

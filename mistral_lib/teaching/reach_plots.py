@@ -9,9 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.patches import Rectangle
 
-from mistral_lib.teaching.plots import BLUE, GREY, PALE, PAPER, RED
-
-SMALL = 9  # points: the smallest text of the book's figures
+from mistral_lib.teaching.plots import BLUE, GREY, PALE, PAPER, RED, SMALL
 
 
 def draw_reach(ax: Axes, window: int, layers: int, last: int) -> None:

@@ -13,10 +13,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import EngFormatter
 
-from mistral_lib.teaching.plots import BLUE, GREY, INK, PAPER
+from mistral_lib.teaching.plots import BLUE, GREY, INK, PAPER, SMALL
 
 PREFIX = "benchmark_"  # of the copies' names: benchmark_cpu.json
-SMALL = 9  # points: the smallest text of the book's figures
 
 # The model of the records, as `benchmarks/models.py` has it.
 MODEL = {

@@ -13,8 +13,8 @@ from mistral_lib.teaching.exercises.kinds import (
     Function,
     Value,
 )
+from mistral_lib.teaching.facts import MISTRAL_7B
 
-MISTRAL_7B = 7_241_732_096
 TABLES_7B = 2 * 32_000 * 4096
 BLOCK_7B = 2 * 4096**2 + 2 * 4096 * 1024 + 3 * 4096 * 14336 + 2 * 4096
 NAME = re.compile(r"decoder(?:_([1-9]\d*))?")

@@ -12,9 +12,10 @@ from mistral_lib.teaching.exercises.kinds import (
     Function,
     Value,
 )
+from mistral_lib.teaching.facts import MISTRAL_7B
 
 BYTES_A_TOKEN = 2 * 32 * 8 * 128 * 2  # Mistral 7B in bfloat16: 128 KiB
-WEIGHTS_7B = 2 * 7_241_732_096  # bytes
+WEIGHTS_7B = 2 * MISTRAL_7B  # bytes
 
 
 def _readings():

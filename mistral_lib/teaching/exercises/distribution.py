@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from mistral_lib.teaching.exercises.kinds import Estimate, Explanation, Function, Value
+from mistral_lib.teaching.facts import MISTRAL_7B
 
-MISTRAL_7B = 7_241_732_096
 MEBIBYTE = 2**20
 STREAM_7B = 4096 * 4096 * 2 / MEBIBYTE  # 4,096 tokens of 4,096 features in bfloat16
 

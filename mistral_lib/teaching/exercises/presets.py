@@ -18,8 +18,8 @@ from mistral_lib.teaching.exercises.kinds import (
     Function,
     Value,
 )
+from mistral_lib.teaching.facts import MISTRAL_7B
 
-MISTRAL_7B = 7_241_732_096
 SIZES_7B = SimpleNamespace(
     vocabulary_size=32_000,
     hidden_dim=4096,

@@ -11,8 +11,7 @@ from mistral_lib.teaching.exercises.kinds import (
     Function,
     Value,
 )
-
-MISTRAL_7B = 7_241_732_096
+from mistral_lib.teaching.facts import MISTRAL_7B
 
 
 def _matrices():

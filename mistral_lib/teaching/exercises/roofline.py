@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from mistral_lib.teaching.exercises.kinds import Estimate, Explanation, Function, Value
+from mistral_lib.teaching.facts import MISTRAL_7B
 
-MISTRAL_7B = 7_241_732_096
 TABLE_7B = 32_000 * 4096  # of the embedding, of which a token reads one row
 T4_FLOPS, T4_BYTES = 65e12, 320e9  # a second, from its data sheet
 INT4_7B = 3.7e9  # bytes that a token reads in int4

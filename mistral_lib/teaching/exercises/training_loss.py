@@ -8,9 +8,9 @@ import math
 import numpy as np
 
 from mistral_lib.teaching.exercises.kinds import Estimate, Explanation, Function, Value
+from mistral_lib.teaching.facts import MISTRAL_7B
 from mistral_lib.training_loss import token_losses
 
-MISTRAL_7B = 7_241_732_096
 H100 = 4e14  # FLOPs a second that one sustains in training
 FOREVER = 10**6  # steps after which nothing is left to correct
 
