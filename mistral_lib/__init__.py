@@ -18,8 +18,9 @@ __version__ = "0.1.0"
 
 from mistral_lib import models
 from mistral_lib.backbone import MistralBackbone
-from mistral_lib.base import Backbone, without_weights
+from mistral_lib.base import Backbone
 from mistral_lib.causal_lm import MistralCausalLM
+from mistral_lib.keras_inside import without_weights
 from mistral_lib.preprocessor import MistralCausalLMPreprocessor
 from mistral_lib.tokenizer import MistralTokenizer
 

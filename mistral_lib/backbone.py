@@ -1,16 +1,16 @@
 """The Mistral decoder: embedding, blocks, final norm (chapter 12, "The backbone")."""
 
+from typing import Any
+
 import jax
+import jax.numpy as jnp
 import keras
 
 from mistral_lib import distribution, lora
 from mistral_lib.base import Backbone
-from mistral_lib.checks import (
-    check_boolean,
-    check_choice,
-    check_integer,
-    check_number,
-)
+from mistral_lib.checks import check_boolean, check_choice
+from mistral_lib.config import MistralConfig, Windows
+from mistral_lib.forward import forward
 from mistral_lib.layers.attention import PATHS
 from mistral_lib.layers.decoder import MistralDecoder
 from mistral_lib.layers.embedding import TokenEmbedding
@@ -20,6 +20,22 @@ from mistral_lib.layers.rms_norm import RMSNorm
 from mistral_lib.quantization import check_quantization, quantization_of
 
 FLOAT_DTYPES = {"float32", "bfloat16", "float16"}
+
+
+class FromConfig:
+    """An attribute that shows the field of the same name in `config`, and cannot be set."""
+
+    def __set_name__(self, owner, name):
+        self.name = name
+
+    def __get__(self, backbone, owner=None) -> Any:
+        return self if backbone is None else getattr(backbone.config, self.name)
+
+    def __set__(self, backbone, value):
+        raise AttributeError(
+            f"{self.name} is part of the architecture, which a built model keeps. Make another: "
+            f"MistralBackbone.from_config({{**backbone.get_config(), {self.name!r}: {value!r}}})."
+        )
 
 
 @keras.saving.register_keras_serializable(package="mistral_lib")
@@ -36,7 +52,8 @@ class MistralBackbone(Backbone):
         rope_max_wavelength: base of the rotary frequencies.
         rope_scaling_factor: token positions are divided by it.
         layer_norm_epsilon: epsilon of every RMSNorm.
-        sliding_window: number of tokens that a query sees, its own included; `None` for all.
+        sliding_window: number of tokens that a query sees, its own included; `None` for all. A
+            sequence has one such entry for each layer.
         dropout: rate on the attention output, before and after its projection.
         dtype: a dtype or Keras dtype policy; `None` is Keras's global policy. Softmax,
             normalisation and rotary positions are computed in float32 whatever the policy. A
@@ -78,6 +95,20 @@ class MistralBackbone(Backbone):
     (1, 4, 16)
     """
 
+    vocabulary_size = FromConfig()
+    num_layers = FromConfig()
+    num_query_heads = FromConfig()
+    hidden_dim = FromConfig()
+    intermediate_dim = FromConfig()
+    num_key_value_heads = FromConfig()
+    rope_max_wavelength = FromConfig()
+    rope_scaling_factor = FromConfig()
+    layer_norm_epsilon = FromConfig()
+    sliding_window = FromConfig()
+    dropout = FromConfig()
+    head_dim = FromConfig()
+    tie_word_embeddings = FromConfig()
+
     def __init__(
         self,
         vocabulary_size: int,
@@ -89,7 +120,7 @@ class MistralBackbone(Backbone):
         rope_max_wavelength: float = 10000,
         rope_scaling_factor: float = 1.0,
         layer_norm_epsilon: float = 1e-6,
-        sliding_window: int | None = 512,
+        sliding_window: Windows = 512,
         dropout: float = 0,
         dtype=None,
         *,
@@ -97,105 +128,73 @@ class MistralBackbone(Backbone):
         tie_word_embeddings: bool = False,
         **kwargs,
     ):
-        config = {
-            "vocabulary_size": check_integer("vocabulary_size", vocabulary_size),
-            "num_layers": check_integer("num_layers", num_layers),
-            "num_query_heads": check_integer("num_query_heads", num_query_heads),
-            "hidden_dim": check_integer("hidden_dim", hidden_dim),
-            "intermediate_dim": check_integer("intermediate_dim", intermediate_dim),
-            "num_key_value_heads": check_integer("num_key_value_heads", num_key_value_heads),
-            "rope_max_wavelength": check_number("rope_max_wavelength", rope_max_wavelength),
-            "rope_scaling_factor": check_number("rope_scaling_factor", rope_scaling_factor),
-            "layer_norm_epsilon": check_number("layer_norm_epsilon", layer_norm_epsilon),
-            "sliding_window": sliding_window
-            if sliding_window is None
-            else check_integer("sliding_window", sliding_window),
-            "dropout": check_number("dropout", dropout, zero=True, below=1),
-            "head_dim": head_dim if head_dim is None else check_integer("head_dim", head_dim),
-            "tie_word_embeddings": check_boolean("tie_word_embeddings", tie_word_embeddings),
-        }
+        config = MistralConfig(
+            vocabulary_size,
+            num_layers,
+            num_query_heads,
+            hidden_dim,
+            intermediate_dim,
+            num_key_value_heads,
+            rope_max_wavelength,
+            rope_scaling_factor,
+            layer_norm_epsilon,
+            sliding_window,
+            dropout,
+            head_dim,
+            tie_word_embeddings,
+        )
         unknown = set(kwargs) - {"name", "trainable"}
         if unknown:
             raise TypeError(
                 f"MistralBackbone has no argument {sorted(unknown)[0]!r}. It takes "
-                f"{', '.join(config)}, dtype, name and trainable."
+                f"{', '.join(config.to_dict())}, dtype, name and trainable."
             )
         kwargs["trainable"] = check_boolean("trainable", kwargs.get("trainable", True))
-        head_dim = self._check_heads(**config)
-        distribution.check_sizes(**config)
+        distribution.check_sizes(config)
+        self.config = config
         policy = self._check_dtype(dtype)
 
         self._token_embedding = TokenEmbedding(
-            config["vocabulary_size"],
-            config["hidden_dim"],
-            tie_weights=config["tie_word_embeddings"],
+            config.vocabulary_size,
+            config.hidden_dim,
+            tie_weights=config.tie_word_embeddings,
             embeddings_initializer=keras.initializers.RandomNormal(stddev=0.02),
             dtype=policy,
             name="token_embedding",
         )
         self.transformer_layers = [
-            MistralDecoder(
-                intermediate_dim=config["intermediate_dim"],
-                num_query_heads=config["num_query_heads"],
-                num_key_value_heads=config["num_key_value_heads"],
-                head_dim=head_dim,
-                rope_max_wavelength=config["rope_max_wavelength"],
-                rope_scaling_factor=config["rope_scaling_factor"],
-                layer_norm_epsilon=config["layer_norm_epsilon"],
-                sliding_window=config["sliding_window"],
-                dropout=config["dropout"],
-                dtype=policy,
-                name=f"transformer_layer_{index}",
-            )
-            for index in range(config["num_layers"])
+            MistralDecoder(config, index, dtype=policy, name=f"transformer_layer_{index}")
+            for index in range(config.num_layers)
         ]
         self.layer_norm = RMSNorm(
-            config["layer_norm_epsilon"],
+            config.layer_norm_epsilon,
             dtype=float_policy(policy),
             name="sequence_output_layernorm",
         )
-
-        token_ids = keras.Input((None,), dtype="int32", name="token_ids")
-        padding_mask = keras.Input((None,), dtype="bool", name="padding_mask")
-        hidden_states = self._token_embedding(token_ids)
-        for layer in self.transformer_layers:
-            hidden_states = layer(hidden_states, padding_mask=padding_mask)
-        super().__init__(
-            inputs={"token_ids": token_ids, "padding_mask": padding_mask},
-            outputs=self.layer_norm(hidden_states),
-            **kwargs,
-        )
+        self._rematerialize = False
+        inputs = {
+            "token_ids": keras.Input((None,), dtype="int32", name="token_ids"),
+            "padding_mask": keras.Input((None,), dtype="bool", name="padding_mask"),
+        }
+        super().__init__(inputs=inputs, outputs=forward(self, **inputs), **kwargs)
         self.projection_policy = policy
         self.dtype_policy = float_policy(policy)
-        for name, value in config.items():
-            setattr(self, name, value)
-        self.head_dim = head_dim
         # Where the cache will lie, when text is written outside the distribution's scope too.
         self.distribution = keras.distribution.distribution()
-        # What the caller gave, so that a config without head_dim stays without.
-        self._config = config
 
-    @staticmethod
-    def _check_heads(hidden_dim, num_query_heads, num_key_value_heads, head_dim, **_):
-        """The head size that the arguments ask for, or an error that names the two at odds."""
-        if num_query_heads % num_key_value_heads:
+    def call(self, inputs, training=None, mask=None):
+        """Hidden states (B, S, D); `inputs` as they are documented for the class."""
+        if not isinstance(inputs, dict):
             raise ValueError(
-                f"num_query_heads ({num_query_heads}) must be a multiple of num_key_value_heads "
-                f"({num_key_value_heads}): each key-value head serves a group of query heads."
+                "The inputs must be a dictionary of token_ids and padding_mask, but are a "
+                f"{type(inputs).__name__}."
             )
-        if head_dim is None:
-            if hidden_dim % num_query_heads:
-                raise ValueError(
-                    f"hidden_dim ({hidden_dim}) must be a multiple of num_query_heads "
-                    f"({num_query_heads}). For heads of another size, pass head_dim."
-                )
-            head_dim = hidden_dim // num_query_heads
-        if head_dim % 2:
-            raise ValueError(
-                f"head_dim must be even, but is {head_dim}: rotary positions turn features in "
-                "pairs. By default it is hidden_dim / num_query_heads."
-            )
-        return head_dim
+        return forward(
+            self,
+            inputs["token_ids"],
+            padding_mask=jnp.asarray(inputs["padding_mask"], bool),
+            training=training,
+        )
 
     @staticmethod
     def _check_dtype(dtype):
@@ -283,7 +282,7 @@ class MistralBackbone(Backbone):
         That is one more forward pass for far less memory: the activations of one block instead of
         all. Set it before the first `fit`: what Keras has compiled keeps its way.
         """
-        return self.transformer_layers[0].rematerialize
+        return self._rematerialize
 
     @rematerialize.setter
     def rematerialize(self, on: bool):
@@ -293,15 +292,14 @@ class MistralBackbone(Backbone):
                 f"rematerialize needs a dropout of 0, but it is {self.dropout}: the second forward "
                 "pass would drop other values than the first."
             )
-        for layer in self.transformer_layers:
-            layer.rematerialize = on
+        self._rematerialize = on
         self.train_function = None  # what Keras has compiled does it the old way
 
     def get_config(self):
         config = {
             "name": self.name,
             "trainable": self.trainable,
-            **self._config,
+            **self.config.to_dict(),
             "dtype": keras.dtype_policies.serialize(self.projection_policy),
         }
         settings = lora.settings(self)

@@ -1,40 +1,10 @@
 """What every backbone can do: presets, LoRA, inputs as they come (chapter 12, "The backbone")."""
 
-import contextlib
-
-import keras
-from keras.src.backend.common import global_state
-
-from mistral_lib import distribution, lora
+from mistral_lib import lora
 from mistral_lib.checks import standardize_inputs
 from mistral_lib.layers.embedding import TokenEmbedding
 from mistral_lib.presets.registry import PresetTable
 from mistral_lib.quantization import QuantizableModel, quantization_of
-
-
-@contextlib.contextmanager
-def without_weights():
-    """Builds models whose variables have shapes and dtypes but no memory.
-
-    For counting parameters, and for loading: a variable built here takes its first value from
-    `assign`, and its initializer never runs.
-
-    >>> from mistral_lib import MistralBackbone
-    >>> with without_weights():
-    ...     model = MistralBackbone(32000, 32, 32, 4096, 14336, 8)
-    >>> f"{model.count_params():,}"
-    '7,241,732,096'
-    """
-    # Keras keeps a list of variables to initialise when the next stateless scope ends, that of a
-    # `fit` say. These must not be on it.
-    waiting = list(global_state.get_global_attribute("uninitialized_variables", []))
-    try:
-        with keras.StatelessScope(initialize_variables=False):
-            yield
-        made = global_state.get_global_attribute("uninitialized_variables", [])[len(waiting) :]
-        distribution.lay_out(made)
-    finally:
-        global_state.set_global_attribute("uninitialized_variables", waiting)
 
 
 class Backbone(QuantizableModel):
@@ -151,7 +121,7 @@ class Backbone(QuantizableModel):
 
         Source: Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", 2021.
 
-        >>> from mistral_lib import MistralBackbone
+        >>> from mistral_lib import MistralBackbone, without_weights
         >>> with without_weights():
         ...     backbone = MistralBackbone(32000, 32, 32, 4096, 14336, 8)
         ...     backbone.enable_lora(4)

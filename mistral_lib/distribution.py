@@ -7,37 +7,49 @@ axis, one after attention and one after the feed-forward network, and nothing el
 """
 
 import math
+from collections.abc import Sequence
 
 import jax
 import keras
 
-# Which axis of a variable is split over the model axis of the mesh, by its path. A projection into
-# heads, features or the vocabulary is split by what comes out of it; the projection back by what
-# goes in, so that each device adds up its own share. LoRA's factors are split as their kernel is.
-# The token table is not split by hidden features, though its lookup would then be cheaper: XLA
-# would leave the residual stream in parts, and gather it, or sum over it, in every norm.
-SPLIT_AXES = {
-    ".*token_embedding/embeddings": 0,
-    ".*token_embedding/reverse_embeddings": 1,
-    ".*self_attention/query/(kernel|lora_kernel_b)": 1,
-    ".*self_attention/(key|value)/(kernel|lora_kernel_b)": 1,
-    ".*self_attention/attention_output/(kernel|lora_kernel_a)": 0,
-    ".*feedforward/(gate|up)/(kernel|lora_kernel_b)": 1,
-    ".*feedforward/down/(kernel|lora_kernel_a)": 0,
-}
+from mistral_lib.config import ARGUMENTS, WEIGHTS, MistralConfig
+from mistral_lib.keras_inside import layout_of
 
-# What has to be a multiple of the number of devices: the argument, a variable, and its axis.
-SIZES = (
-    ("num_query_heads", "transformer_layer_0/self_attention/query/kernel", 1),
-    ("num_query_heads", "transformer_layer_0/self_attention/attention_output/kernel", 0),
-    ("num_key_value_heads", "transformer_layer_0/self_attention/key/kernel", 1),
-    ("num_key_value_heads", "transformer_layer_0/self_attention/value/kernel", 1),
-    ("intermediate_dim", "transformer_layer_0/feedforward/gate/kernel", 1),
-    ("intermediate_dim", "transformer_layer_0/feedforward/up/kernel", 1),
-    ("intermediate_dim", "transformer_layer_0/feedforward/down/kernel", 0),
-    ("vocabulary_size", "token_embedding/embeddings", 0),
-    ("vocabulary_size", "token_embedding/reverse_embeddings", 1),
-)
+# What is split over the model axis of the mesh, as the letters of `config.WEIGHTS`: heads,
+# intermediate features and the vocabulary. A projection into them is split by what comes out of it;
+# the projection back by what goes in, so that each device adds up its own share. The token table is
+# not split by hidden features, though its lookup would then be cheaper: XLA would leave the
+# residual stream in parts, and gather it, or sum over it, in every norm.
+SPLIT = "HKFV"
+
+
+def _split_axes() -> dict[str, int]:
+    """Which axis of a variable is split, by a regular expression of its path.
+
+    Projections that are alike share an entry. LoRA's factors are split as their kernel is: A has
+    its rows, B its columns.
+    """
+    alike = {}
+    for name, axes in WEIGHTS.items():
+        axis = _split_axis(axes.split())
+        if axis is not None:
+            parent, layer, variable = ["", *name.split(".")][-3:]
+            alike.setdefault((parent, axes, variable, axis), []).append(layer)
+    found = {}
+    for (parent, _, variable, axis), layers in alike.items():
+        layer = layers[0] if len(layers) == 1 else f"({'|'.join(layers)})"
+        if variable == "kernel":
+            variable = f"(kernel|lora_kernel_{'b' if axis else 'a'})"
+        found[".*" + "/".join(filter(None, (parent, layer, variable)))] = axis
+    return found
+
+
+def _split_axis(axes: Sequence[str]) -> int | None:
+    """The axis with a letter of `SPLIT`."""
+    return next((index for index, letters in enumerate(axes) if letters[0] in SPLIT), None)
+
+
+SPLIT_AXES = _split_axes()
 
 
 def layout_map(device_mesh, model_axis: str, data_axis: str) -> keras.distribution.LayoutMap:
@@ -66,11 +78,8 @@ def layout_map(device_mesh, model_axis: str, data_axis: str) -> keras.distributi
     return layouts
 
 
-def check_sizes(**sizes: int) -> None:
+def check_sizes(config: MistralConfig) -> None:
     """Refuses a model that the distribution in use would cut in the middle of a head.
-
-    Args:
-        **sizes: `num_query_heads`, `num_key_value_heads`, `intermediate_dim`, `vocabulary_size`.
 
     Raises:
         ValueError: a size is not a multiple of the devices that share it.
@@ -79,29 +88,20 @@ def check_sizes(**sizes: int) -> None:
     if distribution is None:
         return
     mesh = distribution.device_mesh
-    for argument, path, axis in SIZES:
-        layout = distribution.get_tensor_layout(path)
-        name = None if layout is None else layout.axes[axis]
-        count = 1 if name is None else mesh.shape[mesh.axis_names.index(name)]
-        if sizes[argument] % count:
+    for weight in config.weights():
+        axis = _split_axis(weight.axes)
+        layout = distribution.get_tensor_layout(weight.path)
+        name = None if layout is None or axis is None else layout.axes[axis]
+        if axis is None or name is None:
+            continue
+        count, letter = mesh.shape[mesh.axis_names.index(name)], weight.axes[axis][0]
+        if config.size(letter) % count:
             raise ValueError(
-                f"{argument} is {sizes[argument]}, which the {count} devices of the mesh's axis "
-                f"{name!r} cannot share equally. Give that axis a size that divides it, or keep "
-                f"{path.split('/', 1)[-1]} whole on every device: take its entry out of the layout "
-                "map, del layout_map[...], before the model is made."
+                f"{ARGUMENTS[letter]} is {config.size(letter)}, which the {count} devices of the "
+                f"mesh's axis {name!r} cannot share equally. Give that axis a size that divides "
+                f"it, or keep {weight.path.split('/', 1)[-1]} whole on every device: take its "
+                "entry out of the layout map, del layout_map[...], before the model is made."
             )
-
-
-def lay_out(variables) -> None:
-    """Gives variables without a value their layouts, so that what they are assigned is split.
-
-    Keras does so where it initialises a variable. One that was made without memory is not, until
-    it is assigned.
-    """
-    distribution = keras.distribution.distribution()
-    if distribution is not None:
-        for variable in variables:
-            variable._layout = distribution.get_variable_layout(variable)
 
 
 def sharding_of(variable) -> jax.sharding.Sharding | None:
@@ -109,7 +109,7 @@ def sharding_of(variable) -> jax.sharding.Sharding | None:
 
     `jax.device_put(array, sharding_of(variable))` sends each device its own part of a NumPy array.
     """
-    layout = variable._layout
+    layout = layout_of(variable)
     return None if layout is None else layout.backend_layout
 
 

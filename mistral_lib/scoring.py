@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from mistral_lib.checks import check_choice, standardize_inputs
+from mistral_lib.forward import forward
 from mistral_lib.generation.prompts import read_prompts
 from mistral_lib.training_loss import token_losses
 
@@ -63,11 +64,9 @@ class Scoring(keras.Model):
         check_choice("scoring_mode", scoring_mode, ("logits", "loss"))
         inputs = self._scored(token_ids, padding_mask)
         mask = jnp.asarray(inputs["padding_mask"], bool)
-        intercept = layer_intercept_fn or (lambda hidden_states, index: hidden_states)
-        hidden_states = intercept(self.backbone.token_embedding(inputs["token_ids"]), -1)
-        for index, block in enumerate(self.backbone.transformer_layers):
-            hidden_states = intercept(block(hidden_states, padding_mask=mask), index)
-        hidden_states = self.backbone.layer_norm(hidden_states)
+        hidden_states = forward(
+            self.backbone, inputs["token_ids"], padding_mask=mask, intercept=layer_intercept_fn
+        )
         embedding = self.backbone.token_embedding
         if scoring_mode == "logits":
             return embedding(hidden_states, reverse=True)

@@ -122,11 +122,11 @@ def test_positional_arguments_in_the_documented_order():
     assert {name: config[name] for name in expected} == expected
     assert backbone.dtype_policy.name == "bfloat16"
     decoder = backbone.transformer_layers[0]
-    assert decoder.self_attention.rope_max_wavelength == 500
-    assert decoder.self_attention.rope_scaling_factor == 2.0
+    assert decoder.self_attention.config.rope_max_wavelength == 500
+    assert decoder.self_attention.config.rope_scaling_factor == 2.0
     assert decoder.self_attention.sliding_window == 7
     assert decoder.self_attention_dropout.rate == 0.1
-    assert {decoder.layer_norm_epsilon, backbone.layer_norm.epsilon} == {1e-5}
+    assert {decoder.config.layer_norm_epsilon, backbone.layer_norm.epsilon} == {1e-5}
 
 
 def test_the_fixture_of_keras_hub():

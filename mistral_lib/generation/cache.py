@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from mistral_lib.distribution import cache_sharding
+from mistral_lib.forward import forward
 from mistral_lib.layers.banded import attend_by_position
 from mistral_lib.layers.dense import masked_softmax
 from mistral_lib.masks import attention_mask
@@ -45,23 +46,25 @@ def new_cache(backbone, batch_size: int, max_length: int, lookahead: int = 1) ->
             overwritten nothing.
 
     Returns:
-        A cache of `min(window + lookahead - 1, max_length)` slots in the backbone's compute dtype.
+        A cache in the backbone's compute dtype. A layer with a window has
+        `min(window + lookahead - 1, max_length)` slots, one without has `max_length`.
 
     >>> from mistral_lib import MistralBackbone
-    >>> backbone = MistralBackbone(10, 2, 4, 16, 32, 2, sliding_window=3)
+    >>> backbone = MistralBackbone(10, 2, 4, 16, 32, 2, sliding_window=[3, None])
     >>> cache = new_cache(backbone, batch_size=1, max_length=100)
-    >>> len(cache.layers), cache.layers[0][0].shape
-    (2, (1, 2, 3, 4))
+    >>> [keys.shape for keys, values in cache.layers]
+    [(1, 2, 3, 4), (1, 2, 100, 4)]
     """
-    slots = max_length
-    if backbone.sliding_window is not None:
-        slots = min(backbone.sliding_window + lookahead - 1, max_length)
-    shape = (batch_size, backbone.num_key_value_heads, slots, backbone.head_dim)
-    dtype, device = backbone.compute_dtype, cache_sharding(backbone, batch_size)
-    layers = tuple(
-        (jnp.zeros(shape, dtype, device=device), jnp.zeros(shape, dtype, device=device))
-        for _ in range(backbone.num_layers)
-    )
+    config, dtype = backbone.config, backbone.compute_dtype
+    device = cache_sharding(backbone, batch_size)
+
+    def empty(window):
+        slots = max_length if window is None else min(window + lookahead - 1, max_length)
+        shape = (batch_size, config.num_key_value_heads, slots, config.head_dim)
+        return jnp.zeros(shape, dtype, device=device)
+
+    windows = map(config.window, range(config.num_layers))
+    layers = tuple((empty(window), empty(window)) for window in windows)
     return RollingCache(layers, jnp.zeros(batch_size, "int32"))
 
 
@@ -225,24 +228,25 @@ def extend(backbone, cache: RollingCache, token_ids, counts=None):
     """
     if counts is None:
         counts = jnp.full(token_ids.shape[:1], token_ids.shape[1], "int32")
-    positions = cache.lengths[:, None] + jnp.arange(token_ids.shape[1])
     layers = []
 
-    def attend(query, key, value):
-        output, layer = attend_cached(
-            cache.layers[len(layers)],
-            query,
-            key,
-            value,
-            cache.lengths,
-            counts,
-            backbone.sliding_window,
-            skip=backbone.distribution is None,
-        )
-        layers.append(layer)
-        return output
+    def attend(index):
+        def attend_block(query, key, value):
+            output, layer = attend_cached(
+                cache.layers[index],
+                query,
+                key,
+                value,
+                cache.lengths,
+                counts,
+                backbone.config.window(index),
+                skip=backbone.distribution is None,
+            )
+            layers.append(layer)
+            return output
 
-    hidden_states = backbone.token_embedding(token_ids)
-    for block in backbone.transformer_layers:
-        hidden_states = block(hidden_states, positions=positions, attend=attend, training=False)
-    return backbone.layer_norm(hidden_states), RollingCache(tuple(layers), cache.lengths + counts)
+        return attend_block
+
+    positions = cache.lengths[:, None] + jnp.arange(token_ids.shape[1])
+    hidden_states = forward(backbone, token_ids, positions=positions, attend=attend, training=False)
+    return hidden_states, RollingCache(tuple(layers), cache.lengths + counts)

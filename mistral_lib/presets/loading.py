@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from mistral_lib.backbone import MistralBackbone
-from mistral_lib.base import without_weights
 from mistral_lib.checks import check_integer
 from mistral_lib.distribution import numbers_in_memory, sharding_of
+from mistral_lib.keras_inside import without_weights
 from mistral_lib.layers.quantizable import Quantizable, float_policy
 from mistral_lib.preprocessor import MistralCausalLMPreprocessor
 from mistral_lib.presets import lora_format

@@ -1,0 +1,265 @@
+"""What a Mistral is: its sizes, checked once, and its weights (chapter 12, "The backbone")."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from mistral_lib.checks import check_boolean, check_integer, check_number
+
+# Every weight of a backbone and its axes, a group of letters for each axis: V vocabulary, D hidden,
+# F intermediate, H query heads, K key-value heads, h head size. "D Hh" is a matrix with a row for
+# each hidden feature and a column for each feature of each query head. "{}" is a block's number. A
+# name is the layer of the backbone, then attributes. File formats, layouts over devices and counts
+# are derived from this table.
+WEIGHTS = {
+    "token_embedding.embeddings": "V D",
+    "transformer_layer_{}.self_attention_layernorm.scale": "D",
+    "transformer_layer_{}.self_attention.query.kernel": "D Hh",
+    "transformer_layer_{}.self_attention.key.kernel": "D Kh",
+    "transformer_layer_{}.self_attention.value.kernel": "D Kh",
+    "transformer_layer_{}.self_attention.attention_output.kernel": "Hh D",
+    "transformer_layer_{}.feedforward_layernorm.scale": "D",
+    "transformer_layer_{}.feedforward.gate.kernel": "D F",
+    "transformer_layer_{}.feedforward.up.kernel": "D F",
+    "transformer_layer_{}.feedforward.down.kernel": "F D",
+    "sequence_output_layernorm.scale": "D",
+    "token_embedding.reverse_embeddings": "D V",
+}
+OUTPUT = "token_embedding.reverse_embeddings"  # a weight of its own unless it is tied
+
+# The argument that says how long an axis is; h is `head_dim` and D `hidden_dim`.
+ARGUMENTS = {
+    "V": "vocabulary_size",
+    "D": "hidden_dim",
+    "F": "intermediate_dim",
+    "H": "num_query_heads",
+    "K": "num_key_value_heads",
+    "h": "head_dim",
+}
+
+Windows = int | None | Sequence[int | None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Weight:
+    """One weight of a backbone.
+
+    Attributes:
+        name: its name, such as "transformer_layer_0.feedforward.gate.kernel".
+        pattern: its name in `WEIGHTS`, with "{}" for the number of the block.
+        block: the number of the block; 0 outside the blocks.
+        axes: for each axis its letters, such as ("D", "Hh").
+        shape: its shape.
+    """
+
+    name: str
+    pattern: str
+    block: int
+    axes: tuple[str, ...]
+    shape: tuple[int, ...]
+
+    @property
+    def path(self) -> str:
+        """Its path in Keras, with slashes."""
+        return self.name.replace(".", "/")
+
+    @property
+    def in_block(self) -> bool:
+        """Whether every block has such a weight."""
+        return "{}" in self.pattern
+
+
+@dataclasses.dataclass(frozen=True, init=False)
+class MistralConfig:
+    """The architecture of a Mistral: every argument of `MistralBackbone` but name and dtype.
+
+    It is checked when it is made, cannot be changed, and can be compared and hashed. For the
+    arguments see `mistral_lib.MistralBackbone`.
+
+    Attributes:
+        sliding_window: the number of tokens that a query sees, its own included, or `None` for all;
+            where the layers differ, a tuple with one entry a layer. `window` gives one layer's.
+        head_dim: size of a head; `hidden_dim / num_query_heads` if it was not given.
+
+    Raises:
+        ValueError, TypeError: an argument is out of range or of the wrong type; the message names
+            it.
+
+    >>> config = MistralConfig(10, 2, 4, 16, 32, 2, sliding_window=[3, None])
+    >>> config.head_dim, config.window(0), config.window(1)
+    (4, 3, None)
+    >>> config.count_params()
+    5008
+    """
+
+    vocabulary_size: int
+    num_layers: int
+    num_query_heads: int
+    hidden_dim: int
+    intermediate_dim: int
+    num_key_value_heads: int
+    rope_max_wavelength: float
+    rope_scaling_factor: float
+    layer_norm_epsilon: float
+    sliding_window: int | tuple[int | None, ...] | None
+    dropout: float
+    head_dim: int
+    tie_word_embeddings: bool
+
+    def __init__(
+        self,
+        vocabulary_size: int,
+        num_layers: int,
+        num_query_heads: int,
+        hidden_dim: int,
+        intermediate_dim: int,
+        num_key_value_heads: int,
+        rope_max_wavelength: float = 10000,
+        rope_scaling_factor: float = 1.0,
+        layer_norm_epsilon: float = 1e-6,
+        sliding_window: Windows = 512,
+        dropout: float = 0,
+        head_dim: int | None = None,
+        tie_word_embeddings: bool = False,
+    ):
+        sizes = {
+            "vocabulary_size": vocabulary_size,
+            "num_layers": num_layers,
+            "num_query_heads": num_query_heads,
+            "hidden_dim": hidden_dim,
+            "intermediate_dim": intermediate_dim,
+            "num_key_value_heads": num_key_value_heads,
+        }
+        numbers = {
+            "rope_max_wavelength": rope_max_wavelength,
+            "rope_scaling_factor": rope_scaling_factor,
+            "layer_norm_epsilon": layer_norm_epsilon,
+        }
+        sizes = {name: check_integer(name, value) for name, value in sizes.items()}
+        fields = {
+            **sizes,
+            **{name: check_number(name, value) for name, value in numbers.items()},
+            "sliding_window": _check_windows(sliding_window, sizes["num_layers"]),
+            "dropout": check_number("dropout", dropout, zero=True, below=1),
+            "head_dim": _check_heads(sizes, head_dim),
+            "tie_word_embeddings": check_boolean("tie_word_embeddings", tie_word_embeddings),
+        }
+        for name, value in fields.items():
+            object.__setattr__(self, name, value)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The arguments that make this config, for JSON.
+
+        `sliding_window` is a list where the layers differ; `head_dim` is `None` where it follows
+        from the other sizes.
+
+        >>> config = MistralConfig(10, 2, 4, 16, 32, 2, sliding_window=(3, None))
+        >>> config.to_dict()["sliding_window"], config.to_dict()["head_dim"]
+        ([3, None], None)
+        >>> MistralConfig(**config.to_dict()) == config
+        True
+        """
+        arguments = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        if isinstance(self.sliding_window, tuple):
+            arguments["sliding_window"] = list(self.sliding_window)
+        if self.head_dim * self.num_query_heads == self.hidden_dim:
+            arguments["head_dim"] = None
+        return arguments
+
+    def changed(self, **arguments) -> "MistralConfig":
+        """A config with other values of some arguments.
+
+        >>> MistralConfig(10, 2, 4, 16, 32, 2).changed(num_layers=3).num_layers
+        3
+        """
+        return MistralConfig(**{**self.to_dict(), **arguments})
+
+    def window(self, layer: int) -> int | None:
+        """The number of tokens that a query of one layer sees; `None` for all."""
+        windows = self.sliding_window
+        return windows[layer] if isinstance(windows, tuple) else windows
+
+    @property
+    def num_groups(self) -> int:
+        """Query heads that share a key-value head, G = H / K."""
+        return self.num_query_heads // self.num_key_value_heads
+
+    def weights(self) -> Iterator[Weight]:
+        """All weights of the model, from the embedding to the output."""
+        yield self.weight("token_embedding.embeddings")
+        for block in range(self.num_layers):
+            yield from self.block_weights(block)
+        yield self.weight("sequence_output_layernorm.scale")
+        if not self.tie_word_embeddings:
+            yield self.weight(OUTPUT)
+
+    def block_weights(self, block: int = 0) -> Iterator[Weight]:
+        """The weights of one block."""
+        return (self.weight(pattern, block) for pattern in WEIGHTS if "{}" in pattern)
+
+    def weight(self, pattern: str, block: int = 0) -> Weight:
+        """One weight: its pattern in `WEIGHTS`, and the number of its block."""
+        axes = tuple(WEIGHTS[pattern].split())
+        shape = tuple(math.prod(map(self.size, letters)) for letters in axes)
+        return Weight(pattern.format(block), pattern, block, axes, shape)
+
+    def size(self, letter: str) -> int:
+        """The size that a letter of `WEIGHTS` stands for."""
+        return getattr(self, ARGUMENTS[letter])
+
+    def count_params(self) -> int:
+        """Number of parameters, counted without making any."""
+        return self.total(lambda weight: math.prod(weight.shape))
+
+    def total(self, measure: Callable[[Weight], int]) -> int:
+        """The sum of a measure over all weights; of the blocks, which are alike, one is looked at.
+
+        >>> MistralConfig(10, 2, 4, 16, 32, 2).total(lambda weight: 1)
+        21
+        """
+        outside = self.changed(num_layers=1, sliding_window=None)
+        others = sum(measure(weight) for weight in outside.weights() if not weight.in_block)
+        return others + self.num_layers * sum(map(measure, self.block_weights()))
+
+
+def _check_windows(window, num_layers) -> int | tuple[int | None, ...] | None:
+    """One window, or a tuple where the layers differ."""
+    if window is None:
+        return None
+    if not isinstance(window, list | tuple):
+        return check_integer("sliding_window", window)
+    if len(window) != num_layers:
+        raise ValueError(
+            f"sliding_window must be one number, None, or one of these for each of the "
+            f"{num_layers} layers, but has {len(window)} entries."
+        )
+    windows = tuple(
+        None if each is None else check_integer(f"sliding_window[{index}]", each)
+        for index, each in enumerate(window)
+    )
+    return windows if len(set(windows)) > 1 else windows[0]
+
+
+def _check_heads(sizes, head_dim) -> int:
+    """The head size that the arguments ask for, or an error that names the two at odds."""
+    heads, key_heads = sizes["num_query_heads"], sizes["num_key_value_heads"]
+    if heads % key_heads:
+        raise ValueError(
+            f"num_query_heads ({heads}) must be a multiple of num_key_value_heads ({key_heads}): "
+            "each key-value head serves a group of query heads."
+        )
+    if head_dim is None:
+        if sizes["hidden_dim"] % heads:
+            raise ValueError(
+                f"hidden_dim ({sizes['hidden_dim']}) must be a multiple of num_query_heads "
+                f"({heads}). For heads of another size, pass head_dim."
+            )
+        head_dim = sizes["hidden_dim"] // heads
+    head_dim = check_integer("head_dim", head_dim)
+    if head_dim % 2:
+        raise ValueError(
+            f"head_dim must be even, but is {head_dim}: rotary positions turn features in "
+            "pairs. By default it is hidden_dim / num_query_heads."
+        )
+    return head_dim

@@ -1,0 +1,47 @@
+"""One way through the model, for training, scoring and writing (chapter 12, "The backbone")."""
+
+from mistral_lib.rematerialization import rematerialized
+
+
+def forward(
+    backbone,
+    token_ids,
+    padding_mask=None,
+    positions=None,
+    attend=None,
+    intercept=None,
+    training=None,
+):
+    """Embedding, blocks and final norm of a backbone.
+
+    Args:
+        backbone: a `MistralBackbone`.
+        token_ids: integer array (B, S).
+        padding_mask: bool array (B, S), true for real tokens; `None` if all are.
+        positions: integer array (S,) or (B, S), absolute; by default 0 to S - 1.
+        attend: a function of a block's number, which returns the `attend` of that block's
+            `MistralAttention`; generation passes one that knows the cache. By default attention is
+            over the sequence itself.
+        intercept: a function that sees what flows between the blocks and may replace it. It is
+            called with hidden states (B, S, D) and an index, -1 for the embeddings and i after
+            block i, and returns the hidden states to go on with.
+        training: whether dropout is on.
+
+    Returns:
+        Hidden states (B, S, D) in the compute dtype.
+    """
+    hidden_states = backbone.token_embedding(token_ids)
+    if intercept is not None:
+        hidden_states = intercept(hidden_states, -1)
+    for index, block in enumerate(backbone.transformer_layers):
+        run = rematerialized(block) if backbone.rematerialize and training else block
+        hidden_states = run(
+            hidden_states,
+            padding_mask=padding_mask,
+            positions=positions,
+            attend=None if attend is None else attend(index),
+            training=training,
+        )
+        if intercept is not None:
+            hidden_states = intercept(hidden_states, index)
+    return backbone.layer_norm(hidden_states)
