@@ -3,6 +3,7 @@
 import numpy as np
 
 from mistral_lib.checks import check_boolean, check_integer, check_number
+from mistral_lib.keras_inside import optimizer_weights
 
 DEFAULT_TARGETS = ("query", "value")
 
@@ -84,7 +85,7 @@ def apply(backbone, plan: Plan) -> None:
             f"{describe(plan)}. Call merge_lora first, or start from the base model."
         )
     # What `merge` unfreezes, by path: Keras takes variables in an attribute for the layer's own.
-    backbone._frozen_by_lora = tuple(v.path for v in backbone.variables if v.trainable)
+    backbone.frozen_by_lora = tuple(v.path for v in backbone.variables if v.trainable)
     backbone.trainable = True  # in a frozen model no factor could be trained
     for variable in backbone.variables:
         variable.trainable = False
@@ -109,7 +110,7 @@ def merge(backbone, dequantize: bool = False) -> None:
         if layer.lora_enabled:
             layer.merge_lora()
     for variable in backbone.variables:
-        variable.trainable = variable.path in backbone._frozen_by_lora
+        variable.trainable = variable.path in backbone.frozen_by_lora
     forget_compiled(backbone)
 
 
@@ -214,8 +215,7 @@ def check_compiled(model) -> None:
     Raises:
         ValueError: since the model was trained, LoRA was enabled or merged.
     """
-    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
-    known = getattr(optimizer, "_trainable_variables", [])
+    known = optimizer_weights(model.optimizer)
     if known and {id(v) for v in known} != {id(v) for v in model.trainable_variables}:
         raise ValueError(
             f"The trainable weights have changed since this model was trained: the optimizer "

@@ -11,10 +11,10 @@ import re
 import keras
 
 from mistral_lib import lora
+from mistral_lib.keras_inside import matrix_attribute, unwrap_quantize
 from mistral_lib.layers.quantizable import (
     INT4_BLOCK_SIZE,
     MODES,
-    Composite,
     Quantizable,
     float_policy,
 )
@@ -25,8 +25,7 @@ class QuantizableModel(keras.Model):
 
     def __new__(cls, *args, **kwargs):
         model = super().__new__(cls, *args, **kwargs)
-        # Keras wraps `quantize` with checks of its own, which know no block size.
-        del model.quantize
+        unwrap_quantize(model)
         return model
 
     def quantize(self, quantization: str) -> None:
@@ -143,7 +142,7 @@ def quantize(backbone, quantization: str) -> None:
         config = keras.quantizers.Int8QuantizationConfig(activation_quantizer=None)
     else:
         config = keras.quantizers.Int4QuantizationConfig(block_size=policy.block_size)
-    for layer in _layers(backbone, Quantizable):
+    for layer in _quantizable(backbone):
         layer.quantize(config=config)
     _set_policy(backbone, policy)
 
@@ -153,21 +152,23 @@ def dequantize(backbone) -> None:
     if backbone.quantization is None:
         return
     adapted = lora.settings(backbone) is not None
-    for layer in _layers(backbone, Quantizable):
+    for layer in _quantizable(backbone):
         layer.dequantize()
-        for attribute, _ in layer.matrices.values() if adapted else ():
+        for name in layer.matrices if adapted else ():
             # Frozen until LoRA is merged, as if it had been enabled on the float model.
-            getattr(layer, attribute).trainable = False
-            backbone._frozen_by_lora += (getattr(layer, attribute).path,)
+            weight = getattr(layer, matrix_attribute(name))
+            weight.trainable = False
+            backbone.frozen_by_lora += (weight.path,)
     _set_policy(backbone, float_policy(backbone.projection_policy))
 
 
 def _set_policy(backbone, policy):
     backbone.projection_policy = policy
-    for layer in _layers(backbone, Composite):
-        layer.projection_policy = policy
+    for block in backbone.transformer_layers:
+        for layer in (block, block.self_attention, block.feedforward):
+            layer.projection_policy = policy
     lora.forget_compiled(backbone)
 
 
-def _layers(backbone, kind):
-    return [layer for layer in backbone._flatten_layers() if isinstance(layer, kind)]
+def _quantizable(backbone) -> list[Quantizable]:
+    return [backbone.token_embedding, *lora.projections(backbone).values()]

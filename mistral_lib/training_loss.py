@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import keras
 
+from mistral_lib.keras_inside import compiled_arguments, compiled_metrics
 from mistral_lib.layers.chunks import map_in_order, pad_axis
 
 # Bytes of float32 logits, of a whole batch, from which on the loss takes them in chunks, and the
@@ -86,16 +87,15 @@ def _is_usual(model) -> bool:
     """Whether loss and metrics are among those that are computed from chunks here."""
     if type(model.loss) is not keras.losses.SparseCategoricalCrossentropy or model.losses:
         return False
-    loss, compiled = model.loss.get_config(), model._compile_config.config
-    # Not those of `compiled`: where it has none, Keras goes on with the metrics compiled before.
-    metrics = model._compile_metrics
-    if metrics is not None:
-        metrics = [*(metrics._user_metrics or []), *(metrics._user_weighted_metrics or [])]
+    loss = model.loss.get_config()
     return (
         loss["from_logits"]
         and loss["ignore_class"] is None
-        and compiled["loss_weights"] is None
-        and all(type(metric) is keras.metrics.SparseCategoricalAccuracy for metric in metrics or [])
+        and compiled_arguments(model)["loss_weights"] is None
+        and all(
+            type(metric) is keras.metrics.SparseCategoricalAccuracy
+            for metric in compiled_metrics(model)
+        )
     )
 
 

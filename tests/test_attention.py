@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from attention_loops import dtypes_of, inputs, loops
 
+from mistral_lib.config import MistralConfig
 from mistral_lib.layers import attention
 from mistral_lib.layers.attention import PATHS, MistralAttention, choose_path
 from mistral_lib.layers.fused import fused_attention
@@ -20,11 +21,17 @@ ALL_PATHS = {
 }
 
 
+def config(num_query_heads, num_key_value_heads, head_dim, **changes) -> MistralConfig:
+    sizes = {"vocabulary_size": 10, "num_layers": 1, "hidden_dim": 5, "intermediate_dim": 8}
+    heads = {"num_query_heads": num_query_heads, "num_key_value_heads": num_key_value_heads}
+    return MistralConfig(**sizes, **heads, head_dim=head_dim, **changes)
+
+
 @pytest.fixture(scope="module")
 def layer():
     """Three query heads to each of two key heads, with weights of order one."""
     layer = MistralAttention(
-        6, 2, 4, rope_max_wavelength=50.0, rope_scaling_factor=0.5, sliding_window=3
+        config(6, 2, 4, rope_max_wavelength=50.0, rope_scaling_factor=0.5, sliding_window=3)
     )
     layer.build((None, None, 5))
     random = np.random.default_rng(0)
@@ -154,7 +161,7 @@ def test_the_choice_asks_for_the_dtype_of_the_values(monkeypatch, taken):
     monkeypatch.setattr(
         attention, "fused_is_available", lambda dtype, h: asked.append((str(dtype), h))
     )
-    layer = MistralAttention(2, 1, 8, dtype="mixed_bfloat16")
+    layer = MistralAttention(config(2, 1, 8), dtype="mixed_bfloat16")
     layer.build((None, None, 4))
     jax.eval_shape(layer, jnp.zeros((1, 3, 4)))
     assert asked == [("bfloat16", 8)]
@@ -188,7 +195,7 @@ def test_softmax_is_float32_in_a_bfloat16_model(path):
 
 
 def test_dropout_only_in_training(x):
-    layer = MistralAttention(2, 1, 4, dropout=0.5)
+    layer = MistralAttention(config(2, 1, 4, dropout=0.5))
     dry = layer(x)
     np.testing.assert_array_equal(layer(x, training=False), dry)
     assert np.abs(layer(x, training=True) - dry).max() > 0
@@ -196,7 +203,7 @@ def test_dropout_only_in_training(x):
 
 
 def test_symbolic_calls_know_shape_and_dtype():
-    layer = MistralAttention(2, 1, 4, dtype="mixed_float16")
+    layer = MistralAttention(config(2, 1, 4), dtype="mixed_float16")
     output = layer(keras.Input((None, 6)), padding_mask=keras.Input((None,), dtype="bool"))
     assert (output.shape, output.dtype) == ((None, None, 6), "float16")
 
@@ -204,6 +211,22 @@ def test_symbolic_calls_know_shape_and_dtype():
 def test_config_round_trip(layer):
     again = MistralAttention.from_config(layer.get_config())
     assert again.get_config() == layer.get_config()
-    assert (again.num_query_heads, again.num_key_value_heads, again.head_dim) == (6, 2, 4)
-    assert (again.rope_max_wavelength, again.rope_scaling_factor) == (50.0, 0.5)
+    assert again.config == layer.config
     assert again.sliding_window == 3
+
+
+def test_each_layer_has_its_own_window(x):
+    windows = [2, None, 9]
+    sizes = config(2, 1, 4).changed(num_layers=3, sliding_window=windows)
+    layers = [MistralAttention(sizes, index) for index in range(3)]
+    outputs = []
+    for layer in layers:
+        layer.build((None, None, 5))
+        random = np.random.default_rng(0)
+        layer.set_weights([random.normal(size=weight.shape) for weight in layer.weights])
+        outputs.append(np.asarray(layer(x)))
+    assert [layer.sliding_window for layer in layers] == windows
+    assert np.abs(outputs[0] - outputs[1])[:, 2:].max() > 1e-3
+    np.testing.assert_allclose(outputs[0][:, :2], outputs[1][:, :2], rtol=1e-5)
+    np.testing.assert_allclose(outputs[1], outputs[2], rtol=1e-5)  # 9 show all 7 tokens
+    assert MistralAttention.from_config(layers[2].get_config()).sliding_window == 9

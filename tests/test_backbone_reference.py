@@ -11,6 +11,7 @@ from reference import golden, make_reference, plain
 from reference.keras_models import assign, compile_pass, our_variables
 
 from mistral_lib import MistralBackbone
+from mistral_lib.config import MistralConfig
 from mistral_lib.layers.attention import choose_path
 from mistral_lib.layers.decoder import MistralDecoder
 from mistral_lib.layers.fused import fused_is_available
@@ -180,14 +181,7 @@ def test_blocks_called_with_arrays_before_anything_symbolic(path):
     file = load("banded")
     config, weights = file.config, file.weights()
     blocks = [
-        MistralDecoder(
-            config["intermediate_dim"],
-            config["num_query_heads"],
-            config["num_key_value_heads"],
-            config["hidden_dim"] // config["num_query_heads"],
-            sliding_window=config["sliding_window"],
-        )
-        for _ in range(config["num_layers"])
+        MistralDecoder(MistralConfig(**config), index) for index in range(config["num_layers"])
     ]
     final_norm = RMSNorm()
     source = make_backbone(config, weights)

@@ -4,16 +4,17 @@ import keras
 import numpy as np
 import pytest
 
+from mistral_lib.config import MistralConfig
 from mistral_lib.layers.decoder import MistralDecoder
 
-SIZES = dict(intermediate_dim=12, num_query_heads=4, num_key_value_heads=2, head_dim=2)
+SIZES = MistralConfig(10, 1, 4, 6, 12, 2, head_dim=2)
 REAL = np.array([[True, True, True, True, False]])
 
 
 @pytest.fixture(scope="module")
 def block():
     """A block with weights of order one, norms too."""
-    block = MistralDecoder(**SIZES, sliding_window=2, layer_norm_epsilon=1e-2)
+    block = MistralDecoder(SIZES.changed(sliding_window=2, layer_norm_epsilon=1e-2))
     block.build((None, None, 6))
     random = np.random.default_rng(0)
     for weight in block.weights:
@@ -74,7 +75,7 @@ def test_positions_and_attention_go_through(block, x):
 
 
 def test_dropout_stands_before_and_after_the_output_projection(x):
-    block = MistralDecoder(**SIZES, dropout=0.5)
+    block = MistralDecoder(SIZES.changed(dropout=0.5))
     block.build((None, None, 6))
     assert block.self_attention.dropout_layer.rate == block.self_attention_dropout.rate == 0.5
     # With attention replaced by zeros, no mask can matter: the feed-forward network has none.
@@ -93,7 +94,7 @@ def test_dropout_stands_before_and_after_the_output_projection(x):
 
 
 def test_symbolic_calls_know_shape_and_dtype():
-    block = MistralDecoder(**SIZES, dtype="mixed_bfloat16")
+    block = MistralDecoder(SIZES, dtype="mixed_bfloat16")
     output = block(keras.Input((None, 6)), padding_mask=keras.Input((None,), dtype="bool"))
     assert (output.shape, output.dtype) == ((None, None, 6), "bfloat16")
 
@@ -101,4 +102,4 @@ def test_symbolic_calls_know_shape_and_dtype():
 def test_config_round_trip(block):
     again = MistralDecoder.from_config(block.get_config())
     assert again.get_config() == block.get_config()
-    assert again.layer_norm_epsilon == 1e-2
+    assert again.config.layer_norm_epsilon == 1e-2

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 
+from mistral_lib.config import MistralConfig
 from mistral_lib.layers.decoder import MistralDecoder
 from mistral_lib.layers.embedding import TokenEmbedding
 from mistral_lib.layers.projection import Projection
@@ -151,7 +152,7 @@ def test_block_sizes_without_products_are_refused(block_size):
     "policy", ["int8_from_bfloat16", "int4/128_from_mixed_bfloat16", "float16"]
 )
 def test_composites_are_float_and_leaves_quantized(policy):
-    block = MistralDecoder(12, 2, 1, 4, dtype=policy)
+    block = MistralDecoder(MistralConfig(10, 1, 2, 8, 12, 1), dtype=policy)
     block.build((None, None, 8))
     for layer in block._flatten_layers():
         quantized = isinstance(layer, Projection)

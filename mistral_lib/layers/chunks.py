@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 import keras
 
+from mistral_lib.keras_inside import is_traced
+
 CHUNK_SIZE = 1024  # tokens
 
 
@@ -78,7 +80,7 @@ def pad_axis(array, axis: int, length: int):
 
 def _runs_from_cache(array) -> bool:
     return (
-        isinstance(array, jax.core.Tracer)
+        is_traced(array)
         and jax.default_backend() == "cpu"
         and keras.distribution.distribution() is None
     )

@@ -46,10 +46,10 @@ class TokenEmbedding(Quantizable, keras.layers.ReversibleEmbedding):
     @property
     def matrices(self) -> dict:
         """The table, stored transposed, and without tied weights the projection."""
-        table = {"embeddings": ("_embeddings", {"pairs": "rows", "transposed": True})}
+        table = {"embeddings": {"pairs": "rows", "transposed": True}}
         if self.tie_weights:
             return table
-        return {**table, "reverse_embeddings": ("reverse_embeddings", {"pairs": "rows"})}
+        return {**table, "reverse_embeddings": {"pairs": "rows"}}
 
     @property
     def matrix_shape(self) -> tuple[int, int]:
@@ -70,14 +70,12 @@ class TokenEmbedding(Quantizable, keras.layers.ReversibleEmbedding):
         )
         return logits.reshape(*inputs.shape[:-1], self.input_dim)
 
-    def _call_quantized(self, inputs, reverse=False):
+    def quantized_call(self, inputs, reverse=False):
         if not reverse:
             indices = jnp.asarray(inputs, "int32")
             return lookup(self.quantized_matrix("embeddings"), indices, self.compute_dtype)
         name = "embeddings" if self.tie_weights else "reverse_embeddings"
         return matmul(jnp.asarray(inputs, self.compute_dtype), self.quantized_matrix(name))
-
-    _int8_call = _int4_call = _call_quantized
 
     def compute_output_spec(self, inputs, reverse=False):
         spec = super().compute_output_spec(inputs, reverse=reverse)

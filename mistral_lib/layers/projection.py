@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 import keras
 
+from mistral_lib.keras_inside import matrix_attribute, remove_weight, unlocked
 from mistral_lib.layers.quantizable import Quantizable
 from mistral_lib.layers.quantized import matmul
 
@@ -53,7 +54,7 @@ class Projection(Quantizable, keras.layers.EinsumDense):
     @property
     def matrices(self) -> dict:
         """The kernel, and how Keras stores it."""
-        return {"kernel": ("_kernel", {"pairs": "columns"})}
+        return {"kernel": {"pairs": "columns"}}
 
     @property
     def matrix_shape(self) -> tuple[int, int]:
@@ -67,19 +68,19 @@ class Projection(Quantizable, keras.layers.EinsumDense):
         if self.quantization_mode is not None:
             outputs = matmul(rows, self.quantized_matrix("kernel"))
         else:
-            kernel = jnp.asarray(self._kernel, self.compute_dtype)
+            kernel = jnp.asarray(self.kernel, self.compute_dtype)
             dtype = "float32" if self.lora_enabled else None
             outputs = jnp.matmul(rows, kernel, preferred_element_type=dtype)
         if self.lora_enabled:
             outputs += self._lora_update(rows)
         return outputs.astype(self.compute_dtype).reshape(*inputs.shape[:-1], self.units)
 
-    _int8_call = _int4_call = call
+    quantized_call = call
 
     @property
     def kernel(self):
         """The variable of the base kernel, as stored. Keras would return it merged with LoRA."""
-        return self._kernel
+        return getattr(self, matrix_attribute("kernel"))
 
     def lora_factors(self) -> list:
         """The variables A and B, or nothing without LoRA."""
@@ -101,18 +102,16 @@ class Projection(Quantizable, keras.layers.EinsumDense):
         """
         if self.lora_enabled:
             raise ValueError(f"The layer {self.path} has LoRA of rank {self.lora_rank} already.")
-        self._tracker.unlock()
-        for name, shape, initializer in (
-            ("lora_kernel_a", (self.input_dim, rank), "he_uniform"),
-            ("lora_kernel_b", (rank, self.units), "zeros"),
-        ):
-            # autocast=False: a low-precision policy would round the factors before their use.
-            weight = self.add_weight(
-                name=name, shape=shape, initializer=initializer, dtype="float32", autocast=False
+        # autocast=False: a low-precision policy would round the factors before their use.
+        common = {"dtype": "float32", "autocast": False}
+        with unlocked(self):
+            self.lora_kernel_a = self.add_weight(
+                (self.input_dim, rank), "he_uniform", name="lora_kernel_a", **common
             )
-            setattr(self, name, weight)
-        self._tracker.lock()
-        self._kernel.trainable = False
+            self.lora_kernel_b = self.add_weight(
+                (rank, self.units), "zeros", name="lora_kernel_b", **common
+            )
+        self.kernel.trainable = False
         self.lora_enabled = True
         self.lora_rank = rank
         self.lora_alpha = rank if lora_alpha is None else lora_alpha
@@ -120,12 +119,12 @@ class Projection(Quantizable, keras.layers.EinsumDense):
     def merge_lora(self):
         """Adds the update to the kernel, in float32, and takes LoRA off again."""
         update = jnp.asarray(self.lora_kernel_a) @ jnp.asarray(self.lora_kernel_b)
-        kernel = jnp.asarray(self._kernel.value, "float32")
-        self._kernel.assign(kernel + (self.lora_alpha / self.lora_rank) * update)
-        self._tracker.unlock()
-        del self.lora_kernel_a, self.lora_kernel_b
-        self._tracker.lock()
-        self._kernel.trainable = True
+        kernel = jnp.asarray(self.kernel.value, "float32")
+        self.kernel.assign(kernel + (self.lora_alpha / self.lora_rank) * update)
+        with unlocked(self):
+            remove_weight(self, "lora_kernel_a")
+            remove_weight(self, "lora_kernel_b")
+        self.kernel.trainable = True
         self.lora_enabled = False
         self.lora_rank = self.lora_alpha = None
 

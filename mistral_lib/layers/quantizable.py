@@ -5,6 +5,13 @@ import dataclasses
 import keras
 import numpy as np
 
+from mistral_lib.keras_inside import (
+    mark_as_float,
+    matrix_attribute,
+    remove_weight,
+    unlocked,
+    without_autocast,
+)
 from mistral_lib.layers.quantized import QuantizedKernel, dequantize, quantize
 
 MODES = ("int8", "int4")
@@ -51,8 +58,8 @@ class Quantizable(keras.layers.Layer):
     activations are never quantized, only weights; no float copy of a whole matrix is made for a
     product (see `mistral_lib.layers.quantized`); and scales stay float32 in a mixed policy.
 
-    A subclass has two properties: `matrices`, by name the attribute of each matrix and how Keras
-    stores it (`pairs` and `transposed` of a `QuantizedKernel`), and `matrix_shape`, (D, N) of all.
+    A subclass has two properties: `matrices`, by the name of each matrix how Keras stores it
+    (`pairs` and `transposed` of a `QuantizedKernel`), and `matrix_shape`, (D, N) of all.
     """
 
     def quantize(self, mode=None, type_check=True, config=None):
@@ -60,9 +67,10 @@ class Quantizable(keras.layers.Layer):
         block_size = getattr(config, "block_size", INT4_BLOCK_SIZE)
         _check_kind(mode, block_size)
         floats = {}
-        for name, (attribute, _) in reversed(self.matrices.items()):
+        for name in reversed(self.matrices):
+            attribute = matrix_attribute(name)
             floats[name] = np.asarray(getattr(self, attribute).value)
-            delattr(self, attribute)
+            remove_weight(self, attribute)
         self.quantized_build(floats[name].shape, mode, config)  # of the first, as Keras does
         kind = mode if mode == "int8" else f"int4/{block_size}"
         self.dtype_policy = f"{kind}_from_{self.dtype_policy.name}"
@@ -75,25 +83,25 @@ class Quantizable(keras.layers.Layer):
         super().quantized_build(shape, mode, config)
         for name in self.matrices:
             # In a mixed policy a product would get the scale rounded to the compute dtype.
-            getattr(self, f"{name}_scale")._autocast = False
+            without_autocast(getattr(self, f"{name}_scale"))
 
     def quantized_matrix(self, name: str) -> QuantizedKernel:
         """A matrix as it is stored, for products."""
         scale, zero = getattr(self, f"{name}_scale").value, getattr(self, f"{name}_zero", None)
         return dataclasses.replace(
             self._layout(name),
-            values=getattr(self, self.matrices[name][0]).value,
+            values=getattr(self, matrix_attribute(name)).value,
             # Keras gives the scales of an int8 kernel axes of size 1 for batch and tokens.
             scale=scale.reshape(-1) if zero is None else scale,
             zero=None if zero is None else zero.value,
         )
 
     def _layout(self, name) -> QuantizedKernel:
-        storage = self.matrices[name][1]
+        storage = self.matrices[name]
         if self.quantization_mode == "int8":
             storage = {**storage, "pairs": None}
         else:
-            storage = {**storage, "block_size": self._int4_block_size}
+            storage = {**storage, "block_size": self.dtype_policy.block_size}
         return QuantizedKernel(None, None, None, self.matrix_shape, **storage)
 
     def assign_float(self, name: str, matrix: np.ndarray) -> None:
@@ -118,42 +126,34 @@ class Quantizable(keras.layers.Layer):
             )
         scale_variable = getattr(self, f"{name}_scale")
         scale_variable.assign(scale.reshape(scale_variable.shape))
-        getattr(self, self.matrices[name][0]).assign(values)
+        getattr(self, matrix_attribute(name)).assign(values)
         if zero is not None:
             getattr(self, f"{name}_zero").assign(zero)
             self.g_idx.assign(np.arange(layout.shape[0]) // layout.block_size)
 
     def dequantize(self) -> None:
         """Makes the layer a float layer again, with the values that the quantized one had."""
-        self._tracker.unlock()
-        for name, (attribute, storage) in self.matrices.items():
-            value = dequantize(self.quantized_matrix(name)).astype(self.variable_dtype)
-            value = value.T if storage.get("transposed") else value
-            for other in (attribute, f"{name}_scale", f"{name}_zero"):
-                if hasattr(self, other):
-                    delattr(self, other)
-            weight = self.add_weight(
-                name=name,
-                shape=value.shape,
-                initializer=lambda *_, v=value, **__: v,
-                trainable=not getattr(self, "lora_enabled", False),
-            )
-            setattr(self, attribute, weight)
-        if hasattr(self, "g_idx"):
-            del self.g_idx
-        self._is_quantized = False
+        with unlocked(self):
+            for name, storage in self.matrices.items():
+                value = dequantize(self.quantized_matrix(name)).astype(self.variable_dtype)
+                self._replace_by_float(name, value.T if storage.get("transposed") else value)
+            if hasattr(self, "g_idx"):
+                remove_weight(self, "g_idx")
+        mark_as_float(self)
         self.dtype_policy = float_policy(self.dtype_policy)
-        self._tracker.lock()
 
-    def __delattr__(self, name):
-        """Keras's own collects garbage after each variable: a fifth of a second, every time.
-
-        The memory of a JAX array is free with the last reference to it.
-        """
-        attribute = getattr(self, name)
-        if isinstance(attribute, keras.Variable):
-            self._untrack_variable(attribute)
-        super(keras.layers.Layer, self).__delattr__(name)
+    def _replace_by_float(self, name, value):
+        attribute = matrix_attribute(name)
+        for other in (attribute, f"{name}_scale", f"{name}_zero"):
+            if hasattr(self, other):
+                remove_weight(self, other)
+        weight = self.add_weight(
+            name=name,
+            shape=value.shape,
+            initializer=lambda *_, **__: value,
+            trainable=not getattr(self, "lora_enabled", False),
+        )
+        setattr(self, attribute, weight)
 
 
 def _check_kind(mode, block_size) -> None:
