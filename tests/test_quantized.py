@@ -1,6 +1,5 @@
 """Products with quantized kernels: equal to products with the float kernel, a tile at a time."""
 
-import dataclasses
 from functools import partial
 
 import jax
@@ -10,7 +9,14 @@ import numpy as np
 import pytest
 
 from mistral_lib.layers import quantized
-from mistral_lib.layers.quantized import QuantizedKernel, dequantize, lookup, matmul, quantize
+from mistral_lib.layers.quantized import (
+    KernelLayout,
+    QuantizedKernel,
+    dequantize,
+    lookup,
+    matmul,
+    quantize,
+)
 
 LAYOUTS = {
     "int8": {},
@@ -26,27 +32,26 @@ SHAPES = [(6, 10), (9, 7), (5, 300), (300, 5), (8, 1)]
 def quantized_kernel(layout, shape, dtype="float32"):
     """A kernel of normally distributed numbers, and the float matrix that it stands for."""
     matrix = np.random.default_rng(0).normal(size=shape).astype(dtype)
-    empty = QuantizedKernel(None, None, None, shape, **LAYOUTS[layout])
-    arrays = quantize(matrix.T if empty.transposed else matrix, empty)
-    values, scale, zero = jax.tree.map(jnp.asarray, arrays)
-    kernel = dataclasses.replace(empty, values=values, scale=scale, zero=zero)
+    stored = KernelLayout(shape, **LAYOUTS[layout])
+    arrays = quantize(matrix.T if stored.transposed else matrix, stored)
+    kernel = QuantizedKernel(*jax.tree.map(jnp.asarray, arrays), stored)
     return kernel, by_hand(kernel)
 
 
 def by_hand(kernel):
     """The matrix, element by element."""
     values, scale = np.asarray(kernel.values), np.asarray(kernel.scale, "float64")
-    if kernel.transposed:
+    if kernel.layout.transposed:
         values, scale = values.T, scale.T
     if kernel.zero is None:
         return values / scale
-    zero = np.asarray(kernel.zero).T if kernel.transposed else np.asarray(kernel.zero)
-    matrix = np.zeros(kernel.shape)
-    for row, column in np.ndindex(kernel.shape):
-        odd = (row if kernel.pairs == "rows" else column) % 2
-        place = (row // 2, column) if kernel.pairs == "rows" else (row, column // 2)
+    zero = np.asarray(kernel.zero).T if kernel.layout.transposed else np.asarray(kernel.zero)
+    matrix = np.zeros(kernel.layout.shape)
+    for row, column in np.ndindex(kernel.layout.shape):
+        odd = (row if kernel.layout.pairs == "rows" else column) % 2
+        place = (row // 2, column) if kernel.layout.pairs == "rows" else (row, column // 2)
         nibble = (int(values[place]) >> 4 if odd else int(values[place])) & 15
-        group = row // kernel.block_size
+        group = row // kernel.layout.block_size
         signed = nibble - 16 if nibble > 7 else nibble
         matrix[row, column] = (signed - int(zero[group, column])) * scale[group, column]
     return matrix
@@ -104,7 +109,7 @@ def test_error_is_that_of_rounding(layout, monkeypatch):
         monkeypatch.setitem(LAYOUTS, layout, {**LAYOUTS[layout], "block_size": 32})
     matrix = np.random.default_rng(0).normal(size=(64, 30)).astype("float32")
     kernel, back = quantized_kernel(layout, (64, 30))
-    step = np.asarray(kernel.scale.T if kernel.transposed else kernel.scale)
+    step = np.asarray(kernel.scale.T if kernel.layout.transposed else kernel.scale)
     step = 1 / step if kernel.zero is None else np.repeat(step, 32, axis=0)
     np.testing.assert_allclose(np.std((back - matrix) / step), 12**-0.5, rtol=0.05)
 
@@ -172,7 +177,7 @@ def test_a_result_gets_its_memory_in_its_turn(layout):
 
 def test_arithmetic_is_keras_own():
     matrix = np.random.default_rng(0).normal(size=(8, 6)).astype("float32")
-    values, scale, zero = quantize(matrix, QuantizedKernel(None, None, None, (8, 6)))
+    values, scale, zero = quantize(matrix, KernelLayout((8, 6)))
     expected = keras.quantizers.abs_max_quantize(matrix, axis=0)
     np.testing.assert_array_equal(values, expected[0])
     np.testing.assert_array_equal(scale, np.asarray(expected[1])[0])

@@ -1,7 +1,5 @@
 """Which layers are quantized, and which are made of such (chapter 18, "Quantization")."""
 
-import dataclasses
-
 import keras
 import numpy as np
 
@@ -12,7 +10,7 @@ from mistral_lib.keras_inside import (
     unlocked,
     without_autocast,
 )
-from mistral_lib.layers.quantized import QuantizedKernel, dequantize, quantize
+from mistral_lib.layers.quantized import KernelLayout, QuantizedKernel, dequantize, quantize
 
 MODES = ("int8", "int4")
 INT4_BLOCK_SIZE = 128  # Keras's default
@@ -59,7 +57,7 @@ class Quantizable(keras.layers.Layer):
     product (see `mistral_lib.layers.quantized`); and scales stay float32 in a mixed policy.
 
     A subclass has two properties: `matrices`, by the name of each matrix how Keras stores it
-    (`pairs` and `transposed` of a `QuantizedKernel`), and `matrix_shape`, (D, N) of all.
+    (`pairs` and `transposed` of a `KernelLayout`), and `matrix_shape`, (D, N) of all.
     """
 
     def quantize(self, mode=None, type_check=True, config=None):
@@ -88,21 +86,21 @@ class Quantizable(keras.layers.Layer):
     def quantized_matrix(self, name: str) -> QuantizedKernel:
         """A matrix as it is stored, for products."""
         scale, zero = getattr(self, f"{name}_scale").value, getattr(self, f"{name}_zero", None)
-        return dataclasses.replace(
-            self._layout(name),
+        return QuantizedKernel(
             values=getattr(self, matrix_attribute(name)).value,
             # Keras gives the scales of an int8 kernel axes of size 1 for batch and tokens.
             scale=scale.reshape(-1) if zero is None else scale,
             zero=None if zero is None else zero.value,
+            layout=self._layout(name),
         )
 
-    def _layout(self, name) -> QuantizedKernel:
+    def _layout(self, name) -> KernelLayout:
         storage = self.matrices[name]
         if self.quantization_mode == "int8":
             storage = {**storage, "pairs": None}
         else:
             storage = {**storage, "block_size": self.dtype_policy.block_size}
-        return QuantizedKernel(None, None, None, self.matrix_shape, **storage)
+        return KernelLayout(self.matrix_shape, **storage)
 
     def assign_float(self, name: str, matrix: np.ndarray) -> None:
         """Quantizes a float matrix and stores it; the layer is quantized already.

@@ -21,37 +21,48 @@ TILE_BYTES = 64 * 2**20
 PIECE_SIZE = 2**17  # numbers that are quantized at once
 
 
-@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class QuantizedKernel:
-    """A matrix (D, N) in int8 or int4, in the arrays in which Keras stores it.
+class KernelLayout:
+    """How a quantized matrix (D, N) is stored.
 
     In int8, an element is `value / scale`, with one scale a column. In int4 it is
     `(value - zero) * scale`, with a scale and a zero for every `block_size` rows of a column, and
     two neighbours share a byte, the first in its low half.
 
     Attributes:
-        values: int8, (D, N); in int4 half as many rows or columns, rounded up.
-        scale: float, (N,); in int4 (G, N), G = D / block_size rounded up.
-        zero: int8 (G, N); `None` in int8.
         shape: (D, N).
         block_size: rows that share a scale, an even number; `None` in int8.
         pairs: whether neighbouring "rows" or "columns" share a byte; `None` in int8.
         transposed: whether the arrays are stored the other way round, (N, D) and (N, G).
     """
 
-    values: jax.Array
-    scale: jax.Array
-    zero: jax.Array | None
-    shape: tuple[int, int] = dataclasses.field(metadata={"static": True})
-    block_size: int | None = dataclasses.field(default=None, metadata={"static": True})
-    pairs: str | None = dataclasses.field(default=None, metadata={"static": True})
-    transposed: bool = dataclasses.field(default=False, metadata={"static": True})
+    shape: tuple[int, int]
+    block_size: int | None = None
+    pairs: str | None = None
+    transposed: bool = False
 
     @property
     def axis(self) -> int:
         """The axis of the stored arrays along which the columns lie."""
         return 0 if self.transposed else 1
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class QuantizedKernel:
+    """A matrix (D, N) in int8 or int4, in the arrays in which Keras stores it.
+
+    Attributes:
+        values: int8, (D, N); in int4 half as many rows or columns, rounded up.
+        scale: float, (N,); in int4 (G, N), G = D / block_size rounded up.
+        zero: int8 (G, N); `None` in int8.
+        layout: how the arrays are to be read.
+    """
+
+    values: jax.Array
+    scale: jax.Array
+    zero: jax.Array | None
+    layout: KernelLayout = dataclasses.field(metadata={"static": True})
 
 
 @jax.custom_vjp
@@ -67,14 +78,16 @@ def matmul(x, kernel: QuantizedKernel):
     Returns:
         A float32 array (..., N).
 
-    >>> kernel = QuantizedKernel(jnp.full((4, 6), 127, "int8"), jnp.full(6, 127.0), None, (4, 6))
+    >>> kernel = QuantizedKernel(
+    ...     jnp.full((4, 6), 127, "int8"), jnp.full(6, 127.0), None, KernelLayout((4, 6))
+    ... )
     >>> print(matmul(jnp.ones((1, 4)), kernel))
     [[4. 4. 4. 4. 4. 4.]]
     """
     kernel = _with_pairs(kernel)
-    columns = kernel.values.shape[kernel.axis]
+    columns = kernel.values.shape[kernel.layout.axis]
     size, count = _tiling(kernel, columns)
-    rows = _halves(x) if kernel.pairs == "rows" else (x, x)
+    rows = _halves(x) if kernel.layout.pairs == "rows" else (x, x)
 
     def multiply(index, output):
         start = jnp.minimum(index * size, columns - size)
@@ -83,17 +96,17 @@ def matmul(x, kernel: QuantizedKernel):
             jnp.matmul(part.astype(matrix.dtype), matrix, preferred_element_type="float32")
             for part, matrix in zip(rows, matrices)
         ]
-        tile = jnp.stack(products, -1) if kernel.pairs == "columns" else sum(products)
+        tile = jnp.stack(products, -1) if kernel.layout.pairs == "columns" else sum(products)
         if kernel.zero is None:
             tile = tile / jax.lax.dynamic_slice_in_dim(kernel.scale, start, size)
         return jax.lax.dynamic_update_slice_in_dim(output, tile, start, axis=x.ndim - 1)
 
-    shape = (*x.shape[:-1], columns, *((2,) if kernel.pairs == "columns" else ()))
+    shape = (*x.shape[:-1], columns, *((2,) if kernel.layout.pairs == "columns" else ()))
     # Every place is overwritten. Zeros would depend on nothing, and XLA would make those of all
     # products of a model before the first one begins.
     empty = jnp.full(shape, jnp.ravel(x)[0].astype("float32"))
     output = jax.lax.fori_loop(0, count, multiply, empty)
-    return output.reshape(*x.shape[:-1], -1)[..., : kernel.shape[1]]
+    return output.reshape(*x.shape[:-1], -1)[..., : kernel.layout.shape[1]]
 
 
 def _forward(x, kernel):
@@ -104,12 +117,12 @@ def _backward(residuals, gradient):
     """The gradient times the transposed kernel, tile by tile again."""
     kernel, like = residuals
     kernel = _with_pairs(kernel)
-    columns = kernel.values.shape[kernel.axis]
+    columns = kernel.values.shape[kernel.layout.axis]
     size, count = _tiling(kernel, columns)
     leading = gradient.shape[:-1]
     if kernel.zero is None:
         gradient = gradient / kernel.scale
-    if kernel.pairs == "columns":
+    if kernel.layout.pairs == "columns":
         gradient = jnp.stack(_halves(gradient), -1)  # (..., columns, 2)
 
     def multiply(index, total):
@@ -118,7 +131,7 @@ def _backward(residuals, gradient):
         # The last tile may begin inside the one before it, which has counted those columns.
         new = start + jnp.arange(size) >= index * size
         matrices = _matrices(kernel, start, size, _dtype(like))
-        parts = (tile[..., 0], tile[..., 1]) if kernel.pairs == "columns" else (tile, tile)
+        parts = (tile[..., 0], tile[..., 1]) if kernel.layout.pairs == "columns" else (tile, tile)
         products = [
             jnp.matmul(
                 jnp.where(new, part, 0).astype(matrix.dtype),
@@ -127,10 +140,10 @@ def _backward(residuals, gradient):
             )
             for part, matrix in zip(parts, matrices)
         ]
-        return total + (jnp.stack(products, -1) if kernel.pairs == "rows" else sum(products))
+        return total + (jnp.stack(products, -1) if kernel.layout.pairs == "rows" else sum(products))
 
-    depth = kernel.shape[0]
-    shape = (*leading, *((-(-depth // 2), 2) if kernel.pairs == "rows" else (depth,)))
+    depth = kernel.layout.shape[0]
+    shape = (*leading, *((-(-depth // 2), 2) if kernel.layout.pairs == "rows" else (depth,)))
     total = jax.lax.fori_loop(0, count, multiply, jnp.zeros(shape, "float32"))
     return total.reshape(*leading, -1)[..., :depth].astype(like.dtype), None
 
@@ -141,27 +154,29 @@ matmul.defvjp(_forward, _backward)
 def dequantize(kernel: QuantizedKernel, dtype="float32"):
     """The whole matrix in float, (D, N).
 
-    >>> kernel = QuantizedKernel(jnp.full((1, 2), 64, "int8"), jnp.full(2, 128.0), None, (1, 2))
+    >>> kernel = QuantizedKernel(
+    ...     jnp.full((1, 2), 64, "int8"), jnp.full(2, 128.0), None, KernelLayout((1, 2))
+    ... )
     >>> print(dequantize(kernel))
     [[0.5 0.5]]
     """
-    depth, width = kernel.shape
+    depth, width = kernel.layout.shape
     kernel = _with_pairs(kernel)
-    matrices = _matrices(kernel, 0, kernel.values.shape[kernel.axis], dtype)
+    matrices = _matrices(kernel, 0, kernel.values.shape[kernel.layout.axis], dtype)
     if kernel.zero is None:
         return matrices[0] / kernel.scale.astype(dtype)
-    axis = 1 if kernel.pairs == "rows" else 2
+    axis = 1 if kernel.layout.pairs == "rows" else 2
     whole = jnp.stack(matrices, axis)
     whole = whole.reshape(-1, whole.shape[-1]) if axis == 1 else whole.reshape(len(whole), -1)
     return whole[:depth, :width]
 
 
-def quantize(matrix: np.ndarray, layout: QuantizedKernel) -> tuple:
+def quantize(matrix: np.ndarray, layout: KernelLayout) -> tuple:
     """The arrays of a kernel, by Keras's arithmetic, a few columns at a time.
 
     Args:
         matrix: float array (D, N), or (N, D) if the layout is transposed.
-        layout: a kernel of that shape; its arrays are not looked at.
+        layout: how it is to be stored.
 
     Returns:
         Values, scale and zero, as the attributes of `QuantizedKernel`, in NumPy.
@@ -219,9 +234,9 @@ def lookup(kernel: QuantizedKernel, indices, dtype):
         values=jnp.take(kernel.values, flat, axis=0),
         scale=jnp.take(kernel.scale, flat, axis=0),
         zero=None if kernel.zero is None else jnp.take(kernel.zero, flat, axis=0),
-        shape=(kernel.shape[0], len(flat)),
+        layout=dataclasses.replace(kernel.layout, shape=(kernel.layout.shape[0], len(flat))),
     )
-    return dequantize(taken, dtype).T.reshape(*indices.shape, kernel.shape[0])
+    return dequantize(taken, dtype).T.reshape(*indices.shape, kernel.layout.shape[0])
 
 
 def _matrices(kernel, start, size, dtype) -> list:
@@ -231,17 +246,21 @@ def _matrices(kernel, start, size, dtype) -> list:
     """
 
     def cut(array):
-        piece = jax.lax.dynamic_slice_in_dim(array, start, size, axis=kernel.axis)
-        return piece.T if kernel.transposed else piece
+        piece = jax.lax.dynamic_slice_in_dim(array, start, size, axis=kernel.layout.axis)
+        return piece.T if kernel.layout.transposed else piece
 
     values = cut(kernel.values)
     if kernel.zero is None:
         return [values.astype(dtype)]
     scale, zero = cut(kernel.scale).astype(dtype), cut(kernel.zero).astype(dtype)
-    repeats = kernel.block_size // 2 if kernel.pairs == "rows" else kernel.block_size
+    repeats = (
+        kernel.layout.block_size // 2 if kernel.layout.pairs == "rows" else kernel.layout.block_size
+    )
     matrices = []
     for half, part in enumerate((((values & 15) ^ 8) - 8, values >> 4)):
-        of_half = (lambda a, h=half: a[..., h]) if kernel.pairs == "columns" else (lambda a: a)
+        of_half = (
+            (lambda a, h=half: a[..., h]) if kernel.layout.pairs == "columns" else (lambda a: a)
+        )
         by_row = [jnp.repeat(of_half(a), repeats, axis=0)[: len(values)] for a in (zero, scale)]
         matrices.append((part.astype(dtype) - by_row[0]) * by_row[1])
     return matrices
@@ -249,9 +268,9 @@ def _matrices(kernel, start, size, dtype) -> list:
 
 def _with_pairs(kernel):
     """Where columns share bytes, their scales and zeros side by side: (G, N / 2, 2)."""
-    if kernel.pairs != "columns":
+    if kernel.layout.pairs != "columns":
         return kernel
-    odd = kernel.shape[1] % 2
+    odd = kernel.layout.shape[1] % 2
     scale, zero = (
         jnp.pad(array, [(0, 0), (0, odd)]).reshape(len(array), -1, 2)
         for array in (kernel.scale, kernel.zero)
@@ -269,7 +288,7 @@ def _halves(array):
 def _tiling(kernel, columns) -> tuple[int, int]:
     """Stored columns of a tile, and the number of tiles: two at least, or there is no loop."""
     limit = CPU_TILE_BYTES if jax.default_backend() == "cpu" else TILE_BYTES
-    depth, width = kernel.shape
+    depth, width = kernel.layout.shape
     size = -(-columns // max(2, -(-4 * depth * width // limit)))
     if size > 128:
         size = -(-size // 128) * 128  # whole vector registers
