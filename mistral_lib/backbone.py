@@ -191,7 +191,7 @@ class MistralBackbone(Backbone):
             )
         return forward(
             self,
-            inputs["token_ids"],
+            jnp.asarray(inputs["token_ids"], "int32"),
             padding_mask=jnp.asarray(inputs["padding_mask"], bool),
             training=training,
         )

@@ -1,22 +1,27 @@
 """One way through the model, for training, scoring and writing (chapter 12, "The backbone")."""
 
+from collections.abc import Callable
+
+import keras
+
+from mistral_lib.arrays import Array, Bool, Float, Int
 from mistral_lib.rematerialization import rematerialized
 
 
 def forward(
     backbone,
-    token_ids,
-    padding_mask=None,
-    positions=None,
-    attend=None,
-    intercept=None,
-    training=None,
-):
+    token_ids: Int[Array, "B S"] | keras.KerasTensor,
+    padding_mask: Bool[Array, "B S"] | keras.KerasTensor | None = None,
+    positions: Int[Array, "*#B S"] | None = None,
+    attend: Callable | None = None,
+    intercept: Callable | None = None,
+    training: bool | None = None,
+) -> Float[Array, "B S D"] | keras.KerasTensor:
     """Embedding, blocks and final norm of a backbone.
 
     Args:
         backbone: a `MistralBackbone`.
-        token_ids: integer array (B, S).
+        token_ids: integer array (B, S); or, while the backbone is being built, a `KerasTensor`.
         padding_mask: bool array (B, S), true for real tokens; `None` if all are.
         positions: integer array (S,) or (B, S), absolute; by default 0 to S - 1.
         attend: a function of a block's number, which returns the `attend` of that block's

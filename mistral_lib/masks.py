@@ -4,8 +4,14 @@ One predicate decides everything about causal, sliding-window and padded attenti
 path, the rolling cache and every picture in the book ask it.
 """
 
+from mistral_lib.arrays import Array, Bool, Int
 
-def can_see(query_positions, key_positions, window=None):
+
+def can_see(
+    query_positions: Int[Array, "..."] | int,
+    key_positions: Int[Array, "..."] | int,
+    window: int | None = None,
+) -> Bool[Array, "..."] | bool:
     """Whether the query at one position may see the key at another.
 
     A query sees a key that is not in its future and fewer than `window` tokens back:
@@ -32,7 +38,12 @@ def can_see(query_positions, key_positions, window=None):
     return visible
 
 
-def attention_mask(query_positions, key_positions, window=None, key_mask=None):
+def attention_mask(
+    query_positions: Int[Array, "*#B S"],
+    key_positions: Int[Array, "*#B T"],
+    window: int | None = None,
+    key_mask: Bool[Array, "*#B T"] | None = None,
+) -> Bool[Array, "... S T"]:
     """The mask of a whole attention call: `can_see` for every pair, and no padded key.
 
     Args:

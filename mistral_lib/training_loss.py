@@ -7,8 +7,10 @@ import jax
 import jax.numpy as jnp
 import keras
 
+from mistral_lib.arrays import Array, Float, Float32, Int
 from mistral_lib.keras_inside import compiled_arguments, compiled_metrics
 from mistral_lib.layers.chunks import map_in_order, pad_axis
+from mistral_lib.layers.embedding import TokenEmbedding
 
 # Bytes of float32 logits, of a whole batch, from which on the loss takes them in chunks, and the
 # most in a chunk.
@@ -106,7 +108,12 @@ class _Reduction(keras.losses.Loss):
         return y_pred
 
 
-def token_losses(token_embedding, hidden_states, labels, chunk_bytes: int = CHUNK_BYTES):
+def token_losses(
+    token_embedding: TokenEmbedding,
+    hidden_states: Float[Array, "B S D"],
+    labels: Int[Array, "B S"],
+    chunk_bytes: int = CHUNK_BYTES,
+) -> tuple[Float32[Array, "B S"], Int[Array, "B S"]]:
     """Cross-entropy of every token, and the likeliest token, from hidden states.
 
     Args:

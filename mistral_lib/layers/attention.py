@@ -1,8 +1,11 @@
 """Many query heads over fewer key heads (chapter 6, "Many heads, fewer keys")."""
 
+from collections.abc import Callable
+
 import jax.numpy as jnp
 import keras
 
+from mistral_lib.arrays import Array, Bool, Float, Float32, Int
 from mistral_lib.config import MistralConfig
 from mistral_lib.layers.banded import banded_attention
 from mistral_lib.layers.chunks import in_chunks
@@ -75,7 +78,14 @@ class MistralAttention(ConfiguredLayer):
             setattr(self, name, projection)
         self.dropout_layer = keras.layers.Dropout(config.dropout, dtype=self.dtype_policy)
 
-    def call(self, hidden_states, padding_mask=None, positions=None, attend=None, training=None):
+    def call(
+        self,
+        hidden_states: Float[Array, "B S D"],
+        padding_mask: Bool[Array, "B S"] | None = None,
+        positions: Int[Array, "*#B S"] | None = None,
+        attend: Callable | None = None,
+        training: bool | None = None,
+    ) -> Float[Array, "B S D"]:
         config = self.config
         batch, length = hidden_states.shape[:2]
         angles = rotary_angles(
@@ -98,7 +108,9 @@ class MistralAttention(ConfiguredLayer):
         output = output.reshape(batch, length, config.num_query_heads * config.head_dim)
         return in_chunks(self.attention_output, output)
 
-    def _project(self, hidden_states, angles):
+    def _project(
+        self, hidden_states: Float[Array, "B S D"], angles: Float32[Array, "B S p"]
+    ) -> tuple[Float[Array, "B S K G h"], Float[Array, "B S K h"], Float[Array, "B S K h"]]:
         """Query (B, S, K, G, h) and key (B, S, K, h), turned by their angles, and value."""
         config, tokens = self.config, hidden_states.shape[:2]
         heads = (*tokens, config.num_query_heads, config.head_dim)

@@ -1,10 +1,12 @@
 """Attention in blocks of queries, in memory linear in S (chapter 8, "Reach and banding")."""
 
+from collections.abc import Callable
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 
+from mistral_lib.arrays import Array, Bool, Float, Int
 from mistral_lib.layers.chunks import map_in_order, pad_axis
 from mistral_lib.masks import attention_mask
 
@@ -14,8 +16,14 @@ KEYS = 640  # at most, in a tile: with 128 queries the scores of a few heads sta
 
 @partial(jax.jit, static_argnames=("window", "queries", "keys"))
 def banded_attention(
-    query, key, value, padding_mask=None, window=None, queries: int = QUERIES, keys: int = KEYS
-):
+    query: Float[Array, "B S K G h"],
+    key: Float[Array, "B S K h"],
+    value: Float[Array, "B S K h"],
+    padding_mask: Bool[Array, "B S"] | None = None,
+    window: int | None = None,
+    queries: int = QUERIES,
+    keys: int = KEYS,
+) -> Float[Array, "B S K G h"]:
     """Causal attention that computes only the band of scores that the window shows.
 
     Queries are taken in blocks. A block sees at most `window + queries - 1` neighbouring keys, and
@@ -71,8 +79,15 @@ def banded_attention(
 
 
 def attend_by_position(
-    query, key, value, query_positions, key_positions, window, seen, skip: bool = True
-):
+    query: Float[Array, "B S K G h"],
+    key: Float[Array, "B K T h"],
+    value: Float[Array, "B K T h"],
+    query_positions: Int[Array, "B S"],
+    key_positions: Int[Array, "B T"],
+    window: int | None,
+    seen: Bool[Array, "B T"],
+    skip: bool = True,
+) -> Float[Array, "B S K G h"]:
     """Attention of many queries over keys in any order, no more than a tile of scores in memory.
 
     Args:
@@ -113,7 +128,15 @@ def attend_by_position(
     return _tokens_first(map_in_order(attend_block, blocks, after=query))[:, :length]
 
 
-def attend_in_tiles(query, key, value, mask, first_key, tiles: int, keys: int):
+def attend_in_tiles(
+    query: Float[Array, "B K s G h"],
+    key: Float[Array, "B K T h"],
+    value: Float[Array, "B K T h"],
+    mask: Callable,
+    first_key: Int[Array, ""] | int,
+    tiles: int,
+    keys: int,
+) -> Float[Array, "B K s G h"]:
     """Attention of a block of queries over tiles of keys, with a running softmax.
 
     Args:

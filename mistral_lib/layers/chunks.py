@@ -1,15 +1,18 @@
 """Long sequences through token-wise layers, a chunk at a time (chapter 10, "SwiGLU")."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import keras
 
+from mistral_lib.arrays import Array, Float, Shaped
 from mistral_lib.keras_inside import is_traced
 
 CHUNK_SIZE = 1024  # tokens
 
 
-def in_chunks(function, *arrays, chunk_size: int = CHUNK_SIZE):
+def in_chunks(function: Callable, *arrays: Float[Array, "B S ..."], chunk_size: int = CHUNK_SIZE):
     """Applies a function that treats every token alone to one chunk of tokens after the other.
 
     On a CPU a matrix product of a thousand rows runs from the cache; one of ten thousand waits for
@@ -50,7 +53,7 @@ def in_chunks(function, *arrays, chunk_size: int = CHUNK_SIZE):
     return jax.tree.map(join, map_in_order(one, count, after=arrays[0]))
 
 
-def map_in_order(function, count: int, after):
+def map_in_order(function: Callable, count: int, after: Shaped[Array, "..."]):
     """The results of `function(0)` to `function(count - 1)`, stacked; as `jax.lax.map`.
 
     The memory of the results is taken when `after` is there. Left to itself, XLA fills the results
@@ -72,7 +75,7 @@ def map_in_order(function, count: int, after):
     return jax.lax.fori_loop(0, count, step, empty)
 
 
-def pad_axis(array, axis: int, length: int):
+def pad_axis(array: Shaped[Array, "..."], axis: int, length: int) -> Shaped[Array, "..."]:
     """The array with zeros at the end of an axis, so that it has at least this length."""
     missing = max(0, length - array.shape[axis])
     return jnp.pad(array, [(0, missing if i == axis else 0) for i in range(array.ndim)])

@@ -1,7 +1,10 @@
 """The block and the residual stream (chapter 11, "The block and the residual stream")."""
 
+from collections.abc import Callable
+
 import keras
 
+from mistral_lib.arrays import Array, Bool, Float, Int
 from mistral_lib.layers.attention import MistralAttention
 from mistral_lib.layers.chunks import in_chunks
 from mistral_lib.layers.configured import ConfiguredLayer
@@ -49,7 +52,14 @@ class MistralDecoder(ConfiguredLayer):
         ):
             part.build(hidden_states_shape)
 
-    def call(self, hidden_states, padding_mask=None, positions=None, attend=None, training=None):
+    def call(
+        self,
+        hidden_states: Float[Array, "B S D"],
+        padding_mask: Bool[Array, "B S"] | None = None,
+        positions: Int[Array, "*#B S"] | None = None,
+        attend: Callable | None = None,
+        training: bool | None = None,
+    ) -> Float[Array, "B S D"]:
         update = self.self_attention(
             self.self_attention_layernorm(hidden_states),
             padding_mask=padding_mask,

@@ -5,10 +5,13 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
+from mistral_lib.arrays import Array, Bool, Float, Float32
 from mistral_lib.masks import attention_mask
 
 
-def masked_softmax(scores, mask):
+def masked_softmax(
+    scores: Float32[Array, "*rows T"], mask: Bool[Array, "*#rows T"]
+) -> Float32[Array, "*rows T"]:
     """Softmax over the last axis among the places where `mask` is true.
 
     A row whose places are all masked gets weights of zero (not NaN), and finite gradients.
@@ -32,7 +35,12 @@ def masked_softmax(scores, mask):
     return weights / jnp.where(total == 0.0, 1.0, total)
 
 
-def masked_attention(query, key, value, mask):
+def masked_attention(
+    query: Float[Array, "B S K G h"],
+    key: Float[Array, "B T K h"],
+    value: Float[Array, "B T K h"],
+    mask: Bool[Array, "S T"] | Bool[Array, "B S T"],
+) -> Float[Array, "B S K G h"]:
     """Attention of every query over the keys that a mask shows it.
 
     The G query heads that share a key head are a dimension of their own, so that no key or value
@@ -54,7 +62,13 @@ def masked_attention(query, key, value, mask):
 
 
 @partial(jax.jit, static_argnames="window")
-def dense_attention(query, key, value, padding_mask=None, window=None):
+def dense_attention(
+    query: Float[Array, "B S K G h"],
+    key: Float[Array, "B S K h"],
+    value: Float[Array, "B S K h"],
+    padding_mask: Bool[Array, "B S"] | None = None,
+    window: int | None = None,
+) -> Float[Array, "B S K G h"]:
     """Causal attention over a whole sequence, all S x S scores at once.
 
     Args:

@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 import keras
 
+from mistral_lib.arrays import Array, Float, Int
 from mistral_lib.layers.quantizable import Quantizable
 from mistral_lib.layers.quantized import lookup, matmul
 
@@ -56,7 +57,9 @@ class TokenEmbedding(Quantizable, keras.layers.ReversibleEmbedding):
         """(D, V)."""
         return self.output_dim, self.input_dim
 
-    def call(self, inputs, reverse=False):
+    def call(
+        self, inputs: Int[Array, "B S"] | Float[Array, "B S D"], reverse: bool = False
+    ) -> Float[Array, "B S _"]:
         if not reverse:
             return super().call(inputs)
         kernel = jnp.asarray(
@@ -70,7 +73,9 @@ class TokenEmbedding(Quantizable, keras.layers.ReversibleEmbedding):
         )
         return logits.reshape(*inputs.shape[:-1], self.input_dim)
 
-    def quantized_call(self, inputs, reverse=False):
+    def quantized_call(
+        self, inputs: Int[Array, "B S"] | Float[Array, "B S D"], reverse: bool = False
+    ) -> Float[Array, "B S _"]:
         if not reverse:
             indices = jnp.asarray(inputs, "int32")
             return lookup(self.quantized_matrix("embeddings"), indices, self.compute_dtype)

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import keras
 
+from mistral_lib.arrays import Array, Float
 from mistral_lib.layers.projection import Projection
 from mistral_lib.layers.quantizable import Composite
 
@@ -42,7 +43,7 @@ class SwiGLU(Composite):
         self.up.build(hidden_states_shape)
         self.down.build((*hidden_states_shape[:-1], self.intermediate_dim))
 
-    def call(self, hidden_states):
+    def call(self, hidden_states: Float[Array, "B S D"]) -> Float[Array, "B S D"]:
         # silu in float32: in low precision its exponential would be rounded twice.
         gate = jax.nn.silu(jnp.asarray(self.gate(hidden_states), "float32"))
         return self.down(gate.astype(self.compute_dtype) * self.up(hidden_states))

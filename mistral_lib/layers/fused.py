@@ -1,10 +1,12 @@
 """Attention in one GPU kernel (chapter 19, "GPU runs")."""
 
 from functools import partial
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 
+from mistral_lib.arrays import Array, Bool, Float
 from mistral_lib.layers.banded import banded_attention
 
 
@@ -28,7 +30,14 @@ def fused_is_available(dtype, head_dim: int) -> bool:
 
 
 @partial(jax.jit, static_argnames=("window", "implementation"))
-def fused_attention(query, key, value, padding_mask=None, window=None, implementation="cudnn"):
+def fused_attention(
+    query: Float[Array, "B S K G h"],
+    key: Float[Array, "B S K h"],
+    value: Float[Array, "B S K h"],
+    padding_mask: Bool[Array, "B S"] | None = None,
+    window: int | None = None,
+    implementation: Literal["cudnn", "xla"] = "cudnn",
+) -> Float[Array, "B S K G h"]:
     """Causal attention by `jax.nn.dot_product_attention`, which never stores a score.
 
     The kernel takes a length for each row instead of a mask. A batch whose padding is not all on

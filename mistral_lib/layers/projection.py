@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 import keras
 
+from mistral_lib.arrays import Array, Float
 from mistral_lib.keras_inside import matrix_attribute, remove_weight, unlocked
 from mistral_lib.layers.quantizable import Quantizable
 from mistral_lib.layers.quantized import matmul
@@ -61,7 +62,9 @@ class Projection(Quantizable, keras.layers.EinsumDense):
         """(D, units)."""
         return self.input_dim, self.units
 
-    def call(self, inputs, training=None):
+    def call(
+        self, inputs: Float[Array, "B S D"], training: bool | None = None
+    ) -> Float[Array, "B S units"]:
         inputs = jnp.asarray(inputs, self.compute_dtype)
         # As rows of one matrix: for a batch of matrices XLA transposes the gradient's activations.
         rows = inputs.reshape(-1, self.input_dim)

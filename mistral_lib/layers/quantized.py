@@ -15,6 +15,8 @@ import jax.numpy as jnp
 import keras
 import numpy as np
 
+from mistral_lib.arrays import Array, Float, Float32, Int
+
 # A tile's size in float. On CPUs it has to stay in the cache; on GPUs fewer, larger kernels win.
 CPU_TILE_BYTES = 4 * 2**20
 TILE_BYTES = 64 * 2**20
@@ -66,7 +68,7 @@ class QuantizedKernel:
 
 
 @jax.custom_vjp
-def matmul(x, kernel: QuantizedKernel):
+def matmul(x: Float[Array, "*rows D"], kernel: QuantizedKernel) -> Float32[Array, "*rows N"]:
     """`x @ kernel`, summed in float32, with no more of the kernel in float than one tile.
 
     The gradient flows to `x`; the kernel has none.
@@ -151,7 +153,7 @@ def _backward(residuals, gradient):
 matmul.defvjp(_forward, _backward)
 
 
-def dequantize(kernel: QuantizedKernel, dtype="float32"):
+def dequantize(kernel: QuantizedKernel, dtype="float32") -> Float[Array, "D N"]:
     """The whole matrix in float, (D, N).
 
     >>> kernel = QuantizedKernel(
@@ -171,7 +173,7 @@ def dequantize(kernel: QuantizedKernel, dtype="float32"):
     return whole[:depth, :width]
 
 
-def quantize(matrix: np.ndarray, layout: KernelLayout) -> tuple:
+def quantize(matrix: Float[np.ndarray, "D N"], layout: KernelLayout) -> tuple:
     """The arrays of a kernel, by Keras's arithmetic, a few columns at a time.
 
     Args:
@@ -217,7 +219,7 @@ def _empty(part, columns, layout):
     return np.empty((len(part), columns), part.dtype)
 
 
-def lookup(kernel: QuantizedKernel, indices, dtype):
+def lookup(kernel: QuantizedKernel, indices: Int[Array, "*rows"], dtype) -> Float[Array, "*rows D"]:
     """Columns of a kernel that is stored transposed: the rows of a table.
 
     Args:

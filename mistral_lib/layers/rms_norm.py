@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 import keras
 
+from mistral_lib.arrays import Array, Float
+
 
 @keras.saving.register_keras_serializable(package="mistral_lib")
 class RMSNorm(keras.layers.Layer):
@@ -40,7 +42,7 @@ class RMSNorm(keras.layers.Layer):
             name="scale", shape=(hidden_states_shape[-1],), initializer="ones", autocast=False
         )
 
-    def call(self, hidden_states):
+    def call(self, hidden_states: Float[Array, "*rows D"]) -> Float[Array, "*rows D"]:
         x = jnp.asarray(hidden_states, "float32")
         mean_square = jnp.mean(jnp.square(x), axis=-1, keepdims=True)
         x = x * jax.lax.rsqrt(mean_square + self.epsilon)

@@ -3,10 +3,15 @@
 import jax.numpy as jnp
 import numpy as np
 
+from mistral_lib.arrays import Array, Float, Float32, Int
+
 
 def rotary_angles(
-    positions, head_dim: int, max_wavelength: float = 10000.0, scaling_factor: float = 1.0
-):
+    positions: Int[Array, "*tokens"],
+    head_dim: int,
+    max_wavelength: float = 10000.0,
+    scaling_factor: float = 1.0,
+) -> Float32[Array, "*tokens {head_dim}//2"]:
     """By how much each pair of features is turned at each position.
 
     Pair number p turns by `max_wavelength ** (-2p / head_dim)` radians a token: the first pair by
@@ -34,7 +39,9 @@ def rotary_angles(
     return positions[..., None] * frequencies
 
 
-def rotate(x, angles):
+def rotate(
+    x: Float[Array, "B S heads h"], angles: Float[Array, "*#B S h//2"]
+) -> Float[Array, "B S heads h"]:
     """Turns every pair `(x[p], x[p + h/2])` of a head by its angle.
 
     Args:

@@ -1,0 +1,16 @@
+"""Shapes and dtypes in signatures (chapter 12, "The backbone").
+
+`Float[Array, "B S D"]` is an array of floats with three axes, and a letter has one value in all of
+a signature. Nothing is checked when the library runs; its tests check every call.
+
+>>> def first(x: Float[Array, "B S D"]) -> Float[Array, "B D"]:
+...     return x[:, 0]
+"""
+
+import jax
+import numpy as np
+from jaxtyping import Bool, Float, Float32, Int, Int8, Shaped
+
+Array = jax.Array | np.ndarray  # JAX takes both; what it returns is its own
+
+__all__ = ["Array", "Bool", "Float", "Float32", "Int", "Int8", "Shaped"]
