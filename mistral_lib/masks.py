@@ -10,7 +10,7 @@ from mistral_lib.arrays import Array, Bool, Int
 def can_see(
     query_positions: Int[Array, "..."] | int,
     key_positions: Int[Array, "..."] | int,
-    window: int | None = None,
+    window: int | Int[Array, ""] | None = None,
 ) -> Bool[Array, "..."] | bool:
     """Whether the query at one position may see the key at another.
 
@@ -41,7 +41,7 @@ def can_see(
 def attention_mask(
     query_positions: Int[Array, "*#B S"],
     key_positions: Int[Array, "*#B T"],
-    window: int | None = None,
+    window: int | Int[Array, ""] | None = None,
     key_mask: Bool[Array, "*#B T"] | None = None,
 ) -> Bool[Array, "... S T"]:
     """The mask of a whole attention call: `can_see` for every pair, and no padded key.

@@ -29,6 +29,8 @@ class Decorate(ast.NodeTransformer):
         returns = ast.unparse(node.returns) if node.returns else ""
         if "[Array" in arguments + returns:
             decorator = ast.parse("__import__('shape_checks').checked", mode="eval").body
+            for part in ast.walk(decorator):  # a function begins where its first decorator stands
+                ast.copy_location(part, node)
             node.decorator_list.append(decorator)
         return node
 

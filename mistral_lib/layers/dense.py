@@ -5,7 +5,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from mistral_lib.arrays import Array, Bool, Float, Float32
+from mistral_lib.arrays import Array, Bool, Float, Float32, Int
 from mistral_lib.masks import attention_mask
 
 
@@ -67,7 +67,7 @@ def dense_attention(
     key: Float[Array, "B S K h"],
     value: Float[Array, "B S K h"],
     padding_mask: Bool[Array, "B S"] | None = None,
-    window: int | None = None,
+    window: int | Int[Array, ""] | None = None,
 ) -> Float[Array, "B S K G h"]:
     """Causal attention over a whole sequence, all S x S scores at once.
 
