@@ -19,11 +19,12 @@ def check_integer(name: str, value, minimum: int = 1) -> int:
         raise TypeError(
             f"{name} must be an integer, but is {value!r} of type {type(value).__name__}."
         )
-    if value < minimum:
+    number = int(value)
+    if number < minimum:
         raise ValueError(f"{name} must be at least {minimum}, but is {value}.")
-    if value >= 2**31:
+    if number >= 2**31:
         raise ValueError(f"{name} must be below 2**31, but is {value}.")
-    return int(value)
+    return number
 
 
 def check_number(name: str, value, zero: bool = False, below: float = math.inf) -> float:
@@ -37,12 +38,13 @@ def check_number(name: str, value, zero: bool = False, below: float = math.inf) 
         raise TypeError(
             f"{name} must be a number, but is {value!r} of type {type(value).__name__}."
         )
-    if not (0 < value < below or (zero and value == 0)):
+    # NumPy's numbers become Python's, which a JSON file can hold.
+    number = int(value) if isinstance(value, numbers.Integral) else float(value)
+    if not (0 < number < below or (zero and number == 0)):
         low = "at least 0" if zero else "above 0"
         high = "finite" if below == math.inf else f"below {below}"
         raise ValueError(f"{name} must be {low} and {high}, but is {value}.")
-    # NumPy's numbers become Python's, which a JSON file can hold.
-    return int(value) if isinstance(value, numbers.Integral) else float(value)
+    return number
 
 
 def check_boolean(name: str, value) -> bool:

@@ -7,6 +7,7 @@ library is named. Its test fails with a clear sentence when a new version change
 import contextlib
 
 import jax
+import jax.core
 import keras
 from keras.src.backend.common import global_state
 
@@ -28,14 +29,17 @@ def without_weights():
     '7,241,732,096'
     """
     # Those of a model built here must not be on the list: a later `fit` would initialise them.
-    waiting = list(global_state.get_global_attribute("uninitialized_variables", []))
+    waiting = list(_waiting_variables())
     try:
         with keras.StatelessScope(initialize_variables=False):
             yield
-        made = global_state.get_global_attribute("uninitialized_variables", [])[len(waiting) :]
-        _lay_out(made)
+        _lay_out(_waiting_variables()[len(waiting) :])
     finally:
         global_state.set_global_attribute("uninitialized_variables", waiting)
+
+
+def _waiting_variables() -> list:
+    return global_state.get_global_attribute("uninitialized_variables", []) or []
 
 
 def _lay_out(variables) -> None:

@@ -4,6 +4,7 @@ import numpy as np
 
 from mistral_lib.checks import check_boolean, check_integer, check_number
 from mistral_lib.keras_inside import optimizer_weights
+from mistral_lib.layers.projection import Projection
 
 DEFAULT_TARGETS = ("query", "value")
 
@@ -12,7 +13,7 @@ DEFAULT_TARGETS = ("query", "value")
 Plan = dict[str, dict]
 
 
-def projections(backbone) -> dict[str, object]:
+def projections(backbone) -> dict[str, Projection]:
     """Every `Projection` of a backbone by its path, `transformer_layer_0/self_attention/query`.
 
     >>> from mistral_lib import MistralBackbone

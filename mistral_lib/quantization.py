@@ -16,6 +16,7 @@ from mistral_lib.layers.quantizable import (
     INT4_BLOCK_SIZE,
     MODES,
     Quantizable,
+    block_size_of,
     float_policy,
 )
 
@@ -141,7 +142,7 @@ def quantize(backbone, quantization: str) -> None:
     if quantization == "int8":
         config = keras.quantizers.Int8QuantizationConfig(activation_quantizer=None)
     else:
-        config = keras.quantizers.Int4QuantizationConfig(block_size=policy.block_size)
+        config = keras.quantizers.Int4QuantizationConfig(block_size=block_size_of(policy))
     for layer in _quantizable(backbone):
         layer.quantize(config=config)
     _set_policy(backbone, policy)

@@ -63,18 +63,18 @@ class MistralAttention(ConfiguredLayer):
         self.sliding_window = config.window(layer)
         self.attention_path = "auto"
 
-    def build(self, hidden_states_shape):
+    def build(self, input_shape):
         config = self.config
         sizes = {
             "query": config.num_query_heads * config.head_dim,
             "key": config.num_key_value_heads * config.head_dim,
             "value": config.num_key_value_heads * config.head_dim,
-            "attention_output": hidden_states_shape[-1],
+            "attention_output": input_shape[-1],
         }
-        heads_shape = (*hidden_states_shape[:-1], sizes["query"])
+        heads_shape = (*input_shape[:-1], sizes["query"])
         for name, units in sizes.items():
             projection = Projection(units, dtype=self.projection_policy, name=name)
-            projection.build(heads_shape if name == "attention_output" else hidden_states_shape)
+            projection.build(heads_shape if name == "attention_output" else input_shape)
             setattr(self, name, projection)
         self.dropout_layer = keras.layers.Dropout(config.dropout, dtype=self.dtype_policy)
 

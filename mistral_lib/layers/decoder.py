@@ -30,7 +30,7 @@ class MistralDecoder(ConfiguredLayer):
         A float array (B, S, D).
     """
 
-    def build(self, hidden_states_shape):
+    def build(self, input_shape):
         config = self.config
         epsilon, policy = config.layer_norm_epsilon, self.dtype_policy
         self.self_attention_layernorm = RMSNorm(
@@ -50,7 +50,7 @@ class MistralDecoder(ConfiguredLayer):
             self.feedforward_layernorm,
             self.feedforward,
         ):
-            part.build(hidden_states_shape)
+            part.build(input_shape)
 
     def call(
         self,

@@ -34,14 +34,14 @@ class SwiGLU(Composite):
         super().__init__(**kwargs)
         self.intermediate_dim = intermediate_dim
 
-    def build(self, hidden_states_shape):
+    def build(self, input_shape):
         policy = self.projection_policy
         self.gate = Projection(self.intermediate_dim, dtype=policy, name="gate")
         self.up = Projection(self.intermediate_dim, dtype=policy, name="up")
-        self.down = Projection(hidden_states_shape[-1], dtype=policy, name="down")
-        self.gate.build(hidden_states_shape)
-        self.up.build(hidden_states_shape)
-        self.down.build((*hidden_states_shape[:-1], self.intermediate_dim))
+        self.down = Projection(input_shape[-1], dtype=policy, name="down")
+        self.gate.build(input_shape)
+        self.up.build(input_shape)
+        self.down.build((*input_shape[:-1], self.intermediate_dim))
 
     def call(self, hidden_states: Float[Array, "B S D"]) -> Float[Array, "B S D"]:
         # silu in float32: in low precision its exponential would be rounded twice.

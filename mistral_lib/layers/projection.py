@@ -48,9 +48,9 @@ class Projection(Quantizable, keras.layers.EinsumDense):
         super().__init__("bsd,df->bsf", output_shape=(None, units), **kwargs)
         self.units = units
 
-    def build(self, inputs_shape):
-        self.input_dim = inputs_shape[-1]
-        super().build(inputs_shape)
+    def build(self, input_shape):
+        self.input_dim = input_shape[-1]
+        super().build(input_shape)
 
     @property
     def matrices(self) -> dict:

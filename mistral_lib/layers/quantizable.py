@@ -28,6 +28,16 @@ def float_policy(policy) -> keras.dtype_policies.DTypePolicy:
     return keras.dtype_policies.get(policy.name.partition("_from_")[2])
 
 
+def block_size_of(policy) -> int | None:
+    """Rows that share a scale in a policy such as "int4/128_from_float32"; `None` in any other.
+
+    >>> block_size_of("int4/64_from_bfloat16"), block_size_of("int8_from_float32")
+    (64, None)
+    """
+    size = keras.dtype_policies.get(policy).name.partition("_from_")[0].partition("/")[2]
+    return int(size) if size else None
+
+
 class Composite(keras.layers.Layer):
     """A layer with projections inside, which alone are quantized.
 
@@ -76,8 +86,7 @@ class Quantizable(keras.layers.Layer):
             self.assign_float(name, floats.pop(name))
 
     def quantized_build(self, shape, mode, config=None):
-        policy_block_size = getattr(self.dtype_policy, "block_size", None)
-        _check_kind(mode, getattr(config, "block_size", policy_block_size))
+        _check_kind(mode, getattr(config, "block_size", block_size_of(self.dtype_policy)))
         super().quantized_build(shape, mode, config)
         for name in self.matrices:
             # In a mixed policy a product would get the scale rounded to the compute dtype.
@@ -99,7 +108,7 @@ class Quantizable(keras.layers.Layer):
         if self.quantization_mode == "int8":
             storage = {**storage, "pairs": None}
         else:
-            storage = {**storage, "block_size": self.dtype_policy.block_size}
+            storage = {**storage, "block_size": block_size_of(self.dtype_policy)}
         return KernelLayout(self.matrix_shape, **storage)
 
     def assign_float(self, name: str, matrix: np.ndarray) -> None:

@@ -36,10 +36,10 @@ class RMSNorm(keras.layers.Layer):
         super().__init__(**kwargs)
         self.epsilon = epsilon
 
-    def build(self, hidden_states_shape):
+    def build(self, input_shape):
         # autocast=False: a mixed policy would round the float32 scale before it is used.
         self.scale = self.add_weight(
-            name="scale", shape=(hidden_states_shape[-1],), initializer="ones", autocast=False
+            name="scale", shape=(input_shape[-1],), initializer="ones", autocast=False
         )
 
     def call(self, hidden_states: Float[Array, "*rows D"]) -> Float[Array, "*rows D"]:
