@@ -123,6 +123,14 @@ def unwrap_quantize(model: keras.Model) -> None:
     model.__dict__.pop("quantize", None)
 
 
+def layers_inside(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
+    """All layers of a layer or model, at every depth, without itself.
+
+    Relies on `Layer._flatten_layers` (seen in 3.13 to 3.15).
+    """
+    return list(layer._flatten_layers(include_self=False))
+
+
 def optimizer_weights(optimizer: keras.optimizers.Optimizer) -> list[keras.Variable]:
     """The variables for which an optimizer was built; empty before.
 

@@ -189,6 +189,12 @@ def test_unwrap_quantize():
     )
 
 
+def test_layers_inside():
+    found = {layer.name for layer in keras_inside.layers_inside(small_backbone())}
+    expected = {"token_embedding", "transformer_layer_1", "self_attention", "query", "down"}
+    assert expected <= found, changed("layers_inside", "a model does not tell its layers")
+
+
 @pytest.mark.parametrize("scaled", [False, True])
 def test_optimizer_weights(scaled):
     optimizer = keras.optimizers.Adam()

@@ -10,6 +10,7 @@ from unittest.mock import patch
 import jax.numpy as jnp
 
 from mistral_lib.generation.decoding import DecodingLoop
+from mistral_lib.keras_inside import layers_inside
 from mistral_lib.layers import attention as library
 from mistral_lib.layers.decoder import MistralDecoder
 from mistral_lib.layers.dense import masked_attention
@@ -109,7 +110,7 @@ def _replacements(model, parts: dict[str, _Part]) -> Iterator[tuple[object, str,
         TokenEmbedding: _embedding_call if parts.keys() & {"embedding", "logits"} else None,
     }
     backbone = getattr(model, "backbone", model)
-    for layer in backbone._flatten_layers(include_self=False):
+    for layer in layers_inside(backbone):
         if make := calls.get(type(layer)):
             yield layer, "call", make(layer, parts)
         if isinstance(layer, library.MistralAttention) and parts.keys() & {
