@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax.numpy as jnp
 import keras
 
-from mistral_lib.arrays import Array, Bool, Float, Float32, Int
+from mistral_lib.arrays import Array, Bool, Float, Int, Shaped
 from mistral_lib.config import MistralConfig
 from mistral_lib.layers.banded import banded_attention
 from mistral_lib.layers.chunks import in_chunks
@@ -109,7 +109,7 @@ class MistralAttention(ConfiguredLayer):
         return in_chunks(self.attention_output, output)
 
     def _project(
-        self, hidden_states: Float[Array, "B S D"], angles: Float32[Array, "B S p"]
+        self, hidden_states: Float[Array, "B S D"], angles: Shaped[Array, "B S p"]
     ) -> tuple[Float[Array, "B S K G h"], Float[Array, "B S K h"], Float[Array, "B S K h"]]:
         """Query (B, S, K, G, h) and key (B, S, K, h), turned by their angles, and value."""
         config, tokens = self.config, hidden_states.shape[:2]

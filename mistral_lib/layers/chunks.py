@@ -6,13 +6,13 @@ import jax
 import jax.numpy as jnp
 import keras
 
-from mistral_lib.arrays import Array, Float, Shaped
+from mistral_lib.arrays import Array, Shaped
 from mistral_lib.keras_inside import is_traced
 
 CHUNK_SIZE = 1024  # tokens
 
 
-def in_chunks(function: Callable, *arrays: Float[Array, "B S ..."], chunk_size: int = CHUNK_SIZE):
+def in_chunks(function: Callable, *arrays: Shaped[Array, "B S ..."], chunk_size: int = CHUNK_SIZE):
     """Applies a function that treats every token alone to one chunk of tokens after the other.
 
     On a CPU a matrix product of a thousand rows runs from the cache; one of ten thousand waits for
