@@ -389,6 +389,7 @@ def test_numpy_numbers_make_the_same_config():
     assert json.dumps(configs[0]) == json.dumps(configs[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", POLICIES)
 def test_a_keras_file_holds_everything_exactly(tmp_path, dtype):
     model = lively(sliding_window=3, dropout=0.1, dtype=dtype)
@@ -473,6 +474,7 @@ def test_a_pure_function_for_jax(backbone, hidden_states):
 # Training
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
 def test_fit_evaluate_predict(dtype):
     model = MistralBackbone(**{**SIZES, "num_layers": 1}, sliding_window=3, dtype=dtype)
@@ -586,6 +588,7 @@ def training_step(backbone):
     return jax.jit(jax.value_and_grad(loss)), [v.value for v in backbone.trainable_variables]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "rank"), [({}, None), ({"dtype": "mixed_bfloat16"}, None), ({}, 2)]
 )
@@ -609,6 +612,7 @@ def test_rematerialized_training_gives_the_same_gradients(settings, rank):
     jax.tree.map(close, *results)
 
 
+@pytest.mark.slow
 def test_rematerialized_training_keeps_one_block():
     sizes = {**SIZES, "num_layers": 8, "intermediate_dim": 512}
     ids = np.zeros((1, 255), "int32")

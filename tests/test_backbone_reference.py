@@ -97,6 +97,7 @@ def test_peers_agree_with_plain_float64(name):
 # Equality
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "path"), PASSES)
 def test_hidden_states(name, path):
     ours, _ = passed(name, path)
@@ -145,6 +146,7 @@ def bfloat16_error(file, ours):
     return np.sqrt(np.mean(error[file.padding_mask] ** 2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", [*PATHS, *["fused"] * fused_is_available("bfloat16", 8)])
 @pytest.mark.parametrize("name", BFLOAT16_NAMES)
 def test_bfloat16_is_no_farther_from_float64_than_peers(name, path):
@@ -161,6 +163,7 @@ def test_bfloat16_is_no_farther_from_float64_than_peers(name, path):
 # Orders of construction
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["banded", "banded_long"])
 def test_short_call_first_then_far_beyond_the_window(name):
     file = load(name)
@@ -175,6 +178,7 @@ def test_short_call_first_then_far_beyond_the_window(name):
         assert distance(file, whole, peer) < TOLERANCE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", PATHS)
 def test_blocks_called_with_arrays_before_anything_symbolic(path):
     """The same blocks without the functional model, called at S = W, then far above."""
@@ -247,6 +251,7 @@ WRONG_CONFIGS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "change"), WRONG_CONFIGS)
 def test_wrong_configuration_is_noticed(name, change):
     file = load(name)

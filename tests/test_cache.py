@@ -84,6 +84,7 @@ def test_chunks_equal_the_whole_sequence(backbone, size, length):
     np.testing.assert_array_equal(cache.lengths, length)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("window", [1, WINDOW, 50, None])
 def test_many_tokens_at_once_are_taken_in_tiles(monkeypatch, window):
     monkeypatch.setattr(cache_module, "IN_TILES_FROM", 2)
@@ -96,6 +97,7 @@ def test_many_tokens_at_once_are_taken_in_tiles(monkeypatch, window):
     np.testing.assert_allclose(got, uncached_logits(backbone, ids), atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("window", [1, 2, 50, None])
 def test_other_windows(window):
     backbone, ids = make_backbone(window), ids_of(2, 20)
@@ -111,6 +113,7 @@ def test_logits_would_show_a_wrong_window(backbone):
         assert abs(wrong - right)[:, -1].max() > 1e-2  # 100 times the tolerance above
 
 
+@pytest.mark.slow
 def test_several_turns_on_one_cache(backbone):
     ids = ids_of(1, 33)
     turns = [5, 1, 1, 1, 12, 1, 12]  # read, write three, read, write one, read
@@ -179,6 +182,7 @@ def test_cache_memory_does_not_grow_past_the_window(backbone):
     assert new_cache(backbone, 1, 4).layers[0][0].shape[2] == 4  # nor is it larger than needed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "mixed_bfloat16"])
 def test_cache_has_the_compute_dtype(dtype):
     backbone = make_backbone(dtype=dtype)

@@ -86,6 +86,7 @@ def test_sampling_equals_a_loop_without_a_cache(loop, next_logits):
     assert PROMPTS[0] + write(loop, [PROMPTS[0]], [8], [5], sampler)[0] == row
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", [GREEDY, make_sampler(1.0), make_sampler(0.8, top_p=0.9)])
 def test_a_row_does_not_depend_on_its_neighbours(loop, sampler):
     together = write(loop, PROMPTS, [10, 4, 7], [5, 6, 7], sampler)
@@ -104,6 +105,7 @@ def test_blocks_of_steps_equal_one_run(loop):
         assert write(loop, PROMPTS, [11] * 3, [1, 2, 3], sampler, steps=steps) == once
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunk_size", [1, WINDOW - 1, WINDOW, WINDOW + 1, 3 * WINDOW])
 def test_prefill_in_chunks(loop, chunk_size):
     assert write(loop, PROMPTS, [6] * 3, chunk_size=chunk_size) == write(loop, PROMPTS, [6] * 3)
@@ -131,6 +133,7 @@ def test_a_short_row_beside_three_longer_ones(loop):
     assert together == [write(loop, [row], [6])[0] for row in prompts]
 
 
+@pytest.mark.slow
 def test_samples_share_one_prefill(loop):
     sampler = make_sampler(1.2)
     together = write(loop, PROMPTS[:2], [9, 5], [1, 2, 3, 4, 5, 6], sampler, num_samples=3)
@@ -138,6 +141,7 @@ def test_samples_share_one_prefill(loop):
     assert together[3:] == write(loop, PROMPTS[1:2] * 3, [5] * 3, [4, 5, 6], sampler)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", [GREEDY, make_sampler(0.5, top_k=10)])
 def test_log_probs_are_the_models_own(loop, next_logits, sampler):
     state = finish(loop, PROMPTS[:1], [7], [4], sampler, log_probs=True)
@@ -148,6 +152,7 @@ def test_log_probs_are_the_models_own(loop, next_logits, sampler):
         row.append(int(token))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_repetition_penalty_counts_prompt_and_continuation(loop, next_logits, temperature):
     """Against the rule, on the text so far and one forward pass a token."""
@@ -202,6 +207,7 @@ def test_trained_weights_are_used_without_a_new_compilation(backbone):
     assert (loop._steps._cache_size(), loop._read._cache_size()) == compiled
 
 
+@pytest.mark.slow
 def test_lengths_in_one_bucket_share_a_compilation(backbone):
     loop = DecodingLoop(backbone)
     for length in (17, 20, 31):

@@ -90,6 +90,7 @@ def test_loaded_dropout_draws(preset):
     assert (first != second).any()
 
 
+@pytest.mark.slow
 def test_loaded_model_trains(preset):
     model = MistralCausalLM.from_preset(preset)
     before = weights(model)
@@ -434,6 +435,7 @@ def write_as_mistral(source, folder):
     (folder / "params.json").write_text(json.dumps(params))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize(
     ("form", "dtype"),

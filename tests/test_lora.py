@@ -213,6 +213,7 @@ def fit(model, epochs):
     return model.fit(inputs, ids, epochs=epochs, verbose=0).history["loss"]
 
 
+@pytest.mark.slow
 def test_training_changes_the_factors_alone(trained):
     model, before, factors = trained
     assert base_bytes(model.backbone) == before
@@ -227,6 +228,7 @@ def test_the_optimizer_keeps_the_factors_moments_alone(trained):
     assert sum(sizes) == 2 * sum(factor.size for factor in factors) + 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimized", [True, False])
 def test_keras_file_of_a_trained_model(tmp_path, trained, optimized):
     model, before, _ = trained
@@ -243,6 +245,7 @@ def test_keras_file_of_a_trained_model(tmp_path, trained, optimized):
             np.testing.assert_array_equal(one, other.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "dtype", ["float32", "bfloat16", "float16", "mixed_bfloat16", "mixed_float16"]
 )
@@ -256,6 +259,7 @@ def test_every_policy_trains(dtype):
     assert {str(v.dtype) for v in model.backbone.trainable_variables} == {"float32"}
 
 
+@pytest.mark.slow
 def test_training_goes_on_after_a_change_only_when_compiled_again():
     model = MistralCausalLM(make_backbone())
     fit(model, epochs=1)
@@ -280,6 +284,7 @@ def quantized_backbone(quantization, first, **changes):
     return backbone
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("quantization", "dtype", "first"),
     [
@@ -306,6 +311,7 @@ def without_scaling(optimizer):
     return getattr(optimizer, "inner_optimizer", optimizer)
 
 
+@pytest.mark.slow
 def test_gradients_on_quantized_weights():
     """Those of the float model that has the same numbers."""
 
