@@ -218,6 +218,7 @@ def test_config_round_trip(layer):
     assert again.sliding_window == 3
 
 
+@pytest.mark.slow
 def test_each_layer_has_its_own_window(x):
     windows = [2, None, 9]
     sizes = config(2, 1, 4).changed(num_layers=3, sliding_window=windows)

@@ -175,6 +175,7 @@ def test_token_embedding_projects_back(backbone, hidden_states):
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_tied_embeddings_have_one_matrix():
     with without_weights():
         untied = MistralBackbone(**SIZES)
@@ -202,6 +203,7 @@ def test_every_kind_of_input(backbone, hidden_states, ids, mask):
     assert_same(backbone.predict(inputs, verbose=0), hidden_states)
 
 
+@pytest.mark.slow
 def test_any_number_of_rows_and_tokens(backbone, hidden_states):
     long = {"token_ids": np.resize(IDS, (3, 8)), "padding_mask": np.ones((3, 8))}
     assert backbone(long).shape == (3, 8, 8)
@@ -272,6 +274,7 @@ def test_a_token_reaches_layers_times_window_minus_one(window, reach):
     np.testing.assert_array_equal(differs, np.arange(2, 2 + reach + 1))
 
 
+@pytest.mark.slow
 def test_called_short_first_and_then_far_beyond_the_window():
     model = lively(sliding_window=4)
     assert model({"token_ids": IDS[:1, :3], "padding_mask": MASK[:1, :3]}).shape == (1, 3, 8)
@@ -286,6 +289,7 @@ def test_called_short_first_and_then_far_beyond_the_window():
 # Attention paths
 
 
+@pytest.mark.slow
 def test_a_forced_path_is_taken_even_after_predict_was_compiled(monkeypatch):
     taken = []
 
@@ -339,6 +343,7 @@ def global_policy():
     keras.config.set_dtype_policy(before)
 
 
+@pytest.mark.slow
 def test_the_global_policy_is_the_default(global_policy):
     global_policy("mixed_bfloat16")
     model = MistralBackbone(**SIZES)
@@ -446,6 +451,7 @@ def test_inside_a_functional_model(backbone, hidden_states):
     assert_same(model.predict(INPUTS, verbose=0) / 2, hidden_states)
 
 
+@pytest.mark.slow
 def test_a_pure_function_for_jax(backbone, hidden_states):
     state = [variable.value for variable in backbone.trainable_variables]
     random = np.random.default_rng(0)
@@ -493,6 +499,7 @@ def test_a_frozen_backbone_has_nothing_to_train():
     assert model.trainable_weights == again.trainable_weights == []
 
 
+@pytest.mark.slow
 def test_dropout_is_on_in_training_only_and_repeats_with_the_seed():
     def outputs(seed):
         keras.utils.set_random_seed(seed)

@@ -105,6 +105,7 @@ def test_hidden_states(name, path):
         assert distance(load(name), ours, peer) < TOLERANCE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "path"), PASSES)
 def test_gradients(name, path):
     _, ours = passed(name, path)
@@ -116,6 +117,7 @@ def test_gradients(name, path):
         assert np.abs(ours[weight] - expected).max() < allowed, weight
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "path"), [("grouped", "dense"), ("banded_long", "banded")])
 def test_hidden_states_on_the_automatic_path(name, path):
     file = load(name)
@@ -261,6 +263,7 @@ def test_wrong_configuration_is_noticed(name, change):
         assert distance(file, np.asarray(wrong), peer) > SENSITIVITY
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mistake", [interleaved, swapped_key_value_heads])
 @pytest.mark.parametrize("name", ["grouped", "banded"])
 def test_wrong_order_of_features_or_heads_is_noticed(name, mistake):

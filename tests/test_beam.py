@@ -68,6 +68,7 @@ def test_a_prompt_does_not_depend_on_its_neighbours():
     assert together == [model.generate(p, max_length=60, num_beams=2) for p in prompts()]
 
 
+@pytest.mark.slow
 def test_blocks_of_steps_equal_one_run():
     arrays, model = load()
     got = model.generate(
@@ -91,6 +92,7 @@ def test_all_texts_of_two_tokens_are_tried():
     assert tuple(got) == expected
 
 
+@pytest.mark.slow
 def test_another_length_or_penalty_compiles_nothing():
     _, model = load()
     search = model._decoding.other(BeamSearch)

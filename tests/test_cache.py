@@ -73,6 +73,7 @@ def cached_logits(backbone, ids, chunks, max_length=100, lookahead=1):
     return np.concatenate(logits, axis=1), cache
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1, WINDOW - 1, WINDOW, WINDOW + 1, 3 * WINDOW])
 @pytest.mark.parametrize("length", [WINDOW - 2, WINDOW, 4 * WINDOW])
 def test_chunks_equal_the_whole_sequence(backbone, size, length):

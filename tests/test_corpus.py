@@ -179,6 +179,7 @@ def test_the_standard_library_gives_a_megabyte_of_prose(library):
         assert not any(part.startswith(">>>") for part in document.text.split("\n\n"))
 
 
+@pytest.mark.slow
 def test_topics_of_the_language_reference_are_in_it(library):
     places = {d.place for d in (*library.training, *library.held_out)}
     assert "pydoc_data/topics.py:assignment" in places

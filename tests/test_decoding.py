@@ -76,6 +76,7 @@ def test_greedy_equals_a_loop_without_a_cache(loop, next_logits):
         assert row + write(loop, [row], [12])[0] == expected
 
 
+@pytest.mark.slow
 def test_sampling_equals_a_loop_without_a_cache(loop, next_logits):
     sampler = make_sampler(0.9, top_k=20, top_p=0.95)
     row = list(PROMPTS[0])
@@ -98,6 +99,7 @@ def test_a_row_does_not_depend_on_its_neighbours(loop, sampler):
     assert [len(row) for row in together] == [10, 4, 7]
 
 
+@pytest.mark.slow
 def test_blocks_of_steps_equal_one_run(loop):
     sampler = make_sampler(1.0)
     once = write(loop, PROMPTS, [11] * 3, [1, 2, 3], sampler)
@@ -111,6 +113,7 @@ def test_prefill_in_chunks(loop, chunk_size):
     assert write(loop, PROMPTS, [6] * 3, chunk_size=chunk_size) == write(loop, PROMPTS, [6] * 3)
 
 
+@pytest.mark.slow
 def test_prefill_reads_rows_that_have_ended_no_further(backbone):
     """Rows of 3, 7 and 30 tokens in chunks of 4: 8 chunks for the last, of 3, 2, 1, 1, ... rows."""
     loop = DecodingLoop(backbone)
@@ -126,6 +129,7 @@ def test_prefill_reads_rows_that_have_ended_no_further(backbone):
     assert got == write(DecodingLoop(backbone), PROMPTS, [6] * 3)
 
 
+@pytest.mark.slow
 def test_a_short_row_beside_three_longer_ones(loop):
     """Three of four rows go on reading, which is no power of two: the fourth reads nothing."""
     prompts = [PROMPTS[0], PROMPTS[2], prompt(20, 4), prompt(25, 5)]
@@ -187,6 +191,7 @@ def test_a_first_token_that_stops(loop):
     assert write(loop, [PROMPTS[0]], [10], stop=tuple(first)) == [first]
 
 
+@pytest.mark.slow
 def test_seeds_matter(loop):
     sampler = make_sampler(1.5)
     texts = write(loop, [PROMPTS[0]] * 3, [12] * 3, [1, 2, 1], sampler)

@@ -125,6 +125,7 @@ def test_log_probs(model):
     assert len(values) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [{}, {"temperature": 1.5, "seed": 3}])
 def test_stop_strings(model, steps):
     arguments = {"strip_prompt": True, "stop_token_ids": None, "max_length": 64, **steps}
@@ -176,6 +177,7 @@ def test_a_draft_model_with_other_words(model):
         model.generate("the window", draft_model=other)
 
 
+@pytest.mark.slow
 def test_seed(model):
     def text(seed):
         return model.generate("the window", temperature=1.5, seed=seed)

@@ -89,6 +89,7 @@ def test_logits_of_an_adapter_from_peft(name):
     assert all("lora_kernel" in path for path in trainable)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", make_peft.CASES)
 def test_what_is_written_is_what_peft_wrote(tmp_path, name):
     """The same tensors, bit for bit in float32, and a config that says the same."""

@@ -88,6 +88,7 @@ def layers(dtype="float32"):
     return [projections(dtype)[0], embeddings(False, dtype)[0], embeddings(True, dtype)[0]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", POLICIES)
 @pytest.mark.parametrize("config", CONFIGS, ids=NAMES)
 def test_built_quantized_and_assigned_is_quantized_later(config, dtype):

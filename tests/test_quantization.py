@@ -37,6 +37,7 @@ def backbone_and_outputs(**changes):
     return backbone, np.asarray(backbone(INPUTS), "float32")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "tie"), [("int8", False), ("int4", True), ("int4/4", False)])
 def test_weights_are_quantized_and_nothing_else(kind, tie):
     backbone, before = backbone_and_outputs(tie_word_embeddings=tie)

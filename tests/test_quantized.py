@@ -116,6 +116,7 @@ def test_error_is_that_of_rounding(layout, monkeypatch):
     np.testing.assert_allclose(np.std((back - matrix) / step), 12**-0.5, rtol=0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_low_precision_rounds_only_inputs_and_weights(layout):
     kernel, matrix = quantized_kernel(layout, (64, 40), "bfloat16")

@@ -92,6 +92,7 @@ def test_a_right_part_changes_no_logit_and_a_wrong_one_does(model, name):
     assert "transplant" not in PATHS
 
 
+@pytest.mark.slow
 def test_all_parts_together(model):
     before = real_logits(model)
     with transplanted(model, **{k: v for k, v in RIGHT.items() if k != "attention"}):
