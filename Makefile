@@ -10,7 +10,7 @@ PYTHON =
 URL =
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book serve test lint format notebooks bench screenshots repository clean
+.PHONY: help setup book serve test quick lint format notebooks bench screenshots repository clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -30,6 +30,9 @@ test: setup lint ## check the style, run the tests and docstring examples, compa
 	@echo "Notebooks: run again, outputs compared"
 	@$(PYTEST) -p no:python --nbval --nbval-current-env --nbval-cell-timeout 300 \
 		--nbval-sanitize-with tests/nbval_sanitize.cfg book
+
+quick: setup ## run what takes no more than two minutes of the tests, while you work
+	@$(PYTEST) -m "not slow"
 
 lint: setup ## check the format and the style of code and notebooks
 	@echo "Format and style"

@@ -167,6 +167,7 @@ def test_the_choice_asks_for_the_dtype_of_the_values(monkeypatch, taken):
     assert asked == [("bfloat16", 8)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ALL_PATHS)
 def test_wholly_padded_rows_have_finite_gradients(path):
     # Large scores, and a row, its queries and its keys that no one sees.
@@ -194,6 +195,7 @@ def test_softmax_is_float32_in_a_bfloat16_model(path):
     assert traced.out_avals[0].dtype == "bfloat16"
 
 
+@pytest.mark.slow
 def test_dropout_only_in_training(x):
     layer = MistralAttention(config(2, 1, 4, dropout=0.5))
     dry = layer(x)
@@ -202,6 +204,7 @@ def test_dropout_only_in_training(x):
     assert np.abs(layer(x, training=True) - layer(x, training=True)).max() > 0
 
 
+@pytest.mark.slow
 def test_symbolic_calls_know_shape_and_dtype():
     layer = MistralAttention(config(2, 1, 4), dtype="mixed_float16")
     output = layer(keras.Input((None, 6)), padding_mask=keras.Input((None,), dtype="bool"))
@@ -215,6 +218,7 @@ def test_config_round_trip(layer):
     assert again.sliding_window == 3
 
 
+@pytest.mark.slow
 def test_each_layer_has_its_own_window(x):
     windows = [2, None, 9]
     sizes = config(2, 1, 4).changed(num_layers=3, sliding_window=windows)

@@ -175,6 +175,7 @@ def test_token_embedding_projects_back(backbone, hidden_states):
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_tied_embeddings_have_one_matrix():
     with without_weights():
         untied = MistralBackbone(**SIZES)
@@ -202,6 +203,7 @@ def test_every_kind_of_input(backbone, hidden_states, ids, mask):
     assert_same(backbone.predict(inputs, verbose=0), hidden_states)
 
 
+@pytest.mark.slow
 def test_any_number_of_rows_and_tokens(backbone, hidden_states):
     long = {"token_ids": np.resize(IDS, (3, 8)), "padding_mask": np.ones((3, 8))}
     assert backbone(long).shape == (3, 8, 8)
@@ -272,6 +274,7 @@ def test_a_token_reaches_layers_times_window_minus_one(window, reach):
     np.testing.assert_array_equal(differs, np.arange(2, 2 + reach + 1))
 
 
+@pytest.mark.slow
 def test_called_short_first_and_then_far_beyond_the_window():
     model = lively(sliding_window=4)
     assert model({"token_ids": IDS[:1, :3], "padding_mask": MASK[:1, :3]}).shape == (1, 3, 8)
@@ -286,6 +289,7 @@ def test_called_short_first_and_then_far_beyond_the_window():
 # Attention paths
 
 
+@pytest.mark.slow
 def test_a_forced_path_is_taken_even_after_predict_was_compiled(monkeypatch):
     taken = []
 
@@ -339,6 +343,7 @@ def global_policy():
     keras.config.set_dtype_policy(before)
 
 
+@pytest.mark.slow
 def test_the_global_policy_is_the_default(global_policy):
     global_policy("mixed_bfloat16")
     model = MistralBackbone(**SIZES)
@@ -389,6 +394,7 @@ def test_numpy_numbers_make_the_same_config():
     assert json.dumps(configs[0]) == json.dumps(configs[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", POLICIES)
 def test_a_keras_file_holds_everything_exactly(tmp_path, dtype):
     model = lively(sliding_window=3, dropout=0.1, dtype=dtype)
@@ -445,6 +451,7 @@ def test_inside_a_functional_model(backbone, hidden_states):
     assert_same(model.predict(INPUTS, verbose=0) / 2, hidden_states)
 
 
+@pytest.mark.slow
 def test_a_pure_function_for_jax(backbone, hidden_states):
     state = [variable.value for variable in backbone.trainable_variables]
     random = np.random.default_rng(0)
@@ -473,6 +480,7 @@ def test_a_pure_function_for_jax(backbone, hidden_states):
 # Training
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
 def test_fit_evaluate_predict(dtype):
     model = MistralBackbone(**{**SIZES, "num_layers": 1}, sliding_window=3, dtype=dtype)
@@ -491,6 +499,7 @@ def test_a_frozen_backbone_has_nothing_to_train():
     assert model.trainable_weights == again.trainable_weights == []
 
 
+@pytest.mark.slow
 def test_dropout_is_on_in_training_only_and_repeats_with_the_seed():
     def outputs(seed):
         keras.utils.set_random_seed(seed)
@@ -586,6 +595,7 @@ def training_step(backbone):
     return jax.jit(jax.value_and_grad(loss)), [v.value for v in backbone.trainable_variables]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "rank"), [({}, None), ({"dtype": "mixed_bfloat16"}, None), ({}, 2)]
 )
@@ -609,6 +619,7 @@ def test_rematerialized_training_gives_the_same_gradients(settings, rank):
     jax.tree.map(close, *results)
 
 
+@pytest.mark.slow
 def test_rematerialized_training_keeps_one_block():
     sizes = {**SIZES, "num_layers": 8, "intermediate_dim": 512}
     ids = np.zeros((1, 255), "int32")

@@ -97,6 +97,7 @@ def test_peers_agree_with_plain_float64(name):
 # Equality
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "path"), PASSES)
 def test_hidden_states(name, path):
     ours, _ = passed(name, path)
@@ -104,6 +105,7 @@ def test_hidden_states(name, path):
         assert distance(load(name), ours, peer) < TOLERANCE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "path"), PASSES)
 def test_gradients(name, path):
     _, ours = passed(name, path)
@@ -115,6 +117,7 @@ def test_gradients(name, path):
         assert np.abs(ours[weight] - expected).max() < allowed, weight
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "path"), [("grouped", "dense"), ("banded_long", "banded")])
 def test_hidden_states_on_the_automatic_path(name, path):
     file = load(name)
@@ -145,6 +148,7 @@ def bfloat16_error(file, ours):
     return np.sqrt(np.mean(error[file.padding_mask] ** 2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", [*PATHS, *["fused"] * fused_is_available("bfloat16", 8)])
 @pytest.mark.parametrize("name", BFLOAT16_NAMES)
 def test_bfloat16_is_no_farther_from_float64_than_peers(name, path):
@@ -161,6 +165,7 @@ def test_bfloat16_is_no_farther_from_float64_than_peers(name, path):
 # Orders of construction
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["banded", "banded_long"])
 def test_short_call_first_then_far_beyond_the_window(name):
     file = load(name)
@@ -175,6 +180,7 @@ def test_short_call_first_then_far_beyond_the_window(name):
         assert distance(file, whole, peer) < TOLERANCE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", PATHS)
 def test_blocks_called_with_arrays_before_anything_symbolic(path):
     """The same blocks without the functional model, called at S = W, then far above."""
@@ -247,6 +253,7 @@ WRONG_CONFIGS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "change"), WRONG_CONFIGS)
 def test_wrong_configuration_is_noticed(name, change):
     file = load(name)
@@ -256,6 +263,7 @@ def test_wrong_configuration_is_noticed(name, change):
         assert distance(file, np.asarray(wrong), peer) > SENSITIVITY
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mistake", [interleaved, swapped_key_value_heads])
 @pytest.mark.parametrize("name", ["grouped", "banded"])
 def test_wrong_order_of_features_or_heads_is_noticed(name, mistake):

@@ -21,6 +21,7 @@ from mistral_lib.layers.banded import banded_attention
 from mistral_lib.layers.dense import dense_attention
 
 
+@pytest.mark.slow
 @settings(max_examples=6, deadline=None, derandomize=True)
 @given(
     length=st.integers(1, 13),
@@ -55,6 +56,7 @@ def test_every_padding_equals_the_loops(seed):
     assert_equal(run(*arrays, cotangent, real), loops(*arrays, real, 4, cotangent))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("window", [None, 5])
 @pytest.mark.parametrize("tiles", [(128, 640), (3, 4)])
 def test_keys_in_any_order(monkeypatch, window, tiles):
@@ -106,6 +108,7 @@ def workspace(path, length, window, differentiate):
     return jax.jit(program).lower(query, key, key).compile().memory_analysis().temp_size_in_bytes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("window", "differentiate"), [(300, False), (300, True), (None, True)])
 def test_memory_is_linear_in_the_length(window, differentiate):
     shorter, longer = (

@@ -33,6 +33,7 @@ def options_of(name, length):
     return {"max_new_tokens": NEW_TOKENS, "stop_token_ids": stop_tokens} | SEARCHES[name][0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SEARCHES)
 def test_equals_transformers(name):
     """Prompts below, at and far above the window; greedy with a penalty is in the file too."""
@@ -42,6 +43,7 @@ def test_equals_transformers(name):
         assert got == arrays[f"{name}/{length}/tokens"].tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["4_beams_stopped", "short_favoured", "4_beams"])
 def test_score_is_that_of_transformers(name):
     """The sum of the log-probabilities that are returned, divided as the length penalty says."""
@@ -56,6 +58,7 @@ def test_score_is_that_of_transformers(name):
         assert score == pytest.approx(float(arrays[f"{name}/{length}/score"]), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_a_prompt_does_not_depend_on_its_neighbours():
     arrays, model = load()
     batch = model.generate(prompts(), max_new_tokens=NEW_TOKENS, num_beams=4, strip_prompt=True)
@@ -65,6 +68,7 @@ def test_a_prompt_does_not_depend_on_its_neighbours():
     assert together == [model.generate(p, max_length=60, num_beams=2) for p in prompts()]
 
 
+@pytest.mark.slow
 def test_blocks_of_steps_equal_one_run():
     arrays, model = load()
     got = model.generate(
@@ -73,6 +77,7 @@ def test_blocks_of_steps_equal_one_run():
     assert got == [arrays[f"4_beams/{n}/tokens"].tolist() for n in PROMPT_LENGTHS]
 
 
+@pytest.mark.slow
 def test_all_texts_of_two_tokens_are_tried():
     """With as many beams as tokens, two steps find the likeliest of all 61 x 61 texts."""
     _, model = load()
@@ -87,6 +92,7 @@ def test_all_texts_of_two_tokens_are_tried():
     assert tuple(got) == expected
 
 
+@pytest.mark.slow
 def test_another_length_or_penalty_compiles_nothing():
     _, model = load()
     search = model._decoding.other(BeamSearch)

@@ -21,6 +21,8 @@ import table  # noqa: E402
 
 from mistral_lib import MistralBackbone, without_weights  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 
 def script(name, *arguments):
     command = [sys.executable, str(BENCHMARKS / name), "--size", "tiny", *arguments]

@@ -5,6 +5,8 @@ import pytest
 import build_book
 import house
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def small_book(tmp_path):

@@ -73,6 +73,7 @@ def cached_logits(backbone, ids, chunks, max_length=100, lookahead=1):
     return np.concatenate(logits, axis=1), cache
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1, WINDOW - 1, WINDOW, WINDOW + 1, 3 * WINDOW])
 @pytest.mark.parametrize("length", [WINDOW - 2, WINDOW, 4 * WINDOW])
 def test_chunks_equal_the_whole_sequence(backbone, size, length):
@@ -84,6 +85,7 @@ def test_chunks_equal_the_whole_sequence(backbone, size, length):
     np.testing.assert_array_equal(cache.lengths, length)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("window", [1, WINDOW, 50, None])
 def test_many_tokens_at_once_are_taken_in_tiles(monkeypatch, window):
     monkeypatch.setattr(cache_module, "IN_TILES_FROM", 2)
@@ -96,6 +98,7 @@ def test_many_tokens_at_once_are_taken_in_tiles(monkeypatch, window):
     np.testing.assert_allclose(got, uncached_logits(backbone, ids), atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("window", [1, 2, 50, None])
 def test_other_windows(window):
     backbone, ids = make_backbone(window), ids_of(2, 20)
@@ -111,6 +114,7 @@ def test_logits_would_show_a_wrong_window(backbone):
         assert abs(wrong - right)[:, -1].max() > 1e-2  # 100 times the tolerance above
 
 
+@pytest.mark.slow
 def test_several_turns_on_one_cache(backbone):
     ids = ids_of(1, 33)
     turns = [5, 1, 1, 1, 12, 1, 12]  # read, write three, read, write one, read
@@ -179,6 +183,7 @@ def test_cache_memory_does_not_grow_past_the_window(backbone):
     assert new_cache(backbone, 1, 4).layers[0][0].shape[2] == 4  # nor is it larger than needed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "mixed_bfloat16"])
 def test_cache_has_the_compute_dtype(dtype):
     backbone = make_backbone(dtype=dtype)

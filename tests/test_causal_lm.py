@@ -14,6 +14,7 @@ def model():
     return make_model()
 
 
+@pytest.mark.slow
 def test_small_fixture():
     """The sizes of KerasHub's own test: ids (2, 8) of 10 give logits (2, 8, 10)."""
     model = MistralCausalLM(MistralBackbone(10, 2, 4, 8, 16, 2))
@@ -23,6 +24,7 @@ def test_small_fixture():
     model.fit(inputs, np.ones((2, 8), int), verbose=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "mixed_bfloat16"])
 def test_logits_are_float32(dtype):
     model = make_model(dtype)
@@ -40,6 +42,7 @@ def test_mixed_float16_scales_its_loss():
     assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
 
 
+@pytest.mark.slow
 def test_fit_on_text_learns_it():
     model = make_model()
     model.compile(optimizer=keras.optimizers.Adam(3e-3), loss=model.loss)
@@ -49,6 +52,7 @@ def test_fit_on_text_learns_it():
     assert model.generate(prompt).startswith(prompt + rest)
 
 
+@pytest.mark.slow
 def test_text_equals_arrays(model):
     x, y, weights = model.preprocessor(SENTENCES)
     expected = model.evaluate(x, y, sample_weight=weights, verbose=0)
@@ -67,6 +71,7 @@ def test_padding_does_not_count_in_the_loss(model):
     np.testing.assert_allclose(got, model.evaluate(x, y, sample_weight=weights, verbose=0))
 
 
+@pytest.mark.slow
 def test_validation_text():
     model = make_model()
     history = model.fit(SENTENCES, validation_data=SENTENCES[:1], verbose=0).history

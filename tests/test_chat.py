@@ -245,6 +245,7 @@ def model():
     return make_model()
 
 
+@pytest.mark.slow
 def test_the_model_writes_the_reply(model):
     """The reply alone, as text of its own: without a space in front."""
     tokenizer = model.preprocessor.tokenizer
@@ -261,6 +262,7 @@ def test_the_model_writes_the_reply(model):
             assert all(pieces)
 
 
+@pytest.mark.slow
 def test_a_reply_has_no_space_in_front():
     """`▁the` at the beginning of a reply is `the`, and not ` the`, as it is after other text."""
     model = make_model()
@@ -279,6 +281,7 @@ def test_a_reply_has_no_space_in_front():
     assert model.generate("a", max_new_tokens=3, strip_prompt=True) == " the the the"
 
 
+@pytest.mark.slow
 def test_conversations_as_a_batch(model):
     conversations = [ASKED, conversation_of("the"), tuple(conversation_of("slides", "o", "u"))]
     alone = [model.generate(each, max_new_tokens=6) for each in conversations]

@@ -11,6 +11,8 @@ from mistral_lib.generation.beam import BeamSearch
 from mistral_lib.generation.decoding import DecodingLoop
 from mistral_lib.generation.sampling import make_sampler
 
+pytestmark = pytest.mark.slow
+
 # Sizes by which every kind of array can be told from the others.
 VOCABULARY, HIDDEN, INTERMEDIATE, HEADS, KEY_HEADS, HEAD = 500, 96, 160, 6, 3, 16
 WINDOW, CHUNK = 64, 32

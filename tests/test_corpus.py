@@ -166,6 +166,7 @@ def test_fingerprint_sees_every_text_and_their_order():
     assert len(set(prints)) == 4
 
 
+@pytest.mark.slow
 def test_the_standard_library_gives_a_megabyte_of_prose(library):
     assert sum(len(d.text) for d in library.training) > 1_000_000
     assert {d.source for d in library.training} == {corpus.STANDARD_LIBRARY}
@@ -178,6 +179,7 @@ def test_the_standard_library_gives_a_megabyte_of_prose(library):
         assert not any(part.startswith(">>>") for part in document.text.split("\n\n"))
 
 
+@pytest.mark.slow
 def test_topics_of_the_language_reference_are_in_it(library):
     places = {d.place for d in (*library.training, *library.held_out)}
     assert "pydoc_data/topics.py:assignment" in places

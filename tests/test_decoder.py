@@ -74,6 +74,7 @@ def test_positions_and_attention_go_through(block, x):
     assert np.abs(far - block(x, padding_mask=REAL)).max() > 0.01
 
 
+@pytest.mark.slow
 def test_dropout_stands_before_and_after_the_output_projection(x):
     block = MistralDecoder(SIZES.changed(dropout=0.5))
     block.build((None, None, 6))

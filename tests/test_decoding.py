@@ -76,6 +76,7 @@ def test_greedy_equals_a_loop_without_a_cache(loop, next_logits):
         assert row + write(loop, [row], [12])[0] == expected
 
 
+@pytest.mark.slow
 def test_sampling_equals_a_loop_without_a_cache(loop, next_logits):
     sampler = make_sampler(0.9, top_k=20, top_p=0.95)
     row = list(PROMPTS[0])
@@ -86,6 +87,7 @@ def test_sampling_equals_a_loop_without_a_cache(loop, next_logits):
     assert PROMPTS[0] + write(loop, [PROMPTS[0]], [8], [5], sampler)[0] == row
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", [GREEDY, make_sampler(1.0), make_sampler(0.8, top_p=0.9)])
 def test_a_row_does_not_depend_on_its_neighbours(loop, sampler):
     together = write(loop, PROMPTS, [10, 4, 7], [5, 6, 7], sampler)
@@ -97,6 +99,7 @@ def test_a_row_does_not_depend_on_its_neighbours(loop, sampler):
     assert [len(row) for row in together] == [10, 4, 7]
 
 
+@pytest.mark.slow
 def test_blocks_of_steps_equal_one_run(loop):
     sampler = make_sampler(1.0)
     once = write(loop, PROMPTS, [11] * 3, [1, 2, 3], sampler)
@@ -104,11 +107,13 @@ def test_blocks_of_steps_equal_one_run(loop):
         assert write(loop, PROMPTS, [11] * 3, [1, 2, 3], sampler, steps=steps) == once
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunk_size", [1, WINDOW - 1, WINDOW, WINDOW + 1, 3 * WINDOW])
 def test_prefill_in_chunks(loop, chunk_size):
     assert write(loop, PROMPTS, [6] * 3, chunk_size=chunk_size) == write(loop, PROMPTS, [6] * 3)
 
 
+@pytest.mark.slow
 def test_prefill_reads_rows_that_have_ended_no_further(backbone):
     """Rows of 3, 7 and 30 tokens in chunks of 4: 8 chunks for the last, of 3, 2, 1, 1, ... rows."""
     loop = DecodingLoop(backbone)
@@ -124,6 +129,7 @@ def test_prefill_reads_rows_that_have_ended_no_further(backbone):
     assert got == write(DecodingLoop(backbone), PROMPTS, [6] * 3)
 
 
+@pytest.mark.slow
 def test_a_short_row_beside_three_longer_ones(loop):
     """Three of four rows go on reading, which is no power of two: the fourth reads nothing."""
     prompts = [PROMPTS[0], PROMPTS[2], prompt(20, 4), prompt(25, 5)]
@@ -131,6 +137,7 @@ def test_a_short_row_beside_three_longer_ones(loop):
     assert together == [write(loop, [row], [6])[0] for row in prompts]
 
 
+@pytest.mark.slow
 def test_samples_share_one_prefill(loop):
     sampler = make_sampler(1.2)
     together = write(loop, PROMPTS[:2], [9, 5], [1, 2, 3, 4, 5, 6], sampler, num_samples=3)
@@ -138,6 +145,7 @@ def test_samples_share_one_prefill(loop):
     assert together[3:] == write(loop, PROMPTS[1:2] * 3, [5] * 3, [4, 5, 6], sampler)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", [GREEDY, make_sampler(0.5, top_k=10)])
 def test_log_probs_are_the_models_own(loop, next_logits, sampler):
     state = finish(loop, PROMPTS[:1], [7], [4], sampler, log_probs=True)
@@ -148,6 +156,7 @@ def test_log_probs_are_the_models_own(loop, next_logits, sampler):
         row.append(int(token))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_repetition_penalty_counts_prompt_and_continuation(loop, next_logits, temperature):
     """Against the rule, on the text so far and one forward pass a token."""
@@ -182,6 +191,7 @@ def test_a_first_token_that_stops(loop):
     assert write(loop, [PROMPTS[0]], [10], stop=tuple(first)) == [first]
 
 
+@pytest.mark.slow
 def test_seeds_matter(loop):
     sampler = make_sampler(1.5)
     texts = write(loop, [PROMPTS[0]] * 3, [12] * 3, [1, 2, 1], sampler)
@@ -202,6 +212,7 @@ def test_trained_weights_are_used_without_a_new_compilation(backbone):
     assert (loop._steps._cache_size(), loop._read._cache_size()) == compiled
 
 
+@pytest.mark.slow
 def test_lengths_in_one_bucket_share_a_compilation(backbone):
     loop = DecodingLoop(backbone)
     for length in (17, 20, 31):

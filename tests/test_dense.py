@@ -63,6 +63,7 @@ def test_every_window_and_padding_equals_the_loops(key_heads, group, window, see
     assert_equal(found, loops(*arrays, real, window, cotangent))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("length", "window"), [(1, 1), (1, None), (2, 1), (7, 4), (7, 7), (7, 8), (7, None)]
 )
@@ -95,6 +96,7 @@ def test_no_key_is_repeated():
         assert largest == arrays[index].size
 
 
+@pytest.mark.slow
 def test_the_compiled_program_repeats_no_key_either():
     # The sizes are primes, so that only a repeated key or value has their product.
     batch, length, keys, key_heads, group, head_dim = 1, 7, 11, 3, 5, 13
@@ -124,6 +126,7 @@ def repeated_sizes(compiled, size):
     return [shape for shape in shapes if np.prod([int(n) for n in shape.split(",")]) == size]
 
 
+@pytest.mark.slow
 def test_scores_do_not_overflow_in_float16():
     # 60 * 60 * 64 is more than float16 can hold; the two keys weigh the same.
     query = jnp.full((1, 2, 1, 1, 64), 60, "float16")
@@ -134,6 +137,7 @@ def test_scores_do_not_overflow_in_float16():
     np.testing.assert_array_equal(output[0, :, 0, 0, 0], [1, 2])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_softmax_is_float32_in_low_precision(dtype):
     *arrays, _ = inputs(6, 1, 2)

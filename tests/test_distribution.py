@@ -154,6 +154,7 @@ def split_parts(parts, count):
     return whole
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mesh", MESHES)
 def test_hidden_states_and_logits_are_those_of_one_device(results, mesh):
     for call in results["forward"][mesh]["calls"]:
@@ -161,6 +162,7 @@ def test_hidden_states_and_logits_are_those_of_one_device(results, mesh):
             assert error < 1e-5 * largest
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mesh", MESHES)
 def test_a_block_costs_two_all_reduces_over_the_devices_that_share_it(results, mesh):
     data, model = shares(mesh)
@@ -182,6 +184,7 @@ def test_a_block_costs_two_all_reduces_over_the_devices_that_share_it(results, m
         assert sent == 2 * sent_per_block(rows, LENGTH, SIZES["hidden_dim"], model)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mesh", MESHES)
 def test_each_device_holds_its_part_of_the_weights(results, mesh):
     found, (whole,) = results["forward"][mesh], results["one"]["bytes"].values()
@@ -191,18 +194,21 @@ def test_each_device_holds_its_part_of_the_weights(results, mesh):
     assert set(found["bytes"].values()) == {(whole - norms) // count + norms}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mesh", MESHES)
 def test_variables_are_split_where_the_map_says(results, mesh):
     whole = results["forward"]["data"]["parts"]
     assert results["forward"][mesh]["parts"] == split_parts(whole, shares(mesh)[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mesh", MESHES)
 def test_no_device_holds_more_while_a_preset_is_loaded(results, mesh):
     found = results["forward"][mesh]
     assert found["most bytes"] <= found["bytes"]["cpu:0"] + 64  # of counters and learning rates
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mesh", MESHES)
 def test_memory_is_counted_where_it_is(results, mesh):
     found = results["forward"][mesh]
@@ -212,6 +218,7 @@ def test_memory_is_counted_where_it_is(results, mesh):
     assert found["checked share"] == pytest.approx(sum(found["bytes"].values()) / whole)
 
 
+@pytest.mark.slow
 def test_the_cache_is_split_by_rows_and_heads(results):
     heads = SIZES["num_key_value_heads"]
     for whole, part in results["writing"]["cache"]:
@@ -224,12 +231,14 @@ def test_the_cache_is_split_by_rows_and_heads(results):
         assert math.prod(part) == math.prod(whole) // 4
 
 
+@pytest.mark.slow
 def test_many_devices_write_the_same_tokens(results):
     assert results["writing"]["tokens"] == results["one"]["tokens"]
     assert results["writing"]["text"] == results["one"]["text"]
     assert results["writing"]["stream"] == results["one"]["text"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("program", "length"), [("jit__read_chunk", 16), ("jit__run_steps", 1)])
 def test_writing_costs_two_all_reduces_a_block_and_moves_no_cache(results, program, length):
     found = results["writing"]["programs"][program]
@@ -241,12 +250,14 @@ def test_writing_costs_two_all_reduces_a_block_and_moves_no_cache(results, progr
             assert each["sent"] <= 4 * ROWS * SIZES["hidden_dim"]
 
 
+@pytest.mark.slow
 def test_keys_and_values_can_be_whole_on_every_device(results):
     found = results["few heads"]
     assert found["key"] == [SIZES["hidden_dim"], 2 * 4]
     assert found["many"] == found["one"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "mesh"), [("fit", "data"), ("fit", "2x4"), ("lora", "2x4")])
 def test_training_goes_as_on_one_device(results, kind, mesh):
     losses = results[kind]["one"]
@@ -254,6 +265,7 @@ def test_training_goes_as_on_one_device(results, kind, mesh):
     assert len(set(losses)) == len(losses) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "mesh"), [("fit", "data"), ("fit", "2x4"), ("lora", "2x4")])
 def test_gradients_and_nothing_else_are_summed_over_the_rows(results, kind, mesh):
     found = results[kind][mesh]
@@ -265,6 +277,7 @@ def test_gradients_and_nothing_else_are_summed_over_the_rows(results, kind, mesh
     assert sorted(summed) == sorted(sorted(part) for part in found["parts"].values())
 
 
+@pytest.mark.slow
 def test_a_backward_pass_sums_five_arrays_a_block(results):
     """One for each projection that reads the stream, which `sent_per_block` tells its readers."""
     stream = [ROWS // 2, LENGTH, SIZES["hidden_dim"]]
@@ -278,6 +291,7 @@ def test_a_backward_pass_sums_five_arrays_a_block(results):
     assert summed.count(math.prod(stream)) == forward + backward
 
 
+@pytest.mark.slow
 def test_low_rank_factors_and_moments_are_split_as_their_kernel(results):
     found = results["lora"]["2x4"]
     assert len(found["parts"]) == 16  # A and B of four layers in two blocks

@@ -38,6 +38,7 @@ def test_looks_up_rows_and_projects_back(tie_weights):
     np.testing.assert_allclose(embedding(vectors, reverse=True), expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "mixed_float16"])
 @pytest.mark.parametrize("tie_weights", [False, True])
 def test_logits_are_float32_and_not_rounded(tie_weights, dtype):
@@ -52,6 +53,7 @@ def test_logits_are_float32_and_not_rounded(tie_weights, dtype):
     np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", POLICIES)
 def test_symbolic_dtypes_are_the_real_ones(dtype):
     embedding = TokenEmbedding(7, 4, tie_weights=False, dtype=dtype)
@@ -70,6 +72,7 @@ def float32_kernels(function, embedding, vectors):
     return [shape for shape in shapes if np.prod([int(n) for n in shape.split(",")]) == size]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tie_weights", [False, True])
 def test_the_kernel_is_never_float32_in_a_bfloat16_model(tie_weights):
     embedding = built(tie_weights, "bfloat16", vocabulary_size=97, hidden_dim=32)
@@ -87,6 +90,7 @@ def test_both_matrices_are_counted(tie_weights, count):
     assert built(tie_weights).count_params() == count
 
 
+@pytest.mark.slow
 def test_a_tied_embedding_learns_from_both_ends():
     embedding = built(tie_weights=True)
 

@@ -135,6 +135,7 @@ def test_the_symbols_are_those_of_the_figures(page):
     assert page.locator("p.key").inner_text().split() == plots.SYMBOL_KEY.split()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [browser.DESKTOP, browser.PHONE], ids=["desktop", "phone"])
 def test_in_the_book_it_is_a_grid_of_equal_squares(page, size):
     # Depends on `page` for its skip; the theme's own styles must not reach into the cells.

@@ -50,6 +50,7 @@ def encode(content: dict, text: str) -> list[int]:
     return ids
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TOKENIZERS)
 def test_ids_are_those_of_sentencepiece(name):
     content = describe_tokenizer(TOKENIZERS[name].proto)

@@ -34,6 +34,7 @@ def test_equals_the_formula(built):
     np.testing.assert_allclose(layer(x), formula(x, *kernels(layer)), rtol=1e-5, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_gradients_equal_measured_ones(built):
     layer, x = built
     random = np.random.default_rng(1)
@@ -64,6 +65,7 @@ def test_names_and_shapes_of_its_weights(built):
     assert shapes == {"gate/kernel": (6, 10), "up/kernel": (6, 10), "down/kernel": (10, 6)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["bfloat16", "mixed_float16"])
 def test_silu_is_float32_in_low_precision(dtype):
     layer = SwiGLU(10, dtype=dtype)
@@ -75,6 +77,7 @@ def test_silu_is_float32_in_low_precision(dtype):
     assert all(":f32" in line for line in sigmoids)
 
 
+@pytest.mark.slow
 def test_a_very_negative_gate_closes_without_nan():
     layer = SwiGLU(2)
     layer.build((None, None, 1))

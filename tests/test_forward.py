@@ -18,6 +18,7 @@ def arrays():
     return INPUTS["token_ids"], INPUTS["padding_mask"]
 
 
+@pytest.mark.slow
 def test_training_scoring_and_writing_go_this_way(backbone, monkeypatch):
     """None of them has embeddings, blocks and norm of its own."""
     passes = []
@@ -39,6 +40,7 @@ def test_training_scoring_and_writing_go_this_way(backbone, monkeypatch):
         assert len(passes) == expected
 
 
+@pytest.mark.slow
 def test_each_layer_has_its_own_window(backbone):
     """With cut attention everywhere, a token's reach is the sum of all windows less one."""
     ids, mask = np.arange(40)[None] % 300, np.ones((1, 40), bool)
@@ -78,6 +80,7 @@ def test_what_flows_between_the_blocks_is_seen(backbone):
     np.testing.assert_allclose(after, seen[1], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_what_flows_between_the_blocks_can_be_replaced(backbone):
     """From one place on, the states of another text give the output of the other text."""
     ids, mask = arrays()

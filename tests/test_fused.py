@@ -30,6 +30,7 @@ def right_padding(seed, length=LENGTH):
     return np.arange(length) < lengths[:, None]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("length", "window"), [(8, 1), (8, 3), (7, 3), (8, 12), (7, None)])
 @settings(max_examples=12, deadline=None, derandomize=True)
 @given(seed=st.integers(0, 2**32 - 1), right=st.booleans())

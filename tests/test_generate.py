@@ -71,6 +71,7 @@ def test_the_end_token_stops_by_default():
     assert model.generate([1, 5], max_new_tokens=3, strip_prompt=True) == [end]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "steps", [{}, {"temperature": 1.0, "seed": 3}, {"temperature": 1.5, "top_p": 0.9, "seed": 4}]
 )
@@ -82,6 +83,7 @@ def test_stream_joins_to_generate(model, steps, strip_prompt):
     assert "".join(pieces) == model.generate("the window", 64, **arguments)
 
 
+@pytest.mark.slow
 def test_samples(model):
     """One prompt gives a list, a batch a list of lists; the seeds go on from row to row."""
     arguments = {"temperature": 1.5, "seed": 4}
@@ -101,6 +103,7 @@ def test_samples(model):
         assert row[mask].tolist() == expected
 
 
+@pytest.mark.slow
 def test_log_probs(model):
     """The model's own, at any temperature; in the shape of the result."""
     ids = model.preprocessor.generate_preprocess("the window")[0]
@@ -122,6 +125,7 @@ def test_log_probs(model):
     assert len(values) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [{}, {"temperature": 1.5, "seed": 3}])
 def test_stop_strings(model, steps):
     arguments = {"strip_prompt": True, "stop_token_ids": None, "max_length": 64, **steps}
@@ -148,6 +152,7 @@ def test_one_row_stops_and_the_other_goes_on(model):
     assert both == [free[0].partition(string)[0], free[1]]
 
 
+@pytest.mark.slow
 def test_batches_and_bar_change_nothing(model, capsys):
     texts = ["the window", "A query", "sees", "a key", "B"]
     expected = model.generate(texts, temperature=1.0, seed=5)
@@ -172,6 +177,7 @@ def test_a_draft_model_with_other_words(model):
         model.generate("the window", draft_model=other)
 
 
+@pytest.mark.slow
 def test_seed(model):
     def text(seed):
         return model.generate("the window", temperature=1.5, seed=seed)

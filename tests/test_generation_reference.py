@@ -11,6 +11,8 @@ from reference.keras_models import assign, our_variables
 from mistral_lib import MistralBackbone, MistralCausalLM
 from mistral_lib.generation.cache import extend, new_cache
 
+pytestmark = pytest.mark.slow
+
 TOLERANCE = 1e-4  # of logits whose two largest differ by 0.03 at least, wherever a token was chosen
 WINDOW = make_reference.GENERATION["sliding_window"]
 PROMPT_LENGTHS = make_reference.PROMPT_LENGTHS  # below, at and far above the window

@@ -10,6 +10,8 @@ from train_tiny import build_model
 
 from mistral_lib.teaching import corpus
 
+pytestmark = pytest.mark.slow
+
 RECORD = json.loads(grouped_heads.RECORD.read_text())
 SMALL = replace(
     grouped_heads.SETTINGS,

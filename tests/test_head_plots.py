@@ -74,6 +74,7 @@ def test_arrows_point_where_they_were_turned_and_the_angle_is_written(ax):
     assert "172°" in [text.get_text() for text in ax.texts]
 
 
+@pytest.mark.slow
 def test_equal_distances_have_equal_angles(ax):
     for query, key in ((5, 2), (12, 9)):
         draw_turn(ax, 0.1 * query, 0.1 * key)

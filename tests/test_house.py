@@ -3,9 +3,11 @@
 import ast
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
+import zipfile
 from itertools import chain
 from pathlib import Path
 
@@ -22,6 +24,7 @@ PYPROJECT = tomllib.loads((house.ROOT / "pyproject.toml").read_text())
 MODULES = chapter_map.modules()
 GITHUB, COLAB = "https://github.com", "https://colab.research.google.com/github"
 TEXTS = repository.tracked_texts()
+TRACKED = [path.relative_to(house.ROOT).as_posix() for path in house.tracked_files()]
 TEACHING = [module for module in MODULES if module.parts[1] == "teaching"]
 LIBRARY = [module for module in MODULES if module not in TEACHING]
 # No chapter explains how arguments are checked, the command line, or what only notebooks use.
@@ -145,6 +148,38 @@ def test_modules_stay_small():
     assert {name: lines for name, lines in long.items() if lines > 350} == {}
 
 
+# make quick --------------------------------------------------------------------------------------
+
+
+def is_slow(node: ast.AST) -> bool:
+    """Whether pytest's mark `slow` is anywhere in a piece of code."""
+    return any(isinstance(part, ast.Attribute) and part.attr == "slow" for part in ast.walk(node))
+
+
+def quick_tests(path: Path) -> list[str]:
+    """The tests of a file that `make quick` runs, with some of their parameters at least."""
+    body = ast.parse((house.ROOT / path).read_text()).body
+    if any(isinstance(part, ast.Assign) and is_slow(part) for part in body):
+        return []
+    tests = [part for part in body if getattr(part, "name", "").startswith("test_")]
+    return [test.name for test in tests if not any(map(is_slow, test.decorator_list))]
+
+
+@pytest.mark.parametrize("module", MODULES, ids=str)
+def test_quick_looks_at_every_module(module):
+    assert quick_tests(chapter_map.tests_of(module))
+
+
+@pytest.mark.parametrize("name", ["pages", "build_book", "training", "lora_ranks", "benchmarks"])
+def test_quick_leaves_pages_training_and_benchmarks_out(name):
+    assert quick_tests(Path(f"tests/test_{name}.py")) == []
+
+
+def test_quick_is_the_tests_without_those_marked_slow():
+    assert '-m "not slow"' in make("quick").stdout
+    assert "not slow" not in make("test").stdout
+
+
 # The addresses -----------------------------------------------------------------------------------
 
 
@@ -248,6 +283,24 @@ def test_help_lists_every_target():
     assert [line.split()[0] for line in shown.splitlines()] == ["make"] * len(phony)
 
 
+@pytest.mark.slow
+def test_the_wheel_holds_the_whole_library_and_nothing_else(tmp_path):
+    pytest.importorskip("setuptools", minversion="77")
+    kept = [name for name in TRACKED if re.match(r"mistral_lib/|[^/]*$", name)]
+    for name in kept:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(house.ROOT / name, tmp_path / name)
+    build = "from setuptools import build_meta; print(build_meta.build_wheel('dist'))"
+    command = [sys.executable, "-c", build]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    (wheel,) = (tmp_path / "dist").glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        held = {name for name in archive.namelist() if ".dist-info/" not in name}
+    assert "mistral_lib/py.typed" in held
+    assert held == {name for name in kept if name.startswith("mistral_lib/")}
+
+
 def find_python(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
     """Runs tools/find_python.sh outside the repository, where there is no .venv."""
     command = ["/bin/sh", house.ROOT / "tools/find_python.sh", *arguments]
@@ -287,6 +340,7 @@ def test_a_python_that_is_too_old_is_refused_by_name(tmp_path):
 # The README --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", re.findall(r"```python\n(.*?)```", README, re.DOTALL))
 def test_readme_example_runs_offline(block, tmp_path):
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "https_proxy": "http://127.0.0.1:9"}

@@ -74,6 +74,7 @@ def test_bytes_of_each_kind(checkpoint):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("quantization", ["int8", "int4/4"])
 def test_a_quantized_preset_has_one_column(tmp_path, quantization):
     backbone = small_backbone(dtype="bfloat16")

@@ -18,7 +18,7 @@ from reference.keras_models import assign, compile_pass, our_variables
 
 from mistral_lib import MistralBackbone
 
-pytestmark = pytest.mark.peer
+pytestmark = [pytest.mark.peer, pytest.mark.slow]
 
 TOLERANCE = 1e-5
 GRADIENT_TOLERANCE = 1e-4

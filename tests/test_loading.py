@@ -49,6 +49,7 @@ def edit_config(folder, **changes):
 # --- What comes back -----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_causal_lm_round_trip(preset):
     model = small_causal_lm(dropout=0.1)
     loaded = MistralCausalLM.from_preset(preset)
@@ -83,6 +84,7 @@ def test_backbone_round_trip(tmp_path, changes, dtype):
     assert loaded.count_params() == backbone.count_params()
 
 
+@pytest.mark.slow
 def test_loaded_dropout_draws(preset):
     """The state of its random numbers is in no file."""
     backbone = MistralBackbone.from_preset(preset)
@@ -90,6 +92,7 @@ def test_loaded_dropout_draws(preset):
     assert (first != second).any()
 
 
+@pytest.mark.slow
 def test_loaded_model_trains(preset):
     model = MistralCausalLM.from_preset(preset)
     before = weights(model)
@@ -98,6 +101,7 @@ def test_loaded_model_trains(preset):
     assert all((after[path] != before[path]).any() for path in before)
 
 
+@pytest.mark.slow
 def test_keras_file_of_a_loaded_model(preset, tmp_path):
     model = MistralCausalLM.from_preset(preset)
     model.save(tmp_path / "model.keras")
@@ -134,6 +138,7 @@ def bfloat16_preset(tmp_path_factory):
     return folder, backbone
 
 
+@pytest.mark.slow
 def test_auto_is_what_the_files_hold(bfloat16_preset):
     folder, backbone = bfloat16_preset
     loaded = MistralBackbone.from_preset(folder, dtype="auto")
@@ -143,6 +148,7 @@ def test_auto_is_what_the_files_hold(bfloat16_preset):
     assert random.dtype_policy.name == "bfloat16"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("capability", "dtype"),
     [("7.5", "float16"), ("8.0", "bfloat16"), ("10.0", "bfloat16"), ("gfx90a", "bfloat16")],
@@ -230,6 +236,7 @@ def test_bad_argument_is_not_blamed_on_the_file(preset):
         MistralBackbone.from_preset(preset, dropout=2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [
@@ -434,6 +441,7 @@ def write_as_mistral(source, folder):
     (folder / "params.json").write_text(json.dumps(params))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize(
     ("form", "dtype"),

@@ -98,6 +98,7 @@ def logits(backbone):
     return np.asarray(backbone.token_embedding(backbone(MANY), reverse=True), "float64")
 
 
+@pytest.mark.slow
 def test_logits_in_bfloat16_are_rounded_like_the_bases():
     """Each hidden state is rounded to 8 bits a few times. LoRA adds no error of its own."""
     errors = []
@@ -147,6 +148,7 @@ def workspace(run, dtype, lora_on, backward):
     return jax.jit(loss).lower(factors, x, kernel).compile().memory_analysis().temp_size_in_bytes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backward", [False, True], ids=["forward", "backward"])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "mixed_float16"])
 def test_no_second_copy_of_a_kernel(dtype, backward):
@@ -213,6 +215,7 @@ def fit(model, epochs):
     return model.fit(inputs, ids, epochs=epochs, verbose=0).history["loss"]
 
 
+@pytest.mark.slow
 def test_training_changes_the_factors_alone(trained):
     model, before, factors = trained
     assert base_bytes(model.backbone) == before
@@ -220,6 +223,7 @@ def test_training_changes_the_factors_alone(trained):
         assert (np.asarray(variable.value) != old).any()
 
 
+@pytest.mark.slow
 def test_the_optimizer_keeps_the_factors_moments_alone(trained):
     model, _, factors = trained
     sizes = [math.prod(v.shape) for v in model.optimizer.variables]
@@ -227,6 +231,7 @@ def test_the_optimizer_keeps_the_factors_moments_alone(trained):
     assert sum(sizes) == 2 * sum(factor.size for factor in factors) + 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimized", [True, False])
 def test_keras_file_of_a_trained_model(tmp_path, trained, optimized):
     model, before, _ = trained
@@ -243,6 +248,7 @@ def test_keras_file_of_a_trained_model(tmp_path, trained, optimized):
             np.testing.assert_array_equal(one, other.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "dtype", ["float32", "bfloat16", "float16", "mixed_bfloat16", "mixed_float16"]
 )
@@ -256,6 +262,7 @@ def test_every_policy_trains(dtype):
     assert {str(v.dtype) for v in model.backbone.trainable_variables} == {"float32"}
 
 
+@pytest.mark.slow
 def test_training_goes_on_after_a_change_only_when_compiled_again():
     model = MistralCausalLM(make_backbone())
     fit(model, epochs=1)
@@ -280,6 +287,7 @@ def quantized_backbone(quantization, first, **changes):
     return backbone
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("quantization", "dtype", "first"),
     [
@@ -306,6 +314,7 @@ def without_scaling(optimizer):
     return getattr(optimizer, "inner_optimizer", optimizer)
 
 
+@pytest.mark.slow
 def test_gradients_on_quantized_weights():
     """Those of the float model that has the same numbers."""
 
@@ -328,6 +337,7 @@ def test_gradients_on_quantized_weights():
         np.testing.assert_allclose(one, other, atol=1e-4 * np.abs(other).max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("quantization", "first"), [("int8", "adapted"), ("int4/8", "quantized")])
 def test_merging_into_quantized_kernels_is_refused(quantization, first):
     backbone = quantized_backbone(quantization, first, num_layers=1)
@@ -372,6 +382,7 @@ def test_adapters_of_quantized_weights(tmp_path):
 # Using and keeping it ----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_generation_uses_the_adapter():
     model = MistralCausalLM(make_backbone())
     base = model.generate([1, 2, 3], 20)
@@ -435,6 +446,7 @@ def test_keras_file_of_a_backbone(tmp_path):
     np.testing.assert_array_equal(outputs(again), outputs(backbone))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_preset_keeps_base_and_adapter(tmp_path, dtype):
     backbone = make_backbone(dtype)

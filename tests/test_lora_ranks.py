@@ -9,6 +9,8 @@ import pytest
 
 from mistral_lib.teaching import corpus, telegrams
 
+pytestmark = pytest.mark.slow
+
 RECORD = json.loads(lora_ranks.RECORD.read_text())
 SHORT = lora_ranks.Settings(rank=1, targets=("query",), steps=1, batch_size=2, length=24)
 

@@ -232,6 +232,7 @@ def test_convert_into_a_folder_of_something_else(preset, tmp_path, capsys):
 # A process of its own ----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_process():
     """The documented command, offline, in an empty folder."""
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONIOENCODING": "utf-8"}
@@ -242,6 +243,7 @@ def test_process():
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.slow
 def test_process_that_fails():
     result = run("generate", PROMPT, "--preset", "nothing")
     assert result.returncode == 1
@@ -250,6 +252,7 @@ def test_process_that_fails():
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.slow
 def test_reader_that_leaves(preset):
     """As in `... | head`."""
     command = [sys.executable, "-m", "mistral_lib", "generate", PROMPT, "--preset", preset]

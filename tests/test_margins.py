@@ -27,6 +27,7 @@ def by_single_steps(model, prompt, count):
     return margins
 
 
+@pytest.mark.slow
 def test_the_margin_is_that_of_the_closest_step(model):
     margins = by_single_steps(model, PROMPT, 5)
     found = smallest_margin(model, PROMPT, max_new_tokens=5)
@@ -45,6 +46,7 @@ def test_the_running_prompt_is_completed_clearly_with_its_early_name(model):
     assert text == "prefix* is not a string."
 
 
+@pytest.mark.slow
 def test_sampled_text_is_refused(model):
     with pytest.raises(ValueError, match="not the greedy one"):
         smallest_margin(model, PROMPT, max_length=64, temperature=3.0)

@@ -221,6 +221,7 @@ def test_an_old_link_and_set_up_cell_are_replaced():
     assert notebook.cells[1].source == notebooks.setup_source()
 
 
+@pytest.mark.slow
 def test_running_stores_outputs_and_recorded_numbers(tmp_path):
     path = tmp_path / "07_small.ipynb"
     code = "from mistral_lib.teaching.facts import record\nrecord(depth=3)\nprint(6 * 7)"

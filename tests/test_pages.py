@@ -9,6 +9,8 @@ import pytest
 import browser
 import build_book
 
+pytestmark = pytest.mark.slow
+
 PAGES = browser.page_names()
 THEMES = ("light", "dark")
 

@@ -77,6 +77,7 @@ def refuses(folder, message, error=ValueError):
 # What PEFT wrote ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", make_peft.CASES)
 def test_logits_of_an_adapter_from_peft(name):
     backbone = base_backbone()
@@ -88,6 +89,7 @@ def test_logits_of_an_adapter_from_peft(name):
     assert all("lora_kernel" in path for path in trainable)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", make_peft.CASES)
 def test_what_is_written_is_what_peft_wrote(tmp_path, name):
     """The same tensors, bit for bit in float32, and a config that says the same."""
@@ -133,6 +135,7 @@ def test_an_adapter_of_a_model_without_output_projection(folder):
     np.testing.assert_allclose(logits(backbone), EXPECTED["plain"], atol=TOLERANCE)
 
 
+@pytest.mark.slow
 def test_other_dtypes_of_the_base():
     backbone = base_backbone("bfloat16")
     backbone.load_lora_weights(make_peft.FOLDER / "plain")

@@ -50,6 +50,7 @@ def test_lora_factors_have_the_shapes_of_the_paper():
     assert [w.shape for w in projection.trainable_weights] == [(4, 2), (2, 6)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["int8", "int4"])
 @pytest.mark.parametrize("first", ["quantized", "adapted"])
 def test_lora_on_a_quantized_kernel(first, mode):

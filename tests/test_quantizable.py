@@ -54,6 +54,7 @@ def assert_close(ours, theirs, dtype):
     assert np.abs(ours - theirs).max() <= bound * np.abs(theirs).max()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", POLICIES)
 @pytest.mark.parametrize("config", CONFIGS, ids=NAMES)
 def test_projection_is_keras_layer(config, dtype):
@@ -67,6 +68,7 @@ def test_projection_is_keras_layer(config, dtype):
     assert_close(ours(x), theirs(x), dtype)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
 @pytest.mark.parametrize("config", [INT8, INT4_BY_FOUR], ids=["int8", "int4/4"])
 @pytest.mark.parametrize("tie_weights", [False, True])
@@ -86,6 +88,7 @@ def layers(dtype="float32"):
     return [projections(dtype)[0], embeddings(False, dtype)[0], embeddings(True, dtype)[0]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", POLICIES)
 @pytest.mark.parametrize("config", CONFIGS, ids=NAMES)
 def test_built_quantized_and_assigned_is_quantized_later(config, dtype):
@@ -100,6 +103,7 @@ def test_built_quantized_and_assigned_is_quantized_later(config, dtype):
         assert again.get_config() == layer.get_config()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", CONFIGS, ids=NAMES)
 def test_dequantized_is_a_float_layer_again(config):
     for layer in layers():
@@ -148,6 +152,7 @@ def test_block_sizes_without_products_are_refused(block_size):
         Projection(7, dtype=policy).build((None, None, 130))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "policy", ["int8_from_bfloat16", "int4/128_from_mixed_bfloat16", "float16"]
 )

@@ -37,6 +37,7 @@ def backbone_and_outputs(**changes):
     return backbone, np.asarray(backbone(INPUTS), "float32")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "tie"), [("int8", False), ("int4", True), ("int4/4", False)])
 def test_weights_are_quantized_and_nothing_else(kind, tie):
     backbone, before = backbone_and_outputs(tie_word_embeddings=tie)
@@ -52,6 +53,7 @@ def test_weights_are_quantized_and_nothing_else(kind, tie):
     assert 0 < error.mean() < ERRORS[kind] * np.abs(before).mean()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["int8", "int4"])
 def test_what_was_compiled_follows(kind):
     model = small_causal_lm(None)
@@ -110,6 +112,7 @@ def test_a_policy_with_another_quantization():
         quantized_policy("int8_from_float32", "int4")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["bfloat16", "mixed_bfloat16"])
 @pytest.mark.parametrize("kind", ["int8", "int4"])
 def test_config_and_keras_file(tmp_path, kind, dtype):
@@ -131,6 +134,7 @@ def compiled_with(model, rate):
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", ["quantized", "adapted"])
 @pytest.mark.parametrize(("kind", "dtype"), [("int8", "mixed_bfloat16"), ("int4", "float32")])
 def test_lora_learns_on_quantized_weights(first, kind, dtype):
@@ -160,6 +164,7 @@ def test_lora_learns_on_quantized_weights(first, kind, dtype):
     assert len(model.trainable_variables) == 2 + 2 * 9 + 1
 
 
+@pytest.mark.slow
 def test_a_trained_model_must_be_compiled_again():
     model = compiled_with(small_causal_lm(None), 1e-3)
     labels = INPUTS["token_ids"]
@@ -182,6 +187,7 @@ def test_models_of_the_class_are_what_is_quantized():
     assert "quantize" not in vars(small_backbone())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["int8", "int4/128"])
 def test_no_more_than_one_block_is_float_at_a_time(kind):
     """Eight blocks; without tiles the decoding loop keeps all of them in float."""
@@ -302,6 +308,7 @@ def large_presets(tmp_path_factory):
     return folder, 2 * block.count_params()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize(("form", "kind"), [("keras", "int8"), ("transformers", "int4")])
 def test_peak_of_memory_while_loading(large_presets, form, kind):

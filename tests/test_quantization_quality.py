@@ -6,6 +6,8 @@ from importlib import resources
 from pathlib import Path
 from types import SimpleNamespace
 
+import pytest
+
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
 import quantization_quality
@@ -26,6 +28,7 @@ def test_the_committed_table():
     assert 6.5 < sizes["float32"] / sizes["int4/128"] < 8
 
 
+@pytest.mark.slow
 def test_the_script(monkeypatch, tmp_path):
     corpus = SimpleNamespace(held_out=[SimpleNamespace(text="Return the number of elements.")])
     monkeypatch.setattr(quantization_quality, "build_corpus", lambda packages: corpus)

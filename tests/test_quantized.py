@@ -64,6 +64,7 @@ def tiles(request, monkeypatch):
         monkeypatch.setattr(quantized, "TILE_BYTES", 200)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_product_and_gradient(layout, shape, tiles):
@@ -77,6 +78,7 @@ def test_product_and_gradient(layout, shape, tiles):
     np.testing.assert_allclose(gradient(upstream)[0], upstream @ matrix.T, rtol=1e-5, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_dequantize(layout):
     for shape in SHAPES:
@@ -114,6 +116,7 @@ def test_error_is_that_of_rounding(layout, monkeypatch):
     np.testing.assert_allclose(np.std((back - matrix) / step), 12**-0.5, rtol=0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_low_precision_rounds_only_inputs_and_weights(layout):
     kernel, matrix = quantized_kernel(layout, (64, 40), "bfloat16")
@@ -125,6 +128,7 @@ def test_low_precision_rounds_only_inputs_and_weights(layout):
     assert gradient(jnp.ones_like(output))[0].dtype == "bfloat16"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("gradient", [False, True])
 def test_a_loop_makes_one_tile_float(layout, gradient, monkeypatch):
@@ -157,6 +161,7 @@ def test_a_loop_makes_one_tile_float(layout, gradient, monkeypatch):
     assert workspace(tiled) < 2 * 2**16 + 100 * size
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_result_gets_its_memory_in_its_turn(layout):
     """One after the other they fit in the memory of two; zeros for all would come first."""

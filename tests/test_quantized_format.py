@@ -72,6 +72,7 @@ def test_keras_hub_reads_what_is_written(mode, tmp_path):
     assert np.abs(found - expected).mean() < bound * np.abs(expected).mean()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "changes"),
     [
@@ -93,6 +94,7 @@ def test_round_trip(kind, changes, tmp_path):
         assert_same_variables(MistralBackbone.from_preset(tmp_path, dtype="auto"), backbone)
 
 
+@pytest.mark.slow
 def test_causal_lm_with_lora(tmp_path):
     model = small_causal_lm()
     model.quantize("int4")

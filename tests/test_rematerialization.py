@@ -29,6 +29,7 @@ def test_the_output_is_the_blocks(block):
     np.testing.assert_array_equal(found, block(X, padding_mask=MASK, training=True))
 
 
+@pytest.mark.slow
 def test_the_gradients_are_the_blocks(block):
     def gradient(run):
         def loss(weights, x):

@@ -97,6 +97,7 @@ def test_output_has_the_compute_dtype_before_and_after_building(dtype):
     assert norm(np.ones((1, 2, 4))).dtype == norm.compute_dtype
 
 
+@pytest.mark.slow
 def test_a_zero_vector_stays_zero_with_finite_gradients():
     norm = norm_with([1, 1])
     zeros = jnp.zeros((1, 1, 2))

@@ -94,6 +94,7 @@ def test_the_wavelengths_run_from_two_pi_to_almost_the_base():
     np.testing.assert_allclose(ratios, ratios[0], rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_low_precision_is_rounded_only_at_the_end(dtype):
     # Position 32,767 is no bfloat16 number, and its angle would be off by radians.

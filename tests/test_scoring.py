@@ -52,6 +52,7 @@ def test_intercept_equals_keras_hub(file, model):
     assert seen == [(index, shape) for index in range(-1, file.config["num_layers"])]
 
 
+@pytest.mark.slow
 def test_gradients_reach_the_embeddings(file, model):
     ids, targets = file.token_ids[:1], file.arrays["target_ids"][:1]
 
@@ -70,6 +71,7 @@ def test_gradients_reach_the_embeddings(file, model):
     assert float((gradient * direction).sum()) == pytest.approx(float(numeric), rel=2e-2)
 
 
+@pytest.mark.slow
 def test_default_targets_are_the_next_tokens(model):
     ids = np.array([[1, 5, 9, 4], [7, 2, 0, 0]])
     mask = np.array([[1, 1, 1, 1], [1, 1, 0, 0]])
@@ -81,12 +83,14 @@ def test_default_targets_are_the_next_tokens(model):
     np.testing.assert_allclose(losses, expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_loss_is_the_negative_of_generates_log_probs(model):
     ids, log_probs = model.generate([3, 1, 4], max_new_tokens=12, return_log_probs=True)
     losses = np.array(model.score([ids], scoring_mode="loss"))[0]
     np.testing.assert_allclose(-losses[2:-1], log_probs, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_text(text_model):
     texts = ["the window", "A query sees a key"]
     rows = text_model.preprocessor.generate_preprocess(texts)

@@ -14,6 +14,8 @@ import mistral_lib
 from mistral_lib import MistralBackbone, MistralCausalLM
 from mistral_lib.presets.registry import DATA
 
+pytestmark = pytest.mark.slow
+
 RECORD = json.loads(
     (Path(mistral_lib.__file__).parent / "teaching/records/mistral_tiny_en.json").read_text()
 )

@@ -61,6 +61,7 @@ def write(loop, sampler, stop=(), steps=None, prompts=PROMPTS, limits=LIMITS, **
     return [row[:n].tolist() for row, n in zip(np.array(state.tokens), state.counts)], calls, state
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [1, 4])
 @pytest.mark.parametrize("draft", ["itself", "often right", "other window", "always wrong"])
 def test_greedy_text_is_that_of_the_model_alone(draft, number):
@@ -76,6 +77,7 @@ def test_greedy_text_is_that_of_the_model_alone(draft, number):
         assert rounds < 16  # a wrong key behind the window would make the draft useless
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", [make_sampler(), make_sampler(1.0)])
 def test_stop_tokens_and_penalty_and_log_probs(sampler):
     """A stop token in the middle of a round ends the row there; greedy equals the plain loop."""
@@ -93,6 +95,7 @@ def test_stop_tokens_and_penalty_and_log_probs(sampler):
         assert write(speculative, penalised)[0] == write(loop, penalised)[0] != free
 
 
+@pytest.mark.slow
 def test_a_row_does_not_depend_on_its_neighbours():
     loop, drafts = loops()
     speculative, sampler = SpeculativeLoop(loop, drafts["often right"], 3), make_sampler(1.0)
@@ -102,6 +105,7 @@ def test_a_row_does_not_depend_on_its_neighbours():
     assert np.array(alone.tokens)[0, : LIMITS[1]].tolist() == together[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("quality", [0.2, 2.0])
 def test_accepted_and_replaced_tokens_follow_the_model(quality):
     """100,000 rounds of two proposals from fixed distributions: every position is the model's."""
@@ -135,6 +139,7 @@ def check_distribution(counts, probabilities):
     assert chi_square < freedom + 4.5 * np.sqrt(2 * freedom) + 6  # once in thousands
 
 
+@pytest.mark.slow
 def test_whole_texts_follow_the_model():
     """4,000 texts of three tokens over a vocabulary of 6, past a window of 2, all steps on."""
     backbone = make_backbone(0, 1, window=2, vocabulary_size=6)
@@ -160,6 +165,7 @@ def test_whole_texts_follow_the_model():
     check_distribution(counts.ravel(), expected.ravel())
 
 
+@pytest.mark.slow
 def test_generate_with_a_draft_model():
     loop, drafts = loops()
     model, draft = MistralCausalLM(loop.backbone), MistralCausalLM(drafts["often right"].backbone)

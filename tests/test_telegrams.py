@@ -75,6 +75,7 @@ def test_a_text_that_is_too_long_keeps_its_first_answer_token(model):
         assert cut[row][weights[row]][0] == whole[row][full[row]][0]
 
 
+@pytest.mark.slow
 def test_bits_are_those_of_the_weighted_labels(model):
     rows = telegrams.answer_rows(model.preprocessor, PAIRS, 40)
     x, y, weights = rows

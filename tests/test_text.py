@@ -90,6 +90,7 @@ def test_pieces_join_to_the_text(name, data):
     assert "".join([*pieces, decoder.flush()]) == tokenizer(name).decode(ids)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 @settings(max_examples=150, deadline=None)
 @given(data=st.data())

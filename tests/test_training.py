@@ -20,6 +20,8 @@ from mistral_lib import MistralBackbone, MistralCausalLM, MistralTokenizer
 from mistral_lib.layers.dense import dense_attention
 from mistral_lib.teaching import corpus
 
+pytestmark = pytest.mark.slow
+
 WORDS = "window key query value head token layer mask slides over sees every next first".split()
 SMALL = train_tiny.Settings(
     steps=6,

@@ -53,6 +53,7 @@ def after_training(model):
     return history, evaluated, [np.asarray(v.value) for v in model.trainable_variables]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [
@@ -91,6 +92,7 @@ def test_fit_and_evaluate_give_kerass_numbers(monkeypatch, settings):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [
@@ -112,6 +114,7 @@ def test_anything_else_is_left_to_keras(monkeypatch, settings):
     model.train_on_batch(x, y)
 
 
+@pytest.mark.slow
 def test_small_batches_are_left_to_keras(monkeypatch):
     model = make_model(True, monkeypatch)
     monkeypatch.setattr(training_loss, "DEFER_FROM", 4 * 4 * 8 * 50 + 1)
@@ -119,6 +122,7 @@ def test_small_batches_are_left_to_keras(monkeypatch):
     model.train_on_batch(*DATA[:2])
 
 
+@pytest.mark.slow
 def test_calls_and_predict_give_logits(monkeypatch):
     model = make_model(True, monkeypatch)
     model.fit(*DATA[:2], verbose=0)
@@ -127,6 +131,7 @@ def test_calls_and_predict_give_logits(monkeypatch):
     assert model.predict(DATA[0], verbose=0).shape == (4, 8, 50)
 
 
+@pytest.mark.slow
 def test_labels_may_have_a_last_axis(monkeypatch):
     losses = []
     for labels in (DATA[1], DATA[1][..., None]):
@@ -135,6 +140,7 @@ def test_labels_may_have_a_last_axis(monkeypatch):
     np.testing.assert_allclose(*losses, rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [1, 3, 7, 100])
 def test_values_and_gradients_of_every_chunking(rows):
     backbone = MistralBackbone(**SIZES)

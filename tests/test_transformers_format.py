@@ -63,6 +63,7 @@ def test_bfloat16_bit_for_bit():
     assert ours == sorted(array.tobytes() for array in theirs)
 
 
+@pytest.mark.slow
 def test_tokenizer_and_text():
     model = MistralCausalLM.from_preset(FOLDER / "single")
     assert model.preprocessor.tokenizer.proto == vocabulary()
@@ -245,6 +246,7 @@ def test_ids_that_end_a_text(single, generation, config, ends):
     assert transformers_format.read_task(LocalFolder(single))["end_token_ids"] == ends
 
 
+@pytest.mark.slow
 def test_a_text_ends_with_them(single):
     model = MistralCausalLM.from_preset(single, dtype="float32")
     assert model.end_token_ids == (2, 7)

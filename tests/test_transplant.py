@@ -80,6 +80,7 @@ def real_logits(model):
     return np.asarray(model(INPUTS))[INPUTS["padding_mask"]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PARTS)
 def test_a_right_part_changes_no_logit_and_a_wrong_one_does(model, name):
     before = real_logits(model)
@@ -91,6 +92,7 @@ def test_a_right_part_changes_no_logit_and_a_wrong_one_does(model, name):
     assert "transplant" not in PATHS
 
 
+@pytest.mark.slow
 def test_all_parts_together(model):
     before = real_logits(model)
     with transplanted(model, **{k: v for k, v in RIGHT.items() if k != "attention"}):
@@ -112,6 +114,7 @@ def test_numpy_will_do(model):
     assert len(attended) == 2 * 2 * 4  # rows, layers, heads
 
 
+@pytest.mark.slow
 def test_compiled_programs_are_made_anew(model):
     before = model.predict(INPUTS, verbose=0)
     with transplanted(model, norm=WRONG["norm"]):
@@ -119,6 +122,7 @@ def test_compiled_programs_are_made_anew(model):
     assert np.array_equal(model.predict(INPUTS, verbose=0), before)
 
 
+@pytest.mark.slow
 def test_generation_is_compiled_anew(model):
     options = {"max_new_tokens": 4, "stop_token_ids": ()}
     before = model.generate([1, 2, 3], **options)

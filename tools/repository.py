@@ -20,6 +20,12 @@ ADDRESS = re.compile(r"https://github\.com/([\w.-]+/[\w.-]+)")
 OWN_USES = re.compile(
     r"(?:git\+https://github\.com|colab\.research\.google\.com/github)/([\w.-]+/[\w-]+)"
 )
+# What names the version, beside links to its tag.
+STATED = {
+    "mistral_lib/__init__.py": r'^__version__ = "(.*)"$',
+    "CITATION.cff": r"^version: (.*)$",
+    "_config.yml": r"^  branch: v(.*)$",
+}
 TEXT = {".py", ".md", ".ipynb", ".toml", ".txt", ".yml", ".cff", ".sh", ".cfg", ".css", ".js"}
 
 
@@ -39,7 +45,7 @@ def slug(address: str) -> str:
 
 def copies() -> list[Path]:
     """The files that this tool keeps up to date."""
-    names = ["pyproject.toml", "_config.yml", "README.md", "CONTRIBUTING.md", "CITATION.cff"]
+    names = ["pyproject.toml", "README.md", "CONTRIBUTING.md", "CHANGELOG.md", *STATED]
     return [house.ROOT / name for name in names] + [
         *sorted(house.BOOK.glob("*.md")),
         *house.notebook_paths(),
@@ -55,6 +61,7 @@ def rewrite(text: str, old: str, new: str, version: str) -> str:
     text = re.sub(rf"(?<=/){re.escape(old)}(?![\w-])", new, text)
     text = re.sub(rf"({re.escape(new)}(?:/blob/|/tree/|@))v\d[\w.]*\d", rf"\g<1>v{version}", text)
     text = re.sub(r"(?m)^(  branch: )v\d\S*", rf"\g<1>v{version}", text)
+    text = re.sub(r'(?m)^(__version__ = ")[^"]*', rf"\g<1>{version}", text)
     return re.sub(r"(?m)^(version: )\d\S*", rf"\g<1>{version}", text)
 
 
@@ -72,6 +79,30 @@ def problems(texts: dict[str, str], kept: set[str], own: str) -> Iterator[str]:
                 yield f"{name} uses {found}, but the repository is {own}. Run `make repository`."
         if name not in kept and re.search(rf"/{re.escape(own)}(?![\w-])", text):
             yield f"{name} has a copy of the address that `make repository` would not update."
+
+
+def other_versions(texts: dict[str, str], own: str, version: str) -> Iterator[str]:
+    """Finds what does not name the version: links to another tag or to none, files that state it.
+
+    Args:
+        texts: the contents of every file, by name.
+        own: the owner and name that pyproject.toml gives.
+        version: the version that pyproject.toml gives.
+
+    >>> texts = {**dict.fromkeys(STATED, ""), "README.md": "/a/b/blob/v0.1.0/x.ipynb"}
+    >>> list(other_versions(texts, "a/b", "0.2.0"))[-1]
+    'README.md links to v0.1.0 instead of v0.2.0. Run `make repository`.'
+    """
+    for name, pattern in STATED.items():
+        found = re.findall(pattern, texts[name], re.MULTILINE)
+        if found != [version]:
+            yield f"{name} names the versions {found} instead of {version}. Run `make repository`."
+    link = re.compile(rf"/{re.escape(own)}(?:/blob/|/tree/|@)([\w.-]*\w)")
+    for name, text in texts.items():
+        for found in sorted({*link.findall(text)} - {f"v{version}"}):
+            yield f"{name} links to {found} instead of v{version}. Run `make repository`."
+        if re.search(rf"git\+\S*/{re.escape(own)}(?![\w@-])", text):
+            yield f"{name} installs the library without naming v{version}."
 
 
 def tracked_texts() -> dict[str, str]:
