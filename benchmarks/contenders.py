@@ -122,15 +122,16 @@ class MistralLib(_Keras):
         import jax
 
         from mistral_lib.generation.decoding import DecodingLoop
-        from mistral_lib.generation.sampling import make_sampler
+        from mistral_lib.generation.protocol import Job
+        from mistral_lib.generation.reading import PromptReader
 
-        loop, sampler = DecodingLoop(self.backbone), make_sampler()
-        prompt = token_ids(self.size, length)[0].tolist()
-        state = loop.start([prompt], [1024], [0], sampler)
+        loop = DecodingLoop(PromptReader(self.backbone))
+        job = Job([token_ids(self.size, length)[0].tolist()], [1024], [0])
+        state = loop.start(job)
 
         def run():
             nonlocal state
-            state = jax.block_until_ready(loop.run(state, sampler, steps=32))
+            state = jax.block_until_ready(loop.run(state, job, steps=32))
             return [float(state.counts[0])]
 
         return run

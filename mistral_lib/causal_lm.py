@@ -6,8 +6,8 @@ import keras
 
 from mistral_lib.backbone import MistralBackbone
 from mistral_lib.checks import check_integer, standardize_inputs
-from mistral_lib.generation.decoding import DecodingLoop
 from mistral_lib.generation.generate import TextGeneration
+from mistral_lib.generation.loops import Loops
 from mistral_lib.generation.prompts import is_text
 from mistral_lib.lora import check_compiled
 from mistral_lib.presets.registry import PresetTable
@@ -65,7 +65,7 @@ class MistralCausalLM(TextGeneration, Scoring, TrainingLoss, QuantizableModel):
         self.backbone = backbone
         self.preprocessor = preprocessor
         self.end_token_ids = ends
-        self._decoding = DecodingLoop(backbone)
+        self._loops = Loops(backbone)
         self.compile(
             optimizer=keras.optimizers.Adam(2e-5),
             loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),

@@ -11,7 +11,7 @@ from reference.make_generation import SEARCHES
 from reference.make_reference import NEW_TOKENS, PROMPT_LENGTHS
 
 from mistral_lib import MistralBackbone, MistralCausalLM
-from mistral_lib.generation.beam import BeamSearch
+from mistral_lib.generation.compiled import watch
 
 
 @cache
@@ -95,20 +95,19 @@ def test_all_texts_of_two_tokens_are_tried():
 @pytest.mark.slow
 def test_another_length_or_penalty_compiles_nothing():
     _, model = load()
-    search = model._decoding.other(BeamSearch)
     model.generate(prompts()[0], max_new_tokens=NEW_TOKENS, num_beams=2)
-    compiled = search._steps._cache_size()
-    model.generate(prompts()[0], max_new_tokens=NEW_TOKENS - 5, num_beams=2, length_penalty=0.5)
-    assert model._decoding.other(BeamSearch) is search
-    assert search._steps._cache_size() == compiled
+    with watch() as calls:
+        model.generate(prompts()[0], max_new_tokens=NEW_TOKENS - 5, num_beams=2, length_penalty=0.5)
+    assert [call.name for call in calls] == ["read_chunk", "choose", "run_steps"]
+    assert not any(call.compiled for call in calls)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({"num_beams": 0}, "num_beams must be at least 1"),
-        ({"num_beams": 2, "temperature": 1.0}, "a beam search knows no temperature"),
-        ({"num_beams": 2, "num_samples": 1}, "a beam search knows no num_samples"),
+        ({"num_beams": 2, "temperature": 1.0}, "num_beams must be 1 where there is a temperature"),
+        ({"num_beams": 2, "num_samples": 1}, "num_beams must be 1 where there is a num_samples"),
         ({"num_beams": 2, "length_penalty": float("inf")}, "length_penalty must be finite"),
         ({"length_penalty": 2.0}, "num_beams is 1"),
     ],

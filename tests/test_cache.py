@@ -11,7 +11,13 @@ from hypothesis import strategies as st
 
 from mistral_lib import MistralBackbone
 from mistral_lib.generation import cache as cache_module
-from mistral_lib.generation.cache import RollingCache, extend, new_cache, slot_positions, write
+from mistral_lib.generation.cache import (
+    RollingCache,
+    extend,
+    new_cache,
+    slot_positions,
+    write_slots,
+)
 from mistral_lib.layers import banded
 
 VOCABULARY, WINDOW = 50, 7
@@ -168,12 +174,12 @@ def test_slots_hold_the_newest_positions():
         np.testing.assert_array_equal(np.maximum(got, -1), expected)
 
 
-def test_write_puts_rows_at_their_own_positions():
+def test_write_slots_puts_rows_at_their_own_positions():
     array = jnp.zeros((2, 1, 3, 1))
     new = jnp.arange(1.0, 5.0).reshape(2, 1, 2, 1)
     positions = jnp.array([[2, 3], [4, 5]])
     keep = jnp.array([[True, True], [True, False]])
-    got = write(array, new, positions, keep)[:, 0, :, 0]
+    got = write_slots(array, new, positions, keep)[:, 0, :, 0]
     np.testing.assert_array_equal(got, [[2, 0, 1], [0, 3, 0]])
 
 

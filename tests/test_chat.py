@@ -301,7 +301,7 @@ def test_max_length_counts_the_conversation(model):
     ids = model.preprocessor.tokenizer.apply_chat_template(short)
     assert len(ids) < LENGTH
     assert model.generate(short) == model.generate(short, max_new_tokens=LENGTH - len(ids))
-    with pytest.raises(ValueError, match=f"a prompt already has {len(ids)} tokens"):
+    with pytest.raises(ValueError, match=f"must be above {len(ids)}, the tokens of"):
         model.generate(short, max_length=len(ids))
 
 
@@ -309,7 +309,7 @@ def test_wrong_conversations_in_generate(model):
     for method in (model.generate, model.stream):
         with pytest.raises(ValueError, match="ends with the role 'assistant'"):
             method(conversation_of("x", "y"), max_new_tokens=1)
-    with pytest.raises(TypeError, match="stream writes one text, but got a list"):
+    with pytest.raises(TypeError, match="must be one text or conversation, but are a list"):
         model.stream([ASKED], max_new_tokens=1)
     with pytest.raises(TypeError, match="A conversation must be a list"):
         model.generate([ASKED, "the"], max_new_tokens=1)

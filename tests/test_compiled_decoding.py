@@ -5,11 +5,13 @@ from functools import cache
 
 import numpy as np
 import pytest
+from decoding_models import make_job, make_loop, write
 
 from mistral_lib import MistralBackbone
 from mistral_lib.generation.beam import BeamSearch
-from mistral_lib.generation.decoding import DecodingLoop
-from mistral_lib.generation.sampling import make_sampler
+from mistral_lib.generation.compiled import watch
+from mistral_lib.generation.reading import PromptReader
+from mistral_lib.generation.sampling import GREEDY, make_sampler
 
 pytestmark = pytest.mark.slow
 
@@ -18,7 +20,6 @@ VOCABULARY, HIDDEN, INTERMEDIATE, HEADS, KEY_HEADS, HEAD = 500, 96, 160, 6, 3, 1
 WINDOW, CHUNK = 64, 32
 CACHE = KEY_HEADS * WINDOW * HEAD  # numbers in the keys of one block and row
 SMALLEST_WEIGHT = HIDDEN * KEY_HEADS * HEAD
-GREEDY = make_sampler()
 
 
 @cache
@@ -35,10 +36,14 @@ def backbone(lora=False):
 def compiled_steps(batch=1, sampler="greedy", lora=False):
     """The decoding loop, as XLA compiled it."""
     sampler = GREEDY if sampler == "greedy" else make_sampler(1.0, top_k=5)
-    loop = DecodingLoop(backbone(lora))
-    state = loop.start([[1, 2, 3]] * batch, [100] * batch, [0] * batch, sampler)
-    stop_tokens = np.zeros(0, "int32")
-    return loop._steps.lower(loop.weights(), state, sampler, stop_tokens, np.int32(9)).compile()
+    loop, job = (
+        make_loop(backbone(lora)),
+        make_job([[1, 2, 3]] * batch, [100] * batch, None, sampler),
+    )
+    with watch() as calls:
+        loop.run(loop.start(job), job, steps=9)
+    assert calls[-1].name == "run_steps"
+    return calls[-1].lower().compile()
 
 
 def instructions(compiled):
@@ -87,65 +92,49 @@ def test_greedy_decoding_sorts_no_vocabulary():
     assert sorts("top_k")
 
 
-def read(prompt_lengths, chunk_size=CHUNK):
-    """Reads prompts, and returns every call's arguments and the compiled function."""
-    loop = DecodingLoop(backbone())
-    compiled, calls = loop._read, []
-
-    def spy(*arguments):
-        calls.append(arguments)
-        return compiled(*arguments)
-
-    loop._read = spy
+def calls_of_reading(prompt_lengths, chunk_size=CHUNK):
+    """Reads prompts, and returns the calls of the compiled function."""
     prompts = [[1 + i % 9 for i in range(length)] for length in prompt_lengths]
-    loop.start(prompts, [4] * len(prompts), [0] * len(prompts), GREEDY, chunk_size=chunk_size)
-    return compiled, calls
+    reader = PromptReader(backbone(), chunk_size)
+    with watch() as calls:
+        reader.read(prompts, max_length=max(prompt_lengths) + 4)
+    return calls
 
 
 def test_workspace_of_a_long_prompt_is_that_of_a_short_one():
     """Prompts of 4 and of 40 chunks: the same compiled program, and one chunk's workspace."""
     workspaces = {}
     for chunks in (4, 40):
-        compiled, calls = read([chunks * CHUNK])
+        calls = calls_of_reading([chunks * CHUNK])
         assert len(calls) == chunks
-        assert compiled._cache_size() == 1
-        lowered = compiled.lower(*[_shapes(argument) for argument in calls[-1]])
-        workspaces[chunks] = lowered.compile().memory_analysis().temp_size_in_bytes
+        assert sum(call.compiled for call in calls) == 1
+        memory = calls[-1].lower().compile().memory_analysis()
+        workspaces[chunks] = memory.temp_size_in_bytes
     assert workspaces[4] == workspaces[40]
     scores = HEADS * CHUNK * (WINDOW + CHUNK)
     hidden = CHUNK * (2 * INTERMEDIATE + 8 * HIDDEN)
     assert workspaces[40] < 4 * (4 * scores + hidden + 4 * 2 * CACHE)
 
 
-def _shapes(tree):
-    """A tree's shapes and dtypes, since its arrays were given away."""
-    import jax
-
-    return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), tree)
-
-
 def test_a_new_prompt_length_in_the_same_bucket_compiles_nothing():
-    loop = DecodingLoop(backbone())
-    for length in (40, 33, 60, 57):
-        state = loop.start([[1] * length], [16], [0], GREEDY)
-        state = loop.run(state, GREEDY)
-    assert (loop._read._cache_size(), loop._first._cache_size(), loop._steps._cache_size()) == (
-        1,
-        1,
-        1,
-    )
+    loop = make_loop(backbone())
+    with watch() as calls:
+        for length in (40, 33, 60, 57):
+            write(loop, [[1] * length], [16])
+    assert [call.name for call in calls if call.compiled] == ["read_chunk", "choose", "run_steps"]
     # Past the window only the last chunk differs: three more buckets for 2,000 lengths.
-    loop = DecodingLoop(backbone())
-    for length in (100, 400, 1000, 1017, 2005):
-        loop.start([[1] * length], [16], [0], GREEDY, chunk_size=64)
-    assert loop._read._cache_size() <= 3
+    reader = PromptReader(backbone(), chunk_size=64)
+    with watch() as calls:
+        for length in (100, 400, 1000, 1017, 2005):
+            reader.read([[1] * length], max_length=length + 16)
+    assert sum(call.compiled for call in calls) <= 3
 
 
 def test_beams_past_the_window_need_no_more_memory():
     """The cache of a search is N windows, at 10 and at 1,000 tokens."""
     sizes = {}
     for limit in (100, 1000):
-        search = BeamSearch(DecodingLoop(backbone()))
-        state = search.start([[1, 2, 3]], [limit], [0], GREEDY, num_beams=4)
+        search = BeamSearch(PromptReader(backbone()))
+        state = search.start(make_job([[1, 2, 3]], [limit], num_beams=4))
         sizes[limit] = {array.shape for pair in state.cache.layers for array in pair}
     assert sizes[100] == sizes[1000] == {(4, KEY_HEADS, WINDOW, HEAD)}

@@ -4,66 +4,35 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from decoding_models import (
+    PROMPTS,
+    finish,
+    make_backbone,
+    make_job,
+    make_loop,
+    prompt,
+    uncached,
+    write,
+)
 
-from mistral_lib import MistralBackbone
-from mistral_lib.generation.decoding import DecodingLoop
-from mistral_lib.generation.sampling import Sampler, filter_logits, make_sampler
-
-VOCABULARY, WINDOW, LONGEST = 50, 7, 48
-GREEDY = Sampler()
+from mistral_lib.generation.compiled import watch
+from mistral_lib.generation.sampling import GREEDY, filter_logits, make_sampler
 
 
 @pytest.fixture(scope="module")
 def backbone():
-    backbone = MistralBackbone(VOCABULARY, 2, 4, 32, 48, 2, sliding_window=WINDOW)
-    rng = np.random.default_rng(0)
-    for variable in backbone.variables:
-        if len(variable.shape) > 1:
-            variable.assign(rng.normal(0, 0.4, variable.shape))
-    return backbone
+    return make_backbone()
 
 
 @pytest.fixture(scope="module")
 def loop(backbone):
-    return DecodingLoop(backbone)
+    return make_loop(backbone)
 
 
 @pytest.fixture(scope="module")
 def next_logits(backbone):
     """Logits after a row of ids, from the backbone without a cache."""
-    forward = jax.jit(
-        lambda ids, mask: backbone.token_embedding(
-            backbone({"token_ids": ids, "padding_mask": mask}), reverse=True
-        )
-    )
-
-    def logits(row):
-        ids = np.zeros((1, LONGEST), int)
-        ids[0, : len(row)] = row
-        return forward(ids, np.arange(LONGEST)[None] < len(row))[:, len(row) - 1]
-
-    return logits
-
-
-def prompt(length, seed=0):
-    return np.random.default_rng(seed).integers(0, VOCABULARY, length).tolist()
-
-
-PROMPTS = [prompt(3, 1), prompt(WINDOW, 2), prompt(30, 3)]  # below, at and far above the window
-
-
-def finish(loop, prompts, limits, seeds=None, sampler=GREEDY, stop=(), steps=None, **kwargs):
-    """The state when all is written, in calls of `steps` tokens."""
-    state = loop.start(prompts, limits, seeds or [0] * len(prompts), sampler, stop, **kwargs)
-    while not state.finished.all():
-        state = loop.run(state, sampler, stop, steps)
-    return state
-
-
-def write(*args, **kwargs):
-    """The new tokens of every row."""
-    state = finish(*args, **kwargs)
-    return [row[:n].tolist() for row, n in zip(np.array(state.tokens), state.counts, strict=True)]
+    return uncached(backbone)
 
 
 def test_greedy_equals_a_loop_without_a_cache(loop, next_logits):
@@ -108,36 +77,6 @@ def test_blocks_of_steps_equal_one_run(loop):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("chunk_size", [1, WINDOW - 1, WINDOW, WINDOW + 1, 3 * WINDOW])
-def test_prefill_in_chunks(loop, chunk_size):
-    assert write(loop, PROMPTS, [6] * 3, chunk_size=chunk_size) == write(loop, PROMPTS, [6] * 3)
-
-
-@pytest.mark.slow
-def test_prefill_reads_rows_that_have_ended_no_further(backbone):
-    """Rows of 3, 7 and 30 tokens in chunks of 4: 8 chunks for the last, of 3, 2, 1, 1, ... rows."""
-    loop = DecodingLoop(backbone)
-    read, shapes = loop._read, []
-
-    def spy(weights, cache, hidden, token_ids, counts, rows):
-        shapes.append(token_ids.shape)
-        return read(weights, cache, hidden, token_ids, counts, rows)
-
-    loop._read = spy
-    got = write(loop, PROMPTS, [6] * 3, chunk_size=4)
-    assert shapes == [(3, 4), (2, 4), *[(1, 4)] * 6]
-    assert got == write(DecodingLoop(backbone), PROMPTS, [6] * 3)
-
-
-@pytest.mark.slow
-def test_a_short_row_beside_three_longer_ones(loop):
-    """Three of four rows go on reading, which is no power of two: the fourth reads nothing."""
-    prompts = [PROMPTS[0], PROMPTS[2], prompt(20, 4), prompt(25, 5)]
-    together = write(loop, prompts, [6] * 4, chunk_size=4)
-    assert together == [write(loop, [row], [6])[0] for row in prompts]
-
-
-@pytest.mark.slow
 def test_samples_share_one_prefill(loop):
     sampler = make_sampler(1.2)
     together = write(loop, PROMPTS[:2], [9, 5], [1, 2, 3, 4, 5, 6], sampler, num_samples=3)
@@ -148,7 +87,7 @@ def test_samples_share_one_prefill(loop):
 @pytest.mark.slow
 @pytest.mark.parametrize("sampler", [GREEDY, make_sampler(0.5, top_k=10)])
 def test_log_probs_are_the_models_own(loop, next_logits, sampler):
-    state = finish(loop, PROMPTS[:1], [7], [4], sampler, log_probs=True)
+    state, _ = finish(loop, make_job(PROMPTS[:1], [7], [4], sampler, log_probs=True))
     row = list(PROMPTS[0])
     for token, log_prob in zip(np.array(state.tokens)[0, :7], np.array(state.log_probs)[0, :7]):
         expected = jax.nn.log_softmax(next_logits(row))[0, token]
@@ -199,37 +138,42 @@ def test_seeds_matter(loop):
 
 
 def test_trained_weights_are_used_without_a_new_compilation(backbone):
-    loop = DecodingLoop(backbone)
+    loop = make_loop(backbone)
     before = write(loop, PROMPTS, [6] * 3)
-    compiled = loop._steps._cache_size(), loop._read._cache_size()
     kernel = backbone.transformer_layers[0].self_attention.value.kernel
     original = np.array(kernel.value)
     kernel.assign(-original)
-    changed = write(loop, PROMPTS, [6] * 3)
-    kernel.assign(original)
+    with watch() as calls:
+        changed = write(loop, PROMPTS, [6] * 3)
+        kernel.assign(original)
+        again = write(loop, PROMPTS, [6] * 3)
     assert changed != before
-    assert write(loop, PROMPTS, [6] * 3) == before
-    assert (loop._steps._cache_size(), loop._read._cache_size()) == compiled
+    assert again == before
+    assert [call.name for call in calls] == ["read_chunk", "choose", "run_steps"] * 2
+    assert not any(call.compiled for call in calls)
 
 
 @pytest.mark.slow
 def test_lengths_in_one_bucket_share_a_compilation(backbone):
-    loop = DecodingLoop(backbone)
-    for length in (17, 20, 31):
-        write(loop, [prompt(length)], [1])
-        write(loop, [prompt(length)], [3])
-    assert loop._read._cache_size() == 1
-    assert loop._steps._cache_size() == 1
+    loop = make_loop(backbone)
+    with watch() as calls:
+        for length in (17, 20, 31):
+            write(loop, [prompt(length)], [1])
+            write(loop, [prompt(length)], [3])
+    assert [call.name for call in calls if call.compiled] == ["read_chunk", "choose", "run_steps"]
     for temperature, top_k, seed in ((1, 5, 0), (0.5, 7, 1), (1.5, 2, 9)):
         sampler = make_sampler(temperature, top_k, top_p=0.5, repetition_penalty=temperature)
-        write(loop, [prompt(18)], [3], [seed], sampler)
-    assert loop._steps._cache_size() == 2  # drawing, beside greedy
+        with watch() as calls:
+            write(loop, [prompt(18)], [3], [seed], sampler)
+        drawing = [] if seed else ["choose", "run_steps"]  # once, beside greedy
+        assert [call.name for call in calls if call.compiled] == drawing
 
 
 def test_no_weight_is_a_constant_of_the_compiled_loop(backbone, loop):
-    state = loop.start([PROMPTS[0]], [4], [0], GREEDY)
-    weights = [variable.value for variable in backbone.variables]
-    text = loop._steps.lower(weights, state, GREEDY, np.zeros(0, "int32"), np.int32(3)).as_text()
+    with watch() as calls:
+        write(loop, [PROMPTS[0]], [4])
+    assert calls[-1].name == "run_steps"
+    text = calls[-1].lower().as_text()
     for line in text.splitlines():
         assert not ("stablehlo.constant" in line and 'dense<"0x' in line and len(line) > 2000)
     arguments = text[: text.index("->")]

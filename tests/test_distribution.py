@@ -239,7 +239,7 @@ def test_many_devices_write_the_same_tokens(results):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("program", "length"), [("jit__read_chunk", 16), ("jit__run_steps", 1)])
+@pytest.mark.parametrize(("program", "length"), [("jit_read_chunk", 16), ("jit_run_steps", 1)])
 def test_writing_costs_two_all_reduces_a_block_and_moves_no_cache(results, program, length):
     found = results["writing"]["programs"][program]
     stream = ROWS // 2 * length * SIZES["hidden_dim"]

@@ -173,7 +173,7 @@ def test_a_draft_model_with_other_words(model):
     words = model.preprocessor.tokenizer.get_vocabulary()
     other = make_model()
     other.preprocessor.tokenizer.get_vocabulary = lambda: [*words[:-1], "other"]
-    with pytest.raises(ValueError, match="Token 299 is 'other' to draft_model"):
+    with pytest.raises(ValueError, match="token 299 is 'other' to it"):
         model.generate("the window", draft_model=other)
 
 
@@ -192,17 +192,22 @@ def test_seed(model):
     ("inputs", "arguments", "error", "message"),
     [
         ("", {}, None, None),  # the start token is a prompt
-        ([], {}, ValueError, "empty"),
-        ([1, 10**6], {}, ValueError, "the token id 1000000, but the vocabulary ends at 299"),
-        ("the window " * 20, {}, ValueError, "prompts are never cut"),
-        ("a", {"max_length": 5, "max_new_tokens": 5}, ValueError, "one of the two"),
+        ([], {}, ValueError, "but is empty"),
+        ([1, 10**6], {}, ValueError, "must be below 300, .* but one is 1000000"),
+        ("the window " * 20, {}, ValueError, "Prompts are never cut"),
+        ("a", {"max_length": 5, "max_new_tokens": 5}, ValueError, "must be given, but both are"),
         ("a", {"stop_token_ids": "end"}, ValueError, "stop_token_ids must be one of 'auto'"),
         ("a", {"stop_token_ids": ["x"]}, TypeError, "a stop token id must be an integer"),
         ("a", {"temperature": -1}, ValueError, "temperature"),
         ("a", {"seed": "x"}, TypeError, "seed must be an integer"),
         ("a", {"num_samples": 2}, ValueError, "all would be the same"),
-        ("a", {"num_samples": 2, "temperature": 1, "seed": [1]}, ValueError, "seed has 1 entries"),
-        ("a", {"stop_strings": ""}, ValueError, "A stop string is empty"),
+        (
+            "a",
+            {"num_samples": 2, "temperature": 1, "seed": [1]},
+            ValueError,
+            "seed must be .* 2 of them for 2 rows, but has 1 entries",
+        ),
+        ("a", {"stop_strings": ""}, ValueError, "A stop string must not be empty"),
         ("a", {"batch_size": 0}, ValueError, "batch_size must be at least 1"),
         ("a", {"return_log_probs": 1}, TypeError, "return_log_probs must be True or False"),
         (3.5, {}, TypeError, "A prompt must be text"),
@@ -217,9 +222,9 @@ def test_wrong_calls(model, inputs, arguments, error, message):
 
 
 def test_stream_takes_one_text_and_fails_at_the_call(model):
-    with pytest.raises(TypeError, match="stream writes one text"):
+    with pytest.raises(TypeError, match="must be one text or conversation, but are a list"):
         model.stream(["a", "b"])
-    with pytest.raises(ValueError, match="max_length is 2"):
+    with pytest.raises(ValueError, match=r"max_length must be above .*, but is 2"):
         model.stream("the window", 2)
 
 
@@ -231,5 +236,5 @@ def test_without_preprocessor(model):
         bare.generate("the window", 5)
     with pytest.raises(ValueError, match="stop_strings need a tokenizer"):
         bare.generate(ids, LENGTH, stop_strings="a")
-    with pytest.raises(ValueError, match="Give max_length"):
+    with pytest.raises(ValueError, match="must be given, but neither is"):
         bare.generate(ids)

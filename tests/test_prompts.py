@@ -54,9 +54,9 @@ def test_dictionary():
 @pytest.mark.parametrize(
     ("inputs", "error", "message"),
     [
-        ([], ValueError, "Prompt 0 is empty|There is no prompt"),
-        ([[1], []], ValueError, "Prompt 1 is empty"),
-        ([[1], [2, 10]], ValueError, "Prompt 1 holds the token id 10, .* ends at 9"),
+        ([], ValueError, "Prompt 0 must hold at least one token|must hold at least one prompt"),
+        ([[1], []], ValueError, "Prompt 1 must hold at least one token, but is empty"),
+        ([[1], [2, 10]], ValueError, "prompt 1 must be below 10, .* but one is 10"),
         ([-1], ValueError, "at least 0, but is -1"),
         ([1.5], TypeError, "must be an integer"),
         ([[1, "a"]], TypeError, "must be an integer"),
@@ -79,14 +79,11 @@ def test_limits():
     rows = [[1, 2, 3], [1]]
     assert new_token_limits(rows, max_length=5, max_new_tokens=None) == [2, 4]
     assert new_token_limits(rows, max_length=None, max_new_tokens=7) == [7, 7]
-    with pytest.raises(ValueError, match="max_length is 3, but a prompt already has 3"):
+    with pytest.raises(ValueError, match=r"max_length must be above 3, .* but is 3"):
         new_token_limits(rows, max_length=3, max_new_tokens=None)
-    for both in (
-        {"max_length": 5, "max_new_tokens": 5},
-        dict.fromkeys(("max_length", "max_new_tokens")),
-    ):
-        with pytest.raises(ValueError, match="one of the two"):
-            new_token_limits(rows, **both)
+    for limit, found in ((5, "both are"), (None, "neither is")):
+        with pytest.raises(ValueError, match=f"must be given, but {found}"):
+            new_token_limits(rows, max_length=limit, max_new_tokens=limit)
     with pytest.raises(ValueError, match="max_new_tokens must be at least 1"):
         new_token_limits(rows, max_length=None, max_new_tokens=0)
 
@@ -94,7 +91,7 @@ def test_limits():
 def test_seeds():
     assert row_seeds(3, 2) == [3, 4]
     assert row_seeds(np.array([9, 2]), 2) == [9, 2]
-    with pytest.raises(ValueError, match="3 entries for 2 prompts"):
+    with pytest.raises(ValueError, match="2 of them for 2 rows, but has 3 entries"):
         row_seeds([1, 2, 3], 2)
     with pytest.raises(ValueError, match="at least 0"):
         row_seeds(-1, 1)

@@ -12,7 +12,8 @@ from small_presets import INPUTS, small_backbone, small_causal_lm
 
 from mistral_lib import MistralBackbone, MistralCausalLM, without_weights
 from mistral_lib.generation.decoding import DecodingLoop
-from mistral_lib.generation.sampling import make_sampler
+from mistral_lib.generation.protocol import Job
+from mistral_lib.generation.reading import PromptReader
 from mistral_lib.layers.quantizable import Quantizable
 from mistral_lib.lora import projections
 from mistral_lib.quantization import quantized_policy
@@ -201,13 +202,12 @@ def test_no_more_than_one_block_is_float_at_a_time(kind):
         dtype=f"{kind}_from_float32",
     )
     block = 4 * sum(layer.input_dim * layer.units for layer in projections(backbone).values()) / 8
-    loop, sampler, length = DecodingLoop(backbone), make_sampler(), 32
-    state = jax.eval_shape(lambda: loop.start([[1, 2, 3]], [40], [0], sampler))
-    stop = np.zeros(0, "int32")
-    steps = loop._steps.lower(loop.weights(), state, sampler, stop, np.int32(9))
+    loop, job, length = DecodingLoop(PromptReader(backbone)), Job([[1, 2, 3]], [40], [0]), 32
+    state = jax.eval_shape(lambda: loop.start(job))
+    steps = loop.run_steps.lower(state, job.sampler, job.stop_ids, np.int32(9))
     hidden = jax.ShapeDtypeStruct((1, 256), "float32")
     ids, counts = np.zeros((1, length), "int32"), np.array([length], "int32")
-    read = loop._read.lower(loop.weights(), state.cache, hidden, ids, counts, None)
+    read = loop.reader.read_chunk.lower(state.cache, hidden, ids, counts, None)
     steps, read = (program.compile().memory_analysis() for program in (steps, read))
     held = sum(np.asarray(variable.value).nbytes for variable in backbone.variables)
     assert held < (0.30 if kind == "int8" else 0.16) * 4 * (8 * block / 4 + 2 * 2048 * 256)

@@ -6,22 +6,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from decoding_models import (
+    PROMPTS,
+    WINDOW,
+    finish,
+    make_backbone,
+    make_job,
+    make_loop,
+    new_tokens,
+    write,
+)
 
-from mistral_lib import MistralBackbone, MistralCausalLM
-from mistral_lib.generation.decoding import DecodingLoop
-from mistral_lib.generation.sampling import filter_logits, make_sampler
+from mistral_lib import MistralCausalLM
+from mistral_lib.generation.compiled import watch
+from mistral_lib.generation.reading import PromptReader
+from mistral_lib.generation.sampling import GREEDY, filter_logits, make_sampler
 from mistral_lib.generation.speculative import SpeculativeLoop, _accept
 
-VOCABULARY, WINDOW = 40, 7
-
-
-def make_backbone(seed, layers=2, window=WINDOW, vocabulary_size=VOCABULARY):
-    backbone = MistralBackbone(vocabulary_size, layers, 4, 32, 48, 2, sliding_window=window)
-    rng = np.random.default_rng(seed)
-    for variable in backbone.variables:
-        if len(variable.shape) > 1:
-            variable.assign(rng.normal(0, 0.4, variable.shape))
-    return backbone
+LIMITS, SEEDS = [25, 9, 14], [0, 1, 2]
 
 
 def near(backbone, noise, window=WINDOW):
@@ -36,29 +38,13 @@ def near(backbone, noise, window=WINDOW):
 @cache
 def loops():
     """The model's loop, and drafts from the best to the worst."""
-    backbone = make_backbone(0)
-    return DecodingLoop(backbone), {
-        "itself": DecodingLoop(backbone),
-        "often right": DecodingLoop(near(backbone, 0.02)),
-        "other window": DecodingLoop(near(backbone, 0.02, window=3)),
-        "always wrong": DecodingLoop(make_backbone(5, layers=1, window=None)),
+    backbone = make_backbone()
+    return make_loop(backbone), {
+        "itself": PromptReader(backbone),
+        "often right": PromptReader(near(backbone, 0.02)),
+        "other window": PromptReader(near(backbone, 0.02, window=3)),
+        "always wrong": PromptReader(make_backbone(5, layers=1, window=None)),
     }
-
-
-def prompt(length, seed):
-    return np.random.default_rng(seed).integers(0, VOCABULARY, length).tolist()
-
-
-PROMPTS = [prompt(3, 1), prompt(WINDOW, 2), prompt(30, 3)]  # below, at and far above the window
-LIMITS = [25, 9, 14]
-
-
-def write(loop, sampler, stop=(), steps=None, prompts=PROMPTS, limits=LIMITS, **options):
-    seeds = list(range(len(prompts) * options.get("num_samples", 1)))
-    state, calls = loop.start(prompts, limits, seeds, sampler, stop, **options), 0
-    while not state.finished.all():
-        state, calls = loop.run(state, sampler, stop, steps), calls + 1
-    return [row[:n].tolist() for row, n in zip(np.array(state.tokens), state.counts)], calls, state
 
 
 @pytest.mark.slow
@@ -66,9 +52,9 @@ def write(loop, sampler, stop=(), steps=None, prompts=PROMPTS, limits=LIMITS, **
 @pytest.mark.parametrize("draft", ["itself", "often right", "other window", "always wrong"])
 def test_greedy_text_is_that_of_the_model_alone(draft, number):
     loop, drafts = loops()
-    expected, _, _ = write(loop, make_sampler())
-    got, rounds, _ = write(SpeculativeLoop(loop, drafts[draft], number), make_sampler(), steps=1)
-    assert got == expected
+    job = make_job(PROMPTS, LIMITS)
+    state, rounds = finish(SpeculativeLoop(loop, drafts[draft], number), job, steps=1)
+    assert new_tokens(state) == write(loop, PROMPTS, LIMITS)
     if draft == "itself":  # the first token is the prefill's, each round writes number + 1
         assert rounds == -(-(max(LIMITS) - 1) // (number + 1))
     elif draft == "always wrong":
@@ -78,31 +64,32 @@ def test_greedy_text_is_that_of_the_model_alone(draft, number):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sampler", [make_sampler(), make_sampler(1.0)])
+@pytest.mark.parametrize("sampler", [GREEDY, make_sampler(1.0)])
 def test_stop_tokens_and_penalty_and_log_probs(sampler):
     """A stop token in the middle of a round ends the row there; greedy equals the plain loop."""
     loop, drafts = loops()
     speculative = SpeculativeLoop(loop, drafts["often right"], 3)
-    free, _, _ = write(speculative, sampler)
+    free = write(speculative, PROMPTS, LIMITS, SEEDS, sampler)
     stop = (free[0][6],)
-    stopped, _, state = write(speculative, sampler, stop, log_probs=True)
-    for row, whole in zip(stopped, free):
+    job = make_job(PROMPTS, LIMITS, SEEDS, sampler, stop, log_probs=True)
+    state, _ = finish(speculative, job)
+    for row, whole in zip(new_tokens(state), free):
         assert row == (whole[: whole.index(stop[0]) + 1] if stop[0] in whole else whole)
     if sampler.temperature is None:
-        _, _, plain = write(loop, sampler, stop, log_probs=True)
+        plain, _ = finish(loop, job)
         np.testing.assert_allclose(state.log_probs, plain.log_probs, atol=1e-4)
         penalised = make_sampler(repetition_penalty=1.7)
-        assert write(speculative, penalised)[0] == write(loop, penalised)[0] != free
+        expected = write(loop, PROMPTS, LIMITS, SEEDS, penalised)
+        assert write(speculative, PROMPTS, LIMITS, SEEDS, penalised) == expected != free
 
 
 @pytest.mark.slow
 def test_a_row_does_not_depend_on_its_neighbours():
     loop, drafts = loops()
     speculative, sampler = SpeculativeLoop(loop, drafts["often right"], 3), make_sampler(1.0)
-    together, _, _ = write(speculative, sampler, steps=2)
-    state = speculative.start(PROMPTS[1:2], LIMITS[1:2], [1], sampler)
-    alone = speculative.run(state, sampler)
-    assert np.array(alone.tokens)[0, : LIMITS[1]].tolist() == together[1]
+    together = write(speculative, PROMPTS, LIMITS, SEEDS, sampler, steps=2)
+    alone = write(speculative, PROMPTS[1:2], LIMITS[1:2], [1], sampler)
+    assert alone == together[1:2]
 
 
 @pytest.mark.slow
@@ -143,13 +130,11 @@ def check_distribution(counts, probabilities):
 def test_whole_texts_follow_the_model():
     """4,000 texts of three tokens over a vocabulary of 6, past a window of 2, all steps on."""
     backbone = make_backbone(0, 1, window=2, vocabulary_size=6)
-    loop = DecodingLoop(backbone)
-    draft = DecodingLoop(make_backbone(3, 1, window=3, vocabulary_size=6))
+    draft = PromptReader(make_backbone(3, 1, window=3, vocabulary_size=6))
     sampler = make_sampler(1.5, top_k=5, top_p=0.98, min_p=0.01, repetition_penalty=1.1)
     start, samples = [1, 4, 2], 4000
-    rows, _, _ = write(
-        SpeculativeLoop(loop, draft, 2), sampler, (), None, [start], [3], num_samples=samples
-    )
+    speculative = SpeculativeLoop(make_loop(backbone), draft, 2)
+    rows = write(speculative, [start], [3], range(samples), sampler, num_samples=samples)
     counts = np.zeros((6, 6, 6))
     for row in rows:
         counts[tuple(row)] += 1
@@ -157,8 +142,8 @@ def test_whole_texts_follow_the_model():
     texts = np.array([[*start, *pair] for pair in np.ndindex(6, 6)])
     states = backbone({"token_ids": texts, "padding_mask": np.ones_like(texts)})
     logits = backbone.token_embedding(states, reverse=True)[:, 2:]  # (36, 3, 6)
-    seen = np.stack([(texts[:, : 3 + n, None] == np.arange(6)).any(1) for n in range(3)], 1)
-    steps = np.array(jax.nn.softmax(filter_logits(logits, sampler, seen))).reshape(6, 6, 3, 6)
+    used = np.stack([(texts[:, : 3 + n, None] == np.arange(6)).any(1) for n in range(3)], 1)
+    steps = np.array(jax.nn.softmax(filter_logits(logits, sampler, used))).reshape(6, 6, 3, 6)
     expected = steps[:1, :1, 0].reshape(6, 1, 1) * steps[:, :1, 1].reshape(6, 6, 1)
     expected = expected * steps[:, :, 2]
     assert expected.sum() == pytest.approx(1, abs=1e-5)
@@ -171,10 +156,10 @@ def test_generate_with_a_draft_model():
     model, draft = MistralCausalLM(loop.backbone), MistralCausalLM(drafts["often right"].backbone)
     expected = model.generate(PROMPTS, max_new_tokens=20)
     assert model.generate(PROMPTS, max_new_tokens=20, draft_model=draft) == expected
-    compiled = model._decoding.other(SpeculativeLoop, draft._decoding, 4)._rounds
-    assert compiled._cache_size() == 1
-    model.generate(PROMPTS, max_new_tokens=18, draft_model=draft)
-    assert compiled._cache_size() == 1
+    with watch() as calls:
+        model.generate(PROMPTS, max_new_tokens=18, draft_model=draft)
+    assert calls[-1].name == "run_rounds"
+    assert not any(call.compiled for call in calls)
     drawn = model.generate(PROMPTS[0], max_new_tokens=9, draft_model=draft, temperature=1.0)
     assert len(drawn) == len(PROMPTS[0]) + 9
 
@@ -182,7 +167,7 @@ def test_generate_with_a_draft_model():
 def test_only_a_model_of_the_same_vocabulary():
     model = MistralCausalLM(loops()[0].backbone)
     small = MistralCausalLM(make_backbone(0, 1, vocabulary_size=30))
-    with pytest.raises(ValueError, match="a vocabulary of 30 tokens, this model one of 40"):
+    with pytest.raises(ValueError, match="vocabulary of 50 tokens, but has one of 30"):
         model.generate([1], 5, draft_model=small)
     with pytest.raises(TypeError, match="draft_model must be a MistralCausalLM"):
         model.generate([1], 5, draft_model="small")

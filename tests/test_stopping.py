@@ -77,7 +77,7 @@ def test_ids_that_the_tokenizer_lacks_write_nothing():
 def test_what_is_no_stop_string():
     assert check_stop_strings(None) == ()
     assert check_stop_strings(["a", "b"]) == ("a", "b")
-    with pytest.raises(ValueError, match="A stop string is empty"):
+    with pytest.raises(ValueError, match="A stop string must not be empty"):
         check_stop_strings(["a", ""])
     with pytest.raises(TypeError, match="a stop string is int"):
         check_stop_strings([5])

@@ -1,21 +1,28 @@
 """Keys and values of the last W tokens, and no more (chapter 15, "The rolling cache")."""
 
-import dataclasses
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
 
+from mistral_lib.backbone import MistralBackbone
 from mistral_lib.distribution import cache_sharding
 from mistral_lib.forward import forward
+from mistral_lib.generation.compiled import array_tree
 from mistral_lib.layers.banded import attend_by_position
 from mistral_lib.layers.dense import masked_softmax
 from mistral_lib.masks import attention_mask
 
 IN_TILES_FROM = 32  # new tokens; fewer have so few scores that all fit in the cache of a CPU
 
+# Of one block: keys after RoPE, and values. A block with a wider window has more slots.
+KeysAndValues = tuple[Float[Array, "B K slots h"], Float[Array, "B K slots h"]]
+Tree = TypeVar("Tree")
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+
+@array_tree
 class RollingCache:
     """What attention must remember of the tokens that a model has read.
 
@@ -27,14 +34,16 @@ class RollingCache:
 
     Attributes:
         layers: for each block a pair of arrays, keys after RoPE and values, (B, K, slots, h).
-        lengths: int32 (B,), the number of tokens that each row has read.
+        lengths: the number of tokens that each row has read.
     """
 
-    layers: tuple
-    lengths: jax.Array
+    layers: tuple[KeysAndValues, ...]
+    lengths: Int[Array, " B"]
 
 
-def new_cache(backbone, batch_size: int, max_length: int, lookahead: int = 1) -> RollingCache:
+def new_cache(
+    backbone: MistralBackbone, batch_size: int, max_length: int, lookahead: int = 1
+) -> RollingCache:
     """An empty cache for rows of up to `max_length` tokens.
 
     Args:
@@ -68,7 +77,7 @@ def new_cache(backbone, batch_size: int, max_length: int, lookahead: int = 1) ->
     return RollingCache(layers, jnp.zeros(batch_size, "int32"))
 
 
-def slot_positions(lengths, slots: int):
+def slot_positions(lengths: Int[Array, " B"], slots: int) -> Int[Array, "B slots"]:
     """The position of the token in each slot, for rows that have read `lengths` tokens.
 
     Args:
@@ -87,7 +96,7 @@ def slot_positions(lengths, slots: int):
     return newest - (newest - jnp.arange(slots)) % slots
 
 
-def select_rows(tree, rows):
+def select_rows(tree: Tree, rows: Int[Array | np.ndarray, " R"]) -> Tree:
     """Some rows of a cache, in a new order: samples and beams go on from what others have read.
 
     Args:
@@ -100,7 +109,7 @@ def select_rows(tree, rows):
     return jax.tree.map(lambda array: array.at[rows].get(mode="clip"), tree)
 
 
-def update_rows(tree, rows, new):
+def update_rows(tree: Tree, rows: Int[Array | np.ndarray, " R"], new: Tree) -> Tree:
     """Puts rows that `select_rows` took out back in their places.
 
     Args:
@@ -111,7 +120,12 @@ def update_rows(tree, rows, new):
     return jax.tree.map(lambda old, new: old.at[rows].set(new, mode="drop"), tree, new)
 
 
-def write(array, new, positions, keep):
+def write_slots(
+    array: Float[Array, "B K slots h"],
+    new: Float[Array, "B K C h"],
+    positions: Int[Array, "B C"],
+    keep: Bool[Array, "B C"],
+) -> Float[Array, "B K slots h"]:
     """Puts new keys or values in their slots, in place where XLA owns the memory.
 
     Args:
@@ -138,7 +152,16 @@ def write(array, new, positions, keep):
     return jax.vmap(jax.vmap(write_head, (0, None, 0)))(array, index, new)
 
 
-def attend_cached(layer, query, key, value, lengths, counts, window, skip: bool = True):
+def attend_cached(
+    layer: KeysAndValues,
+    query: Float[Array, "B C K G h"],
+    key: Float[Array, "B C K h"],
+    value: Float[Array, "B C K h"],
+    lengths: Int[Array, " B"],
+    counts: Int[Array, " B"],
+    window: int | None,
+    skip: bool = True,
+) -> tuple[Float[Array, "B C K G h"], KeysAndValues]:
     """Attention of C new tokens over the cache and each other, and the cache after it.
 
     Args:
@@ -155,39 +178,46 @@ def attend_cached(layer, query, key, value, lengths, counts, window, skip: bool 
         The output (B, C, K, G, h), without meaning for tokens that are not real, and the new pair.
     """
     slots, new = layer[0].shape[2], key.shape[1]
-    fresh = [jnp.swapaxes(array, 1, 2) for array in (key, value)]  # (B, K, C, h)
+    fresh = jnp.swapaxes(key, 1, 2), jnp.swapaxes(value, 1, 2)  # (B, K, C, h)
     positions = lengths[:, None] + jnp.arange(new)  # (B, C)
     real = jnp.arange(new) < counts[:, None]
     total = lengths + counts
     keep = real & (positions >= total[:, None] - slots)
-    written = tuple(write(old, new, positions, keep) for old, new in zip(layer, fresh, strict=True))
+    keys, values = (write_slots(*pair, positions, keep) for pair in zip(layer, fresh))
+    written = keys, values
     # Where the slots hold the window of the first new token beside the last one, or never wrap,
     # the new tokens can be written first, and attention reads the cache alone.
     if window is None or slots < window or slots >= window + new - 1:
         key_positions = slot_positions(total, slots)
-        keys, values = written
-        seen = key_positions >= 0
+        visible = key_positions >= 0
     else:
         key_positions = slot_positions(lengths, slots)
         keys, values = (
-            jnp.concatenate([old, new.astype(old.dtype)], axis=2)
-            for old, new in zip(layer, fresh, strict=True)
+            jnp.concatenate([old, new.astype(old.dtype)], axis=2) for old, new in zip(layer, fresh)
         )
-        seen = jnp.concatenate([key_positions >= 0, real], axis=1)
+        visible = jnp.concatenate([key_positions >= 0, real], axis=1)
         key_positions = jnp.concatenate([key_positions, positions], axis=1)
-    arguments = (query, keys, values, positions, key_positions, window, seen)
+    arguments = (query, keys, values, positions, key_positions, window, visible)
     if new < IN_TILES_FROM:
         return _attend_at_once(*arguments), written
     return attend_by_position(*arguments, skip), written
 
 
-def _attend_at_once(query, keys, values, positions, key_positions, window, seen):
+def _attend_at_once(
+    query: Float[Array, "B C K G h"],
+    keys: Float[Array, "B K T h"],
+    values: Float[Array, "B K T h"],
+    positions: Int[Array, "B C"],
+    key_positions: Int[Array, "B T"],
+    window: int | None,
+    visible: Bool[Array, "B T"],
+) -> Float[Array, "B C K G h"]:
     """As `mistral_lib.layers.dense.masked_attention`, for keys and values (B, K, T, h).
 
     The products are written out because `einsum` may swap their operands, and XLA then transposes
     the larger one.
     """
-    mask = attention_mask(positions, key_positions, window, seen)
+    mask = attention_mask(positions, key_positions, window, visible)
     batch, length, heads, group, size = query.shape
     rows = query.transpose(0, 2, 3, 1, 4).reshape(batch, heads, group * length, size)
     over_heads = ((0, 1), (0, 1))
@@ -202,7 +232,12 @@ def _attend_at_once(query, keys, values, positions, key_positions, window, seen)
     return output.reshape(batch, heads, group, length, size).transpose(0, 3, 1, 2, 4)
 
 
-def extend(backbone, cache: RollingCache, token_ids, counts=None):
+def extend(
+    backbone: MistralBackbone,
+    cache: RollingCache,
+    token_ids: Int[Array | np.ndarray, "B C"],
+    counts: Int[Array | np.ndarray, " B"] | None = None,
+) -> tuple[Float[Array, "B C D"], RollingCache]:
     """Reads C more tokens of every row, whatever was read before.
 
     Prefill, chunks of a long prompt, a further turn and a decoding step are all this one call.

@@ -1,19 +1,22 @@
 """What a language model writes: `generate` and `stream` (chapter 16, "Sampling")."""
 
-import math
-import numbers
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import keras
+import numpy as np
 
+from mistral_lib.backbone import MistralBackbone
 from mistral_lib.chat import is_conversation
-from mistral_lib.checks import check_boolean, check_choice, check_integer
-from mistral_lib.generation.beam import BeamSearch
+from mistral_lib.checks import check_integer
+from mistral_lib.generation.jobs import Continuation, blocks, write
+from mistral_lib.generation.loops import Loops
+from mistral_lib.generation.options import Options
 from mistral_lib.generation.prompts import Prompts, new_token_limits, read_prompts, row_seeds
-from mistral_lib.generation.sampling import Sampler, make_sampler
-from mistral_lib.generation.speculative import SpeculativeLoop
-from mistral_lib.generation.stopping import Transcript, check_stop_strings
-from mistral_lib.generation.writing import Job, write
+from mistral_lib.generation.protocol import Job, Loop
+from mistral_lib.generation.sampling import make_sampler
+from mistral_lib.generation.stopping import Transcript
+from mistral_lib.preprocessor import MistralCausalLMPreprocessor
 
 STEPS_PER_PIECE = 4  # between looks at the text: for a piece to stream, and for stop strings
 
@@ -27,30 +30,35 @@ class TextGeneration(keras.Model):
         end_token_ids: ids besides the tokenizer's end token that end a continuation.
     """
 
+    backbone: MistralBackbone
+    preprocessor: MistralCausalLMPreprocessor | None
+    end_token_ids: tuple[int, ...]
+    _loops: Loops
+
     def generate(
         self,
-        inputs,
+        inputs: Any,
         max_length: int | None = None,
-        stop_token_ids="auto",
+        stop_token_ids: str | Sequence[int] | None = "auto",
         strip_prompt: bool = False,
         *,
         max_new_tokens: int | None = None,
-        stop_strings=None,
+        stop_strings: str | Sequence[str] | None = None,
         temperature: float = 0.0,
         top_k: int | None = None,
         top_p: float | None = None,
         min_p: float | None = None,
         repetition_penalty: float | None = None,
-        seed=0,
+        seed: int | Sequence[int] | np.ndarray = 0,
         num_samples: int | None = None,
         num_beams: int = 1,
         length_penalty: float = 1.0,
-        draft_model=None,
+        draft_model: "TextGeneration | None" = None,
         num_draft_tokens: int = 4,
         return_log_probs: bool = False,
         batch_size: int = 32,
         verbose: bool | None = None,
-    ):
+    ) -> Any:
         """Continues prompts, with a rolling cache and a loop that is compiled once.
 
         Args:
@@ -114,58 +122,44 @@ class TextGeneration(keras.Model):
         >>> len(ids), len(log_probs)
         (5, 3)
         """
-        sampler = make_sampler(temperature, top_k, top_p, min_p, repetition_penalty)
-        samples = _check_samples(num_samples, sampler)
-        strings = check_stop_strings(stop_strings)
-        prompts = read_prompts(inputs, self.preprocessor, self.backbone.vocabulary_size)
-        if _check_beams(num_beams, length_penalty, sampler, num_samples, strings, draft_model):
-            loop = self._decoding.other(BeamSearch)
-            options = {"num_beams": num_beams, "length_penalty": float(length_penalty)}
-        else:
-            loop, options = self._loop(draft_model, num_draft_tokens), {}
-        job = Job(
-            loop=loop,
-            prompts=prompts.rows,
-            limits=self._limits(prompts, max_length, max_new_tokens),
-            seeds=row_seeds(seed, len(prompts.rows) * samples),
-            sampler=sampler,
-            stop_tokens=self._stop_tokens(stop_token_ids),
-            num_samples=samples,
-            log_probs=check_boolean("return_log_probs", return_log_probs),
-            options=options,
+        options = Options(
+            max_length=max_length,
+            max_new_tokens=max_new_tokens,
+            stop_token_ids=stop_token_ids,
+            stop_strings=stop_strings,
+            sampler=make_sampler(temperature, top_k, top_p, min_p, repetition_penalty),
+            seed=seed,
+            num_samples=num_samples,
+            num_beams=num_beams,
+            length_penalty=length_penalty,
+            draft_model=draft_model,
+            num_draft_tokens=num_draft_tokens,
+            log_probs=return_log_probs,
         )
         check_integer("batch_size", batch_size)
-        transcripts = self._transcripts(prompts, samples, strings)
-        done = write(job, transcripts, batch_size, verbose, STEPS_PER_PIECE if strings else 0)
-        results = self._results(prompts, samples, done, strip_prompt)
-        log_probs = [each.log_probs for each in done]
-        if num_samples is not None and not isinstance(inputs, dict):
-            results, log_probs = (
-                [rows[i : i + samples] for i in range(0, len(rows), samples)]
-                for rows in (results, log_probs)
-            )
-        if not return_log_probs:
-            return prompts.restore(results)
-        if isinstance(inputs, dict):
-            return prompts.restore(results), log_probs
-        return prompts.restore(results), prompts.restore(log_probs)
+        prompts = read_prompts(inputs, self.preprocessor, self.backbone.vocabulary_size)
+        loop, job = self._loop(options), self._job(prompts, options)
+        transcripts = self._transcripts(prompts, options)
+        steps = STEPS_PER_PIECE if options.stop_strings else None
+        done = write(loop, job, transcripts, batch_size, verbose, steps)
+        return self._results(prompts, options, done, strip_prompt)
 
     def stream(
         self,
-        inputs,
+        inputs: Any,
         max_length: int | None = None,
-        stop_token_ids="auto",
+        stop_token_ids: str | Sequence[int] | None = "auto",
         strip_prompt: bool = False,
         *,
         max_new_tokens: int | None = None,
-        stop_strings=None,
+        stop_strings: str | Sequence[str] | None = None,
         temperature: float = 0.0,
         top_k: int | None = None,
         top_p: float | None = None,
         min_p: float | None = None,
         repetition_penalty: float | None = None,
-        seed=0,
-        draft_model=None,
+        seed: int | Sequence[int] | np.ndarray = 0,
+        draft_model: "TextGeneration | None" = None,
         num_draft_tokens: int = 4,
     ) -> Iterator[str]:
         """Continues one text or conversation and yields it in pieces while it is written.
@@ -179,73 +173,97 @@ class TextGeneration(keras.Model):
         >>> model = MistralCausalLM(MistralBackbone(10, 1, 2, 8, 16, 1))
         >>> model.stream([1, 2, 3], max_new_tokens=5)
         Traceback (most recent call last):
-        TypeError: stream writes one text, but got a list. generate takes batches and token ids.
+        TypeError: The inputs of stream must be one text or conversation, but are a list. generate
+        takes batches and token ids.
         """
         if not isinstance(inputs, str) and not is_conversation(inputs):
             raise TypeError(
-                f"stream writes one text, but got a {type(inputs).__name__}. generate takes "
-                "batches and token ids."
+                "The inputs of stream must be one text or conversation, but are a "
+                f"{type(inputs).__name__}. generate takes batches and token ids."
             )
-        prompts = read_prompts(inputs, self.preprocessor, self.backbone.vocabulary_size)
-        job = Job(
-            loop=self._loop(draft_model, num_draft_tokens),
-            prompts=prompts.rows,
-            limits=self._limits(prompts, max_length, max_new_tokens),
-            seeds=row_seeds(seed, 1),
+        options = Options(
+            max_length=max_length,
+            max_new_tokens=max_new_tokens,
+            stop_token_ids=stop_token_ids,
+            stop_strings=stop_strings,
             sampler=make_sampler(temperature, top_k, top_p, min_p, repetition_penalty),
-            stop_tokens=self._stop_tokens(stop_token_ids),
+            seed=seed,
+            draft_model=draft_model,
+            num_draft_tokens=num_draft_tokens,
         )
-        (transcript,) = self._transcripts(prompts, 1, check_stop_strings(stop_strings))
-        return self._pieces([] if strip_prompt else prompts.shown[0], job, transcript)
+        prompts = read_prompts(inputs, self.preprocessor, self.backbone.vocabulary_size)
+        loop, job = self._loop(options), self._job(prompts, options)
+        (transcript,) = self._transcripts(prompts, options)
+        return self._pieces([] if strip_prompt else prompts.shown[0], loop, job, transcript)
 
-    def _pieces(self, shown, job, transcript):
+    def _pieces(
+        self, shown: list[int], loop: Loop, job: Job, transcript: Transcript
+    ) -> Iterator[str]:
         if shown:
             yield self.preprocessor.tokenizer.decode(shown)
-        for rows, _ in job.blocks(STEPS_PER_PIECE, [transcript]):
+        for rows, _ in blocks(loop, job, STEPS_PER_PIECE, [transcript]):
             if piece := transcript.read(rows[0]):
                 yield piece
         if piece := transcript.flush():
             yield piece
 
-    def _loop(self, draft_model, num_draft_tokens):
-        """The loop that writes: alone, or with a draft model."""
-        check_integer("num_draft_tokens", num_draft_tokens)
-        if draft_model is None:
-            return self._decoding
+    def _loop(self, options: Options) -> Loop:
+        """The loop that writes: alone, with beams, or with a draft model."""
+        if options.num_beams > 1:
+            return self._loops.beam_search
+        if options.draft_model is None:
+            return self._loops.decoding
+        self._check_draft(options.draft_model)
+        return self._loops.speculative(options.draft_model._loops.reader, options.num_draft_tokens)
+
+    def _check_draft(self, draft_model: Any) -> None:
+        """Refuses a draft model of another vocabulary."""
         if not isinstance(draft_model, TextGeneration):
             raise TypeError(f"draft_model must be a MistralCausalLM, but is {draft_model!r}.")
         sizes = [model.backbone.vocabulary_size for model in (self, draft_model)]
         if sizes[0] != sizes[1]:
             raise ValueError(
-                f"draft_model has a vocabulary of {sizes[1]} tokens, this model one of {sizes[0]}. "
-                "Only a model of the same vocabulary can propose tokens."
+                f"draft_model must have this model's vocabulary of {sizes[0]} tokens, but has one "
+                f"of {sizes[1]}. Only a model of the same vocabulary can propose tokens."
             )
-        if self.preprocessor is not None and draft_model.preprocessor is not None:
-            words = [m.preprocessor.tokenizer.get_vocabulary() for m in (self, draft_model)]
-            if words[0] != words[1]:
-                index = next(i for i, pair in enumerate(zip(*words)) if pair[0] != pair[1])
-                raise ValueError(
-                    f"Token {index} is {words[1][index]!r} to draft_model and {words[0][index]!r} "
-                    "to this model. Only a model of the same vocabulary can propose tokens."
-                )
-        return self._decoding.other(SpeculativeLoop, draft_model._decoding, num_draft_tokens)
+        if self.preprocessor is None or draft_model.preprocessor is None:
+            return
+        words = [m.preprocessor.tokenizer.get_vocabulary() for m in (self, draft_model)]
+        if words[0] != words[1]:
+            index = next(i for i, pair in enumerate(zip(*words)) if pair[0] != pair[1])
+            raise ValueError(
+                f"draft_model must have this model's vocabulary, but token {index} is "
+                f"{words[1][index]!r} to it and {words[0][index]!r} to this model. Only a model of "
+                "the same vocabulary can propose tokens."
+            )
 
-    def _limits(self, prompts, max_length, max_new_tokens) -> list[int]:
-        if max_length is None and max_new_tokens is None and self.preprocessor is not None:
+    def _job(self, prompts: Prompts, options: Options) -> Job:
+        """What to write, in token ids."""
+        max_length = options.max_length
+        if max_length is None and options.max_new_tokens is None and self.preprocessor is not None:
             max_length = self.preprocessor.sequence_length
-        return new_token_limits(prompts.rows, max_length, max_new_tokens)
+        return Job(
+            prompts=prompts.rows,
+            limits=new_token_limits(prompts.rows, max_length, options.max_new_tokens),
+            seeds=row_seeds(options.seed, len(prompts.rows) * options.samples),
+            sampler=options.sampler,
+            stop_tokens=self._stop_tokens(options),
+            num_samples=options.samples,
+            num_beams=options.num_beams,
+            length_penalty=options.length_penalty,
+            log_probs=options.log_probs,
+        )
 
-    def _stop_tokens(self, stop_token_ids) -> tuple[int, ...]:
-        if isinstance(stop_token_ids, str):
-            check_choice("stop_token_ids", stop_token_ids, ("auto",))
-            if self.preprocessor is None:
-                return self.end_token_ids
-            return self.preprocessor.tokenizer.end_token_id, *self.end_token_ids
-        return tuple(check_integer("a stop token id", t, minimum=0) for t in stop_token_ids or ())
+    def _stop_tokens(self, options: Options) -> tuple[int, ...]:
+        if options.stop_token_ids != "auto":
+            return options.stop_token_ids
+        if self.preprocessor is None:
+            return self.end_token_ids
+        return self.preprocessor.tokenizer.end_token_id, *self.end_token_ids
 
-    def _transcripts(self, prompts: Prompts, samples: int, strings) -> list[Transcript]:
+    def _transcripts(self, prompts: Prompts, options: Options) -> list[Transcript]:
         """One for each row, where its text is wanted or watched."""
-        if not prompts.is_text and not strings:
+        if not prompts.is_text and not options.stop_strings:
             return []
         if self.preprocessor is None:
             raise ValueError(
@@ -254,56 +272,32 @@ class TextGeneration(keras.Model):
             )
         tokenizer = self.preprocessor.tokenizer
         return [
-            Transcript(tokenizer, shown, strings) for shown in prompts.shown for _ in range(samples)
+            Transcript(tokenizer, shown, options.stop_strings)
+            for shown in prompts.shown
+            for _ in range(options.samples)
         ]
 
-    def _results(self, prompts: Prompts, samples: int, done, strip_prompt) -> list:
-        """Text or ids of every row, behind the prompt or alone."""
-        results = []
-        for index, each in enumerate(done):
-            prompt = [] if strip_prompt else prompts.shown[index // samples]
-            if not prompts.is_text:
-                results.append(prompt + each.tokens)
-            elif prompt:
-                results.append(self.preprocessor.tokenizer.decode(prompt) + each.text)
-            else:
-                results.append(each.text)
-        return results
-
-
-def _check_samples(num_samples, sampler: Sampler) -> int:
-    if num_samples is None:
-        return 1
-    if check_integer("num_samples", num_samples) > 1 and sampler.temperature is None:
-        raise ValueError(
-            f"num_samples is {num_samples}, but a temperature of 0 draws nothing: all would be the "
-            "same. Pass a temperature such as 1.0."
-        )
-    return num_samples
-
-
-def _check_beams(num_beams, length_penalty, sampler, num_samples, strings, draft_model) -> bool:
-    """Whether to search with beams; what does not go with it is refused."""
-    if isinstance(length_penalty, bool) or not isinstance(length_penalty, numbers.Real):
-        raise TypeError(f"length_penalty must be a number, but is {length_penalty!r}.")
-    if not math.isfinite(length_penalty):
-        raise ValueError(f"length_penalty must be finite, but is {length_penalty}.")
-    if check_integer("num_beams", num_beams) == 1:
-        if length_penalty != 1:
-            raise ValueError(
-                "length_penalty compares finished beams, but num_beams is 1. Pass num_beams."
+    def _results(
+        self, prompts: Prompts, options: Options, done: list[Continuation], strip_prompt: bool
+    ) -> Any:
+        """What `generate` returns, in the form of the input."""
+        samples = options.samples
+        results = [
+            self._result([] if strip_prompt else prompts.shown[index // samples], row)
+            for index, row in enumerate(done)
+        ]
+        log_probs = [row.log_probs for row in done]
+        if options.num_samples is not None and not prompts.is_padded:
+            starts = range(0, len(done), samples)
+            results, log_probs = (
+                [rows[start : start + samples] for start in starts] for rows in (results, log_probs)
             )
-        return False
-    others = {
-        "temperature": sampler.temperature,
-        "num_samples": num_samples,
-        "stop_strings": strings or None,
-        "draft_model": draft_model,
-    }
-    for name, value in others.items():
-        if value is not None:
-            raise ValueError(
-                f"num_beams is {num_beams}, and a beam search knows no {name}: it returns the "
-                f"likeliest text that it finds. Leave out one of the two."
-            )
-    return True
+        if not options.log_probs:
+            return prompts.restore(results)
+        return prompts.restore(results), prompts.unwrap(log_probs)
+
+    def _result(self, prompt: list[int], row: Continuation) -> str | list[int]:
+        """Text or ids of one row, behind the prompt or alone."""
+        if row.text is None:
+            return prompt + row.tokens
+        return self.preprocessor.tokenizer.decode(prompt) + row.text if prompt else row.text

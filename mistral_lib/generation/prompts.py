@@ -1,7 +1,8 @@
 """Prompts as people write them, and results in the same form (chapter 1, "One token")."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -15,19 +16,29 @@ class Prompts:
 
     Attributes:
         rows: token ids, one list for each prompt.
-        restore: turns the finished rows, prompt and new tokens, into the form of the input.
-        is_text: whether the prompts came as text or as conversations.
         shown: the rows as they belong to the result: none of a conversation, whose result is the
             reply alone.
+        is_text: whether they came as text or as conversations.
+        is_single: whether they came as one, not as a list.
+        is_padded: whether they came as arrays in a dictionary.
     """
 
     rows: list[list[int]]
-    restore: Callable
-    is_text: bool
     shown: list[list[int]]
+    is_text: bool = False
+    is_single: bool = False
+    is_padded: bool = False
+
+    def restore(self, results: list) -> Any:
+        """Finished rows, prompt and new tokens or text, in the form of the input."""
+        return _as_dictionary(results) if self.is_padded else self.unwrap(results)
+
+    def unwrap(self, values: list) -> Any:
+        """What belongs to each prompt; without the list, if the prompts came without one."""
+        return values[0] if self.is_single else values
 
 
-def read_prompts(inputs, preprocessor, vocabulary_size: int) -> Prompts:
+def read_prompts(inputs: Any, preprocessor: Any, vocabulary_size: int) -> Prompts:
     """Prompts from text, conversations, token ids, or KerasHub's dictionary.
 
     Args:
@@ -47,12 +58,12 @@ def read_prompts(inputs, preprocessor, vocabulary_size: int) -> Prompts:
     """
     if isinstance(inputs, dict):
         rows = _masked_rows(inputs)
-        prompts = Prompts(rows, _as_dictionary, is_text=False, shown=rows)
+        prompts = Prompts(rows, shown=rows, is_padded=True)
     elif is_text(inputs) or is_conversation(inputs) or _are_conversations(inputs):
         prompts = _read_text(inputs, preprocessor)
     else:
         rows, single = _id_rows(inputs)
-        prompts = Prompts(rows, lambda ids: ids[0] if single else ids, is_text=False, shown=rows)
+        prompts = Prompts(rows, shown=rows, is_single=single)
     _check_rows(prompts.rows, vocabulary_size)
     return prompts
 
@@ -74,10 +85,10 @@ def new_token_limits(
     [3, 4]
     """
     if (max_length is None) == (max_new_tokens is None):
-        found = "neither" if max_length is None else "both"
+        found = "neither is" if max_length is None else "both are"
         raise ValueError(
-            "Give max_length (of prompt and continuation together) or max_new_tokens, one of the "
-            f"two; found {found}."
+            "Either max_length (of prompt and continuation together) or max_new_tokens must be "
+            f"given, but {found}."
         )
     if max_new_tokens is not None:
         return [check_integer("max_new_tokens", max_new_tokens)] * len(rows)
@@ -85,13 +96,13 @@ def new_token_limits(
     longest = max(map(len, rows))
     if longest >= max_length:
         raise ValueError(
-            f"max_length is {max_length}, but a prompt already has {longest} tokens, and prompts "
-            f"are never cut. Raise max_length above {longest}, or give max_new_tokens."
+            f"max_length must be above {longest}, the tokens of the longest prompt, but is "
+            f"{max_length}. Prompts are never cut: raise max_length, or give max_new_tokens."
         )
     return [max_length - len(row) for row in rows]
 
 
-def row_seeds(seed, num_rows: int) -> list[int]:
+def row_seeds(seed: int | Sequence[int] | np.ndarray, num_rows: int) -> list[int]:
     """A seed for each row: `seed`, `seed + 1`, ... for an integer, or the seeds that are given.
 
     >>> row_seeds(7, 3)
@@ -100,8 +111,8 @@ def row_seeds(seed, num_rows: int) -> list[int]:
     if isinstance(seed, (list, tuple, np.ndarray)):
         if len(seed) != num_rows:
             raise ValueError(
-                f"seed has {len(seed)} entries for {num_rows} prompts. Give one for each prompt, "
-                "or a single integer."
+                f"seed must be one integer, or {num_rows} of them for {num_rows} rows, but has "
+                f"{len(seed)} entries."
             )
         seeds = [check_integer("seed", each, minimum=0) for each in seed]
     else:
@@ -110,7 +121,7 @@ def row_seeds(seed, num_rows: int) -> list[int]:
     return seeds
 
 
-def is_text(inputs) -> bool:
+def is_text(inputs: Any) -> bool:
     """Whether the input is a text, or a list or array of texts."""
     if isinstance(inputs, np.ndarray):
         return inputs.dtype.kind in "UST"
@@ -119,7 +130,7 @@ def is_text(inputs) -> bool:
     )
 
 
-def _read_text(inputs, preprocessor) -> Prompts:
+def _read_text(inputs: Any, preprocessor: Any) -> Prompts:
     """Prompts from a text, a conversation, or a list of one or the other."""
     if preprocessor is None:
         raise ValueError(
@@ -134,7 +145,7 @@ def _read_text(inputs, preprocessor) -> Prompts:
         template = preprocessor.tokenizer.apply_chat_template
         rows = [template(conversation) for conversation in ([inputs] if single else inputs)]
         shown = [[] for _ in rows]
-    return Prompts(rows, lambda texts: texts[0] if single else texts, is_text=True, shown=shown)
+    return Prompts(rows, shown, is_text=True, is_single=single)
 
 
 def _are_conversations(inputs) -> bool:
@@ -164,17 +175,17 @@ def _ids(row) -> list[int]:
 
 def _check_rows(rows, vocabulary_size):
     if not rows:
-        raise ValueError("There is no prompt: the input is empty.")
+        raise ValueError("The inputs must hold at least one prompt, but are empty.")
     for index, row in enumerate(rows):
         if not row:
             raise ValueError(
-                f"Prompt {index} is empty. A model continues at least one token: begin with the "
-                "start token."
+                f"Prompt {index} must hold at least one token, but is empty. Begin with the start "
+                "token."
             )
         if max(row) >= vocabulary_size:
             raise ValueError(
-                f"Prompt {index} holds the token id {max(row)}, but the vocabulary ends at "
-                f"{vocabulary_size - 1}. Was it made with another tokenizer?"
+                f"The token ids of prompt {index} must be below {vocabulary_size}, the size of the "
+                f"vocabulary, but one is {max(row)}. Was it made with another tokenizer?"
             )
 
 

@@ -1,15 +1,15 @@
 """From logits to the next token (chapter 16, "Sampling")."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from mistral_lib.checks import check_integer, check_number
+from mistral_lib.generation.compiled import array_tree
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@array_tree
 class Sampler:
     """How the next token is chosen. `None` leaves a step out; no temperature takes the likeliest.
 
@@ -32,8 +32,15 @@ class Sampler:
     repetition_penalty: float | None = None
 
 
+GREEDY = Sampler()
+
+
 def make_sampler(
-    temperature: float = 0.0, top_k=None, top_p=None, min_p=None, repetition_penalty=None
+    temperature: float = 0.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    min_p: float | None = None,
+    repetition_penalty: float | None = None,
 ) -> Sampler:
     """A checked sampler; a temperature of 0 is greedy.
 
@@ -54,8 +61,8 @@ def make_sampler(
         for name, value in (("top_k", top_k), ("top_p", top_p), ("min_p", min_p)):
             if value is not None:
                 raise ValueError(
-                    f"{name} chooses among tokens to draw from, but a temperature of 0 draws "
-                    "nothing: it takes the likeliest token. Pass a temperature such as 1.0, or no "
+                    f"temperature must be above 0 where there is a {name}, but is 0, which draws "
+                    "nothing and takes the likeliest token. Pass a temperature such as 1.0, or no "
                     f"{name}."
                 )
         return Sampler(repetition_penalty=repetition_penalty)
@@ -70,7 +77,11 @@ def _check_probability(name: str, value) -> float | None:
     return float(value)
 
 
-def filter_logits(logits, sampler: Sampler, seen=None):
+def filter_logits(
+    logits: Float[Array, "*rows V"],
+    sampler: Sampler,
+    used_tokens: Bool[Array | np.ndarray, "*rows V"] | None = None,
+) -> Float[Array, "*rows V"]:
     """Logits after all steps of the sampler; what is left out is -inf.
 
     The order is that of transformers: repetition penalty, temperature, top-k, top-p, min-p. Each
@@ -79,7 +90,7 @@ def filter_logits(logits, sampler: Sampler, seen=None):
     Args:
         logits: float32 array (..., V).
         sampler: the steps.
-        seen: bool array (..., V), the tokens that the text holds; for the repetition penalty.
+        used_tokens: bool array (..., V), which tokens the text holds; for repetition_penalty.
 
     Returns:
         A float32 array (..., V).
@@ -95,7 +106,8 @@ def filter_logits(logits, sampler: Sampler, seen=None):
     """
     if sampler.repetition_penalty is not None:
         penalty = sampler.repetition_penalty
-        logits = jnp.where(seen, jnp.where(logits < 0, logits * penalty, logits / penalty), logits)
+        penalised = jnp.where(logits < 0, logits * penalty, logits / penalty)
+        logits = jnp.where(used_tokens, penalised, logits)
     if sampler.temperature is not None:
         logits = logits / sampler.temperature
     if sampler.top_k is not None or sampler.top_p is not None:
@@ -106,7 +118,11 @@ def filter_logits(logits, sampler: Sampler, seen=None):
     return logits
 
 
-def _keep_likeliest(logits, top_k, top_p):
+def _keep_likeliest(
+    logits: Float[Array, "*rows V"],
+    top_k: int | Int[Array, ""] | None,
+    top_p: float | Float[Array, ""] | None,
+) -> Float[Array, "*rows V"]:
     ranked = jnp.sort(logits, axis=-1, descending=True)
     if top_k is not None:
         last = jnp.minimum(top_k, ranked.shape[-1]) - 1
@@ -122,7 +138,7 @@ def _keep_likeliest(logits, top_k, top_p):
     return logits
 
 
-def draw(logits, sampler: Sampler, keys):
+def draw(logits: Float[Array, "B V"], sampler: Sampler, keys: Key[Array, " B"]) -> Int[Array, " B"]:
     """One token for every row, of logits that are already filtered.
 
     Args:
@@ -138,7 +154,9 @@ def draw(logits, sampler: Sampler, keys):
     return jax.vmap(jax.random.categorical)(keys, logits).astype("int32")
 
 
-def token_log_probs(logits, tokens):
+def token_log_probs(
+    logits: Float[Array, "*rows V"], tokens: Int[Array, "*rows"]
+) -> Float[Array, "*rows"]:
     """What the model gave some tokens: the logarithms of their probabilities, no step applied.
 
     Args:
@@ -154,3 +172,12 @@ def token_log_probs(logits, tokens):
     """
     chosen = jnp.take_along_axis(logits, tokens[..., None], axis=-1)[..., 0]
     return chosen - jax.nn.logsumexp(logits, axis=-1)
+
+
+def mark_used(
+    used_tokens: Bool[Array, "B V"] | None, tokens: Int[Array, " B"]
+) -> Bool[Array, "B V"] | None:
+    """The tokens that a text holds, with one more in each row; `None` stays `None`."""
+    if used_tokens is None:
+        return None
+    return used_tokens.at[jnp.arange(len(tokens)), tokens].set(True)

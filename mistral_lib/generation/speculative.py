@@ -5,10 +5,20 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from mistral_lib.generation.cache import RollingCache, extend
+from mistral_lib.generation.compiled import CompiledFunction
 from mistral_lib.generation.decoding import DecodingLoop, DecodingState, append, last_tokens
-from mistral_lib.generation.sampling import Sampler, draw, filter_logits, token_log_probs
+from mistral_lib.generation.protocol import Job, step_until_finished
+from mistral_lib.generation.reading import PromptReader, logits_of
+from mistral_lib.generation.sampling import (
+    Sampler,
+    draw,
+    filter_logits,
+    mark_used,
+    token_log_probs,
+)
 
 
 class SpeculativeLoop:
@@ -26,68 +36,53 @@ class SpeculativeLoop:
 
     Args:
         loop: of the model whose text is wanted.
-        draft: of a smaller model of the same vocabulary.
+        draft: a reader with a smaller model of the same vocabulary.
         num_draft_tokens: k.
+
+    Attributes:
+        run_rounds: the compiled function.
 
     Source: Leviathan et al., "Fast Inference from Transformers via Speculative Decoding", 2023.
     """
 
-    def __init__(self, loop: DecodingLoop, draft: DecodingLoop, num_draft_tokens: int):
+    def __init__(self, loop: DecodingLoop, draft: PromptReader, num_draft_tokens: int):
         self.loop = loop
         self.draft = draft
         self.num_draft_tokens = num_draft_tokens
-        self._rounds = jax.jit(self._run_rounds, donate_argnames="state")
+        self.run_rounds = CompiledFunction(self._run_rounds, loop.backbone, draft.backbone)
 
-    def start(
-        self, prompts, limits, seeds, sampler, stop_tokens=(), *, num_samples=1, **options
-    ) -> DecodingState:
+    def start(self, job: Job) -> DecodingState:
         """As `DecodingLoop.start`; the draft model reads the prompts too."""
         lookahead = self.num_draft_tokens + 1
-        state = self.loop.start(
-            prompts,
-            limits,
-            seeds,
-            sampler,
-            stop_tokens,
-            num_samples=num_samples,
-            lookahead=lookahead,
-            **options,
-        )
-        longest = max(len(p) + n for p, n in zip(prompts, limits, strict=True)) + lookahead - 1
-        cache, _ = self.draft.read(prompts, longest, num_samples, lookahead)
+        state = self.loop.start(job, lookahead)
+        longest = job.longest + lookahead - 1
+        _, cache = self.draft.read(job.prompts, longest, job.num_samples, lookahead)
         return dataclasses.replace(state, draft=cache)
 
-    def run(self, state: DecodingState, sampler: Sampler, stop_tokens=(), steps: int | None = None):
+    def run(self, state: DecodingState, job: Job, steps: int | None = None) -> DecodingState:
         """Up to `steps` rounds for every unfinished row. Uses `state` up."""
-        steps = state.tokens.shape[1] if steps is None else steps
-        return self._rounds(
-            self.loop.weights(),
-            self.draft.weights(),
-            state,
-            sampler,
-            np.array(stop_tokens, "int32"),
-            np.int32(steps),
-        )
+        steps = job.capacity if steps is None else steps
+        return self.run_rounds(state, job.sampler, job.stop_ids, np.int32(steps))
 
-    def _run_rounds(self, weights, draft_weights, state, sampler, stop_tokens, steps):
-        def step(carry):
-            state, done = carry
+    def _run_rounds(
+        self,
+        state: DecodingState,
+        sampler: Sampler,
+        stop_tokens: Int[Array, " n"],
+        steps: Int[Array, ""],
+    ) -> DecodingState:
+        def step(state):
             keys = jax.vmap(jax.random.fold_in)(state.keys, state.counts)
-            with self.draft.scope(draft_weights):
-                proposed, draft_logits, draft = self._propose(state, sampler, keys)
-            with self.loop.scope(weights):
-                state = dataclasses.replace(state, draft=draft)
-                state = self._verify(state, proposed, draft_logits, sampler, keys, stop_tokens)
-            return state, done + 1
+            proposed, draft_logits, draft = self._propose(state, sampler, keys)
+            state = dataclasses.replace(state, draft=draft)
+            return self._verify(state, proposed, draft_logits, sampler, keys, stop_tokens)
 
-        def unfinished(carry):
-            state, done = carry
-            return (done < steps) & ~state.finished.all()
+        return step_until_finished(step, state, steps)
 
-        return jax.lax.while_loop(unfinished, step, (state, 0))[0]
-
-    def _propose(self, state, sampler, keys):
-        """k tokens (B, k) of the draft, the logits (B, k, V) it drew them from, and its cache."""
+    def _propose(
+        self, state: DecodingState, sampler: Sampler, keys: Key[Array, " B"]
+    ) -> tuple[Int[Array, "B k"], Float[Array, "B k V"], RollingCache]:
+        """The draft's tokens, the logits that it drew them from, and its cache."""
         backbone, reading = self.draft.backbone, jnp.where(state.finished, 0, 1)
         # One token has not been read, or two where all of the last round were accepted.
         unread = jnp.clip(state.cache.lengths + 1 - state.draft.lengths, 1, 2)
@@ -95,33 +90,41 @@ class SpeculativeLoop:
         hidden, cache = extend(backbone, state.draft, chunk, unread * reading)
         hidden = jnp.take_along_axis(hidden, unread[:, None, None] - 1, axis=1)
 
-        def choose(hidden, seen, index):
-            logits = filter_logits(self.draft.logits(hidden)[:, 0], sampler, seen)
+        def choose(hidden, used_tokens, index):
+            logits = filter_logits(logits_of(backbone, hidden)[:, 0], sampler, used_tokens)
             return draw(logits, sampler, _fold(keys, index)), logits
 
         def step(carry, index):
-            cache, token, seen = carry
-            seen = _mark(seen, token)
+            cache, token, used_tokens = carry
+            used_tokens = mark_used(used_tokens, token)
             hidden, cache = extend(backbone, cache, token[:, None], reading)
-            token, logits = choose(hidden, seen, index)
-            return (cache, token, seen), (token, logits)
+            token, logits = choose(hidden, used_tokens, index)
+            return (cache, token, used_tokens), (token, logits)
 
-        token, logits = choose(hidden, state.seen, 0)
+        token, logits = choose(hidden, state.used_tokens, 0)
         (cache, _, _), (tokens, more) = jax.lax.scan(
-            step, (cache, token, state.seen), jnp.arange(1, self.num_draft_tokens)
+            step, (cache, token, state.used_tokens), jnp.arange(1, self.num_draft_tokens)
         )
         tokens = jnp.concatenate([token[None], tokens]).T
         logits = jnp.concatenate([logits[None], more]).swapaxes(0, 1)
         return tokens, logits, cache
 
-    def _verify(self, state, proposed, draft_logits, sampler, keys, stop_tokens):
+    def _verify(
+        self,
+        state: DecodingState,
+        proposed: Int[Array, "B k"],
+        draft_logits: Float[Array, "B k V"],
+        sampler: Sampler,
+        keys: Key[Array, " B"],
+        stop_tokens: Int[Array, " n"],
+    ) -> DecodingState:
         """Reads the proposed tokens, writes the accepted ones and one more."""
-        length, reading = state.cache.lengths, ~state.finished
+        backbone, length, reading = self.loop.backbone, state.cache.lengths, ~state.finished
         chunk = jnp.concatenate([last_tokens(state, 1), proposed], axis=1)  # (B, k + 1)
         counts = jnp.where(reading, chunk.shape[1], 0)
-        hidden, cache = extend(self.loop.backbone, state.cache, chunk, counts)
-        raw = self.loop.logits(hidden)  # (B, k + 1, V)
-        logits = filter_logits(raw, sampler, _seen_along(state.seen, proposed))
+        hidden, cache = extend(backbone, state.cache, chunk, counts)
+        raw = logits_of(backbone, hidden)  # (B, k + 1, V)
+        logits = filter_logits(raw, sampler, _used_along(state.used_tokens, proposed))
         if sampler.temperature is None:
             tokens = logits.argmax(axis=-1).astype("int32")
             accepted = tokens[:, :-1] == proposed
@@ -139,11 +142,16 @@ class SpeculativeLoop:
         return append(state, tokens, accepted + 1, stop_tokens, log_probs)
 
 
-def _accept(logits, draft_logits, proposed, keys):
+def _accept(
+    logits: Float[Array, "B C V"],
+    draft_logits: Float[Array, "B k V"],
+    proposed: Int[Array, "B k"],
+    keys: Key[Array, " B"],
+) -> tuple[Int[Array, "B C"], Bool[Array, "B k"]]:
     """For every position the token to write there and, but for the last, whether it is the draft's.
 
     Args:
-        logits: float32 (B, k + 1, V), filtered.
+        logits: float32 (B, C, V) with C = k + 1, filtered.
         draft_logits: float32 (B, k, V), filtered.
         proposed: int32 (B, k), drawn from them.
         keys: random keys (B,), of this round.
@@ -167,20 +175,17 @@ def _accept(logits, draft_logits, proposed, keys):
     return jnp.where(kept, jnp.pad(proposed, ((0, 0), (0, 1))), own), accepted
 
 
-def _fold(keys, number):
+def _fold(keys: Key[Array, " B"], number: int | Int[Array, ""]) -> Key[Array, " B"]:
     return jax.vmap(lambda key: jax.random.fold_in(key, number))(keys)
 
 
-def _mark(seen, tokens):
-    """`seen` (B, V) with one more token in each row; `None` stays `None`."""
-    return None if seen is None else seen.at[jnp.arange(len(tokens)), tokens].set(True)
-
-
-def _seen_along(seen, proposed):
-    """What the text holds before each position of a round, bool (B, k + 1, V), or `None`."""
-    if seen is None:
+def _used_along(
+    used_tokens: Bool[Array, "B V"] | None, proposed: Int[Array, "B k"]
+) -> Bool[Array, "B C V"] | None:
+    """What the text holds before each position of a round."""
+    if used_tokens is None:
         return None
-    steps = [seen]
+    steps = [used_tokens]
     for index in range(proposed.shape[1]):
-        steps.append(_mark(steps[-1], proposed[:, index]))
+        steps.append(mark_used(steps[-1], proposed[:, index]))
     return jnp.stack(steps, axis=1)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from mistral_lib.checks import check_text
-from mistral_lib.generation.text import StreamDecoder
+from mistral_lib.generation.stream_decoder import StreamDecoder
 from mistral_lib.tokenizer import MistralTokenizer
 
 
@@ -61,21 +61,25 @@ class Transcript:
 
     Attributes:
         length: number of tokens taken: all up to the one that completes a stop string.
-        stopped: whether a stop string has come.
     """
 
-    def __init__(self, tokenizer: MistralTokenizer, prompt_ids=(), stop_strings=()):
+    def __init__(
+        self,
+        tokenizer: MistralTokenizer,
+        prompt_ids: Sequence[int] = (),
+        stop_strings: Sequence[str] = (),
+    ):
         self._size, self._end = tokenizer.vocabulary_size(), tokenizer.end_token_id
         self._decoder = StreamDecoder(tokenizer, [self._known(id) for id in prompt_ids])
         self._stop = StopStrings(stop_strings)
-        self._watched = len(stop_strings) > 0
         self.length = 0
 
     @property
     def stopped(self) -> bool:
+        """Whether a stop string has come."""
         return self._stop.found
 
-    def _known(self, id):
+    def _known(self, id: int) -> int:
         return id if id < self._size else self._end
 
     def read(self, ids: Sequence[int]) -> str:
@@ -93,7 +97,7 @@ class Transcript:
         return rest + self._stop.flush()
 
 
-def check_stop_strings(stop_strings) -> tuple[str, ...]:
+def check_stop_strings(stop_strings: str | Sequence[str] | None) -> tuple[str, ...]:
     """The stop strings as a tuple, checked; `None` and a single str are understood.
 
     >>> check_stop_strings("###")
@@ -105,7 +109,9 @@ def check_stop_strings(stop_strings) -> tuple[str, ...]:
         stop_strings = (stop_strings,)
     strings = tuple(check_text("a stop string", string) for string in stop_strings)
     if "" in strings:
-        raise ValueError("A stop string is empty, and would end every text at once. Leave it out.")
+        raise ValueError(
+            "A stop string must not be empty: it would end every text at once. Leave it out."
+        )
     return strings
 
 

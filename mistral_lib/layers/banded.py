@@ -85,7 +85,7 @@ def attend_by_position(
     query_positions: Int[Array, "B S"],
     key_positions: Int[Array, "B T"],
     window: int | None,
-    seen: Bool[Array, "B T"],
+    visible: Bool[Array, "B T"],
     skip: bool = True,
 ) -> Float[Array, "B S K G h"]:
     """Attention of many queries over keys in any order, no more than a tile of scores in memory.
@@ -97,7 +97,7 @@ def attend_by_position(
         query_positions: integer array (B, S), absolute.
         key_positions: integer array (B, T).
         window: number of tokens that a query sees, its own included; `None` for all.
-        seen: bool array (B, T), false for keys that no query may see.
+        visible: bool array (B, T), false for keys that no query may see.
         skip: whether to skip tiles in which no row sees anything. If the rows lie on several
             devices, these would have to ask each other.
 
@@ -110,7 +110,9 @@ def attend_by_position(
     query = pad_axis(jnp.moveaxis(query, 2, 1), 2, blocks * queries)
     query_positions = pad_axis(query_positions, 1, blocks * queries)
     key, value = (pad_axis(array, 2, tiles * keys) for array in (key, value))
-    key_positions, seen = (pad_axis(array, 1, tiles * keys) for array in (key_positions, seen))
+    key_positions, visible = (
+        pad_axis(array, 1, tiles * keys) for array in (key_positions, visible)
+    )
 
     def attend_block(index):
         def mask(start):
@@ -118,7 +120,7 @@ def attend_by_position(
                 _take(query_positions, index * queries, queries, axis=1),
                 _take(key_positions, start, keys, axis=1),
                 window,
-                _take(seen, start, keys, axis=1),
+                _take(visible, start, keys, axis=1),
             )
             return shown, shown.any() if skip else True
 
@@ -154,11 +156,11 @@ def attend_in_tiles(
     """
 
     def step(so_far, start):
-        seen, used = mask(start)
+        visible, used = mask(start)
 
         def attend_tile(so_far):
             tile = (_take(array, start, keys, axis=2) for array in (key, value))
-            for_heads = seen[:, None] if seen.ndim == 2 else seen[:, None, :, None]
+            for_heads = visible[:, None] if visible.ndim == 2 else visible[:, None, :, None]
             return _attend(so_far, query, *tile, for_heads)
 
         return jax.lax.cond(used, attend_tile, lambda so_far: so_far, so_far), None

@@ -9,7 +9,7 @@ from unittest.mock import patch
 
 import jax.numpy as jnp
 
-from mistral_lib.generation.decoding import DecodingLoop
+from mistral_lib.generation.loops import Loops
 from mistral_lib.keras_inside import layers_inside
 from mistral_lib.layers import attention as library
 from mistral_lib.layers.decoder import MistralDecoder
@@ -119,8 +119,8 @@ def _replacements(model, parts: dict[str, _Part]) -> Iterator[tuple[object, str,
             "mask",
         }:
             yield layer, "attention_path", "transplant"
-    if hasattr(model, "_decoding"):
-        yield model, "_decoding", DecodingLoop(backbone)
+    if hasattr(model, "_loops"):
+        yield model, "_loops", Loops(backbone)
 
 
 def _forget_compiled(model) -> None:

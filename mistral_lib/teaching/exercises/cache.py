@@ -45,7 +45,7 @@ def _rings():
                 yield position, _held(position + 1, slots), window
 
 
-def _seen(position, held, window):
+def _visible(position, held, window):
     return (held >= 0) & can_see(position, held, window)
 
 
@@ -57,14 +57,14 @@ def _chunks(window, sizes):
 
 def _written_first(window, sizes):
     """As `_chunks`, if each chunk is written into `window` slots before its queries look."""
-    seen = np.zeros((sum(sizes),) * 2, bool)
+    visible = np.zeros((sum(sizes),) * 2, bool)
     start = 0
     for size in sizes:
         held = _held(start + size, window)
         for query in range(start, start + size):
-            seen[query, held[_seen(query, held, window)]] = True
+            visible[query, held[_visible(query, held, window)]] = True
         start += size
-    return seen
+    return visible
 
 
 def _allowed(window, sizes):
@@ -129,7 +129,7 @@ EXERCISES = [
         kind="missing lines",
         minutes=4,
         difficulty=2,
-        solution=_seen,
+        solution=_visible,
         cases=_rings,
         mistakes={
             "shows every slot that is not empty: there may be more slots than the window.": (
@@ -189,7 +189,7 @@ EXERCISES = [
             (1, "this line only counts slots and new tokens."),
             (4, "this tells real tokens from padding. All tokens of a long chunk may be real."),
             (7, "this line writes what it is told to keep. Who decides that?"),
-            (10, "this line chooses what to look at; the writing is done by then."),
+            (11, "this line chooses what to look at; the writing is done by then."),
         ),
         hints=(
             "Two tokens of a chunk fall into one slot if they are `slots` apart. Which may stay?",

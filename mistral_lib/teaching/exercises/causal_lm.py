@@ -191,11 +191,11 @@ EXERCISES = [
         kind="read the library",
         minutes=4,
         difficulty=2,
-        solution=4,
+        solution=3,
         mistakes=(
-            (2, "this line puts the weights in place of those that the model was built with."),
-            (3, "this line reads the whole chunk: it returns hidden states for all of it."),
-            (5, "this line keeps the old state of rows that are done. All are single by now."),
+            (1, "this line takes out the rows that still have tokens, and nothing of a row."),
+            (2, "this line reads the whole chunk: it returns hidden states for all of it."),
+            (4, "this line keeps the old state of rows that are done. All are single by now."),
         ),
         hints=(
             "Logits are made from hidden states, V numbers from each. How many are still there?",

@@ -30,8 +30,8 @@ def _softmax(scores, axis=-1):
 
 def _attend(query, key, value, *, size=math.sqrt, tri=0, hidden=-np.inf, axis=-1):
     scores = query @ key.T / size(query.shape[1])
-    seen = np.tri(*scores.shape, tri, dtype=bool)
-    return _softmax(np.where(seen, scores, hidden), axis) @ value
+    visible = np.tri(*scores.shape, tri, dtype=bool)
+    return _softmax(np.where(visible, scores, hidden), axis) @ value
 
 
 def _by_loops(query, key, value):

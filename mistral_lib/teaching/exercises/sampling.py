@@ -44,7 +44,7 @@ def _from_ranked(rule):
     return nucleus
 
 
-def _seen():
+def _penalties():
     """Logits, which tokens the text holds, and a penalty."""
     random = np.random.default_rng(16)
     yield np.array([2.0]), np.array([True]), 1.5
@@ -53,8 +53,8 @@ def _seen():
         yield random.normal(size=size), random.random(size) < 0.6, 1.3
 
 
-def _penalised(logits, seen, penalty):
-    return np.where(seen, np.where(logits < 0, logits * penalty, logits / penalty), logits)
+def _penalised(logits, used, penalty):
+    return np.where(used, np.where(logits < 0, logits * penalty, logits / penalty), logits)
 
 
 def _pairs():
@@ -130,33 +130,33 @@ EXERCISES = [
         minutes=4,
         difficulty=2,
         solution=_penalised,
-        cases=_seen,
+        cases=_penalties,
         mistakes={
             "is the function as it was: what does dividing do to a logit of -2?": (
-                lambda logits, seen, penalty: np.where(seen, logits / penalty, logits)
+                lambda logits, used, penalty: np.where(used, logits / penalty, logits)
             ),
             "multiplies always: that makes likely tokens likelier still.": (
-                lambda logits, seen, penalty: np.where(seen, logits * penalty, logits)
+                lambda logits, used, penalty: np.where(used, logits * penalty, logits)
             ),
             "penalises the tokens that are new.": (
-                lambda logits, seen, penalty: _penalised(logits, ~seen, penalty)
+                lambda logits, used, penalty: _penalised(logits, ~used, penalty)
             ),
-            "penalises every token, seen or not.": (
-                lambda logits, seen, penalty: _penalised(logits, seen | True, penalty)
+            "penalises every token, used or not.": (
+                lambda logits, used, penalty: _penalised(logits, used | True, penalty)
             ),
             "subtracts the penalty: that is another rule, with another name.": (
-                lambda logits, seen, penalty: np.where(seen, logits - penalty, logits)
+                lambda logits, used, penalty: np.where(used, logits - penalty, logits)
             ),
         },
         also_right=(
-            lambda logits, seen, penalty: (
-                logits * np.where(logits < 0, penalty, 1 / penalty) ** seen
+            lambda logits, used, penalty: (
+                logits * np.where(logits < 0, penalty, 1 / penalty) ** used
             ),
         ),
         hints=(
             "A penalty has to push down. In which direction does a division push?",
             "A positive logit shrinks when it is divided. A negative one has to be multiplied.",
-            "np.where(logits < 0, logits * penalty, logits / penalty), where seen",
+            "np.where(logits < 0, logits * penalty, logits / penalty), where used",
         ),
     ),
     Estimate(

@@ -103,6 +103,6 @@ class StreamDecoder:
             self._context = self._mid_text
         else:
             # At the start a lone space piece writes nothing, yet the next one will.
-            visible = [id for id in ids if not self._tokenizer.is_control(id)]
-            self._context = visible[-1:] or self._context
+            written = [id for id in ids if not self._tokenizer.is_control(id)]
+            self._context = written[-1:] or self._context
         return text

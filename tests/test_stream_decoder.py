@@ -1,4 +1,4 @@
-"""Pieces of a stream join to the text that decoding all at once gives."""
+"""mistral_lib/generation/stream_decoder.py: pieces join to the text decoded all at once."""
 
 import functools
 import itertools
@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from vocabularies import TEXTS, mistral_tokenizer, trained_model
 
-from mistral_lib.generation.text import StreamDecoder
+from mistral_lib.generation.stream_decoder import StreamDecoder
 from mistral_lib.tokenizer import MistralTokenizer
 
 

@@ -1,4 +1,4 @@
-"""mistral_lib/generation/writing.py: batches, blocks, transcripts, the bar."""
+"""mistral_lib/generation/jobs.py: batches, blocks, transcripts, the bar."""
 
 import dataclasses
 import io
@@ -6,9 +6,9 @@ import io
 import jax.numpy as jnp
 import pytest
 
-from mistral_lib.generation import writing
-from mistral_lib.generation.sampling import make_sampler
-from mistral_lib.generation.writing import Job, write
+from mistral_lib.generation import jobs
+from mistral_lib.generation.jobs import write
+from mistral_lib.generation.protocol import Job
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,17 +27,16 @@ class CountingLoop:
     def __init__(self):
         self.calls = []
 
-    def start(self, prompts, limits, seeds, sampler, stop_tokens, *, log_probs, num_samples=1):
-        self.calls.append((prompts, limits, seeds, num_samples))
-        rows = len(prompts) * num_samples
-        self.limits = jnp.repeat(jnp.array(limits), num_samples)
-        tokens = jnp.tile(jnp.arange(1, 101), (rows, 1))
-        counts = jnp.ones(rows, int)
+    def start(self, job):
+        self.calls.append(job)
+        self.limits = jnp.repeat(jnp.array(job.limits), job.num_samples)
+        tokens = jnp.tile(jnp.arange(1, 101), (job.num_rows, 1))
+        counts = jnp.ones(job.num_rows, int)
         return CountingState(
-            tokens, counts, counts >= self.limits, -tokens * 0.5 if log_probs else None
+            tokens, counts, counts >= self.limits, -tokens * 0.5 if job.log_probs else None
         )
 
-    def run(self, state, sampler, stop_tokens, steps):
+    def run(self, state, job, steps=None):
         self.calls.append(steps)
         steps = 100 if steps is None else steps
         counts = jnp.minimum(state.counts + steps * ~state.finished, self.limits)
@@ -63,14 +62,13 @@ class Watcher:
         return "."
 
 
-def job(number=3, limits=(5, 2, 40), **options):
-    limits = list(limits)[:number]
+def make_job(number=3, limits=(5, 2, 40), **options):
     seeds = list(range(number * options.get("num_samples", 1)))
-    return Job(CountingLoop(), [[0]] * number, limits, seeds, make_sampler(), **options)
+    return Job([[0]] * number, list(limits)[:number], seeds, **options)
 
 
 def test_rows_end_at_their_limits():
-    done = write(job(log_probs=True), [], batch_size=8, verbose=None, steps=0)
+    done = write(CountingLoop(), make_job(log_probs=True), [], batch_size=8, verbose=None)
     assert [len(each.tokens) for each in done] == [5, 2, 40]
     assert done[1].tokens == [1, 2]
     assert done[1].log_probs == [-0.5, -1.0]
@@ -78,28 +76,28 @@ def test_rows_end_at_their_limits():
 
 
 def test_without_a_watcher_the_loop_runs_in_one_call():
-    one = job()
-    write(one, [], batch_size=8, verbose=None, steps=0)
-    assert one.loop.calls[1:] == [None]
+    loop = CountingLoop()
+    write(loop, make_job(), [], batch_size=8, verbose=None)
+    assert loop.calls[1:] == [None]
 
 
 def test_a_transcript_ends_its_row_and_no_other():
-    one = job(log_probs=True)
-    done = write(one, [Watcher(3), Watcher(9), Watcher(10)], 8, verbose=None, steps=4)
+    loop, readers = CountingLoop(), [Watcher(3), Watcher(9), Watcher(10)]
+    done = write(loop, make_job(log_probs=True), readers, 8, verbose=None, steps=4)
     assert [each.text for each in done] == ["1 2 3 .", "1 2 .", "1 2 3 4 5 6 7 8 9 10 ."]
     assert [each.tokens for each in done] == [[1, 2, 3], [1, 2], list(range(1, 11))]
     assert [len(each.log_probs) for each in done] == [3, 2, 10]
-    assert one.loop.calls[1:] == [4, 4, 4]  # 1, 5, 9, 13 tokens: then the last one has stopped
+    assert loop.calls[1:] == [4, 4, 4]  # 1, 5, 9, 13 tokens: then the last one has stopped
 
 
 @pytest.mark.parametrize(("batch_size", "sizes"), [(1, [1, 1, 1]), (4, [2, 1]), (6, [3])])
 def test_batches(batch_size, sizes):
     """Two samples a prompt: half as many prompts as rows, and never less than one."""
-    one = job(num_samples=2)
-    done = write(one, [], batch_size, verbose=None, steps=0)
-    starts = [call for call in one.loop.calls if isinstance(call, tuple)]
-    assert [len(call[0]) for call in starts] == sizes
-    assert [seed for call in starts for seed in call[2]] == list(range(6))
+    loop = CountingLoop()
+    done = write(loop, make_job(num_samples=2), [], batch_size, verbose=None)
+    starts = [call for call in loop.calls if isinstance(call, Job)]
+    assert [len(job.prompts) for job in starts] == sizes
+    assert [seed for job in starts for seed in job.seeds] == list(range(6))
     assert [len(each.tokens) for each in done] == [5, 5, 2, 2, 40, 40]
 
 
@@ -123,7 +121,7 @@ class Terminal(io.StringIO):
 )
 def test_bar(monkeypatch, verbose, stderr, delay, number, shown):
     stream = stderr()
-    monkeypatch.setattr(writing.sys, "stderr", stream)
-    monkeypatch.setattr(writing, "BAR_DELAY", delay)
-    write(job(number), [], batch_size=2, verbose=verbose, steps=0)
+    monkeypatch.setattr(jobs.sys, "stderr", stream)
+    monkeypatch.setattr(jobs, "BAR_DELAY", delay)
+    write(CountingLoop(), make_job(number), [], batch_size=2, verbose=verbose)
     assert (f"{number}/{number}" in stream.getvalue()) == shown

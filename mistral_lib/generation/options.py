@@ -1,0 +1,108 @@
+"""The options that `generate` and `stream` share, checked (chapter 16, "Sampling")."""
+
+import dataclasses
+import math
+import numbers
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from mistral_lib.checks import check_boolean, check_choice, check_integer
+from mistral_lib.generation.sampling import GREEDY, Sampler
+from mistral_lib.generation.stopping import check_stop_strings
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """How to continue prompts. `TextGeneration.generate` says what each option means.
+
+    What depends on the prompts or the model is checked with them: limits, seeds, the draft model.
+
+    Raises:
+        ValueError, TypeError: an option is out of range or of the wrong type, or two of them
+            exclude one another; the message names it.
+
+    >>> Options(stop_strings="###").stop_strings
+    ('###',)
+    >>> Options(num_beams=2, num_samples=2)
+    Traceback (most recent call last):
+    ValueError: num_beams must be 1 where there is a num_samples, but is 2: a beam search returns
+    the likeliest text that it finds. Leave out one of the two.
+    """
+
+    max_length: int | None = None
+    max_new_tokens: int | None = None
+    stop_token_ids: str | Sequence[int] | None = "auto"
+    stop_strings: str | Sequence[str] | None = None
+    sampler: Sampler = GREEDY
+    seed: int | Sequence[int] | np.ndarray = 0
+    num_samples: int | None = None
+    num_beams: int = 1
+    length_penalty: float = 1.0
+    draft_model: Any = None
+    num_draft_tokens: int = 4
+    log_probs: bool = False
+
+    def __post_init__(self):
+        checked = {
+            "stop_token_ids": _check_stop_tokens(self.stop_token_ids),
+            "stop_strings": check_stop_strings(self.stop_strings),
+            "length_penalty": _check_length_penalty(self.length_penalty),
+            "log_probs": check_boolean("return_log_probs", self.log_probs),
+        }
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
+        check_integer("num_draft_tokens", self.num_draft_tokens)
+        if self.num_samples is not None:
+            check_integer("num_samples", self.num_samples)
+        check_integer("num_beams", self.num_beams)
+        self._check_samples()
+        self._check_beams()
+
+    @property
+    def samples(self) -> int:
+        """Rows for each prompt."""
+        return self.num_samples or 1
+
+    def _check_samples(self) -> None:
+        if self.samples > 1 and self.num_beams == 1 and self.sampler.temperature is None:
+            raise ValueError(
+                f"num_samples must be 1 at a temperature of 0, but is {self.num_samples}: nothing "
+                "is drawn, and all would be the same. Pass a temperature such as 1.0."
+            )
+
+    def _check_beams(self) -> None:
+        if self.num_beams == 1:
+            if self.length_penalty != 1:
+                raise ValueError(
+                    f"length_penalty must be 1 where num_beams is 1, but is {self.length_penalty}: "
+                    "it compares finished beams. Pass num_beams."
+                )
+            return
+        others = {
+            "temperature": self.sampler.temperature,
+            "num_samples": self.num_samples,
+            "stop_strings": self.stop_strings or None,
+            "draft_model": self.draft_model,
+        }
+        for name, value in others.items():
+            if value is not None:
+                raise ValueError(
+                    f"num_beams must be 1 where there is a {name}, but is {self.num_beams}: a beam "
+                    "search returns the likeliest text that it finds. Leave out one of the two."
+                )
+
+
+def _check_stop_tokens(stop_token_ids) -> str | tuple[int, ...]:
+    if isinstance(stop_token_ids, str):
+        return check_choice("stop_token_ids", stop_token_ids, ("auto",))
+    return tuple(check_integer("a stop token id", t, minimum=0) for t in stop_token_ids or ())
+
+
+def _check_length_penalty(length_penalty) -> float:
+    if isinstance(length_penalty, bool) or not isinstance(length_penalty, numbers.Real):
+        raise TypeError(f"length_penalty must be a number, but is {length_penalty!r}.")
+    if not math.isfinite(length_penalty):
+        raise ValueError(f"length_penalty must be finite, but is {length_penalty}.")
+    return float(length_penalty)

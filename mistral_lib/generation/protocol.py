@@ -1,0 +1,149 @@
+"""What every loop that writes tokens takes, returns and runs (chapter 16, "Sampling")."""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar, Protocol, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from mistral_lib.generation.compiled import bucket
+from mistral_lib.generation.sampling import GREEDY, Sampler
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What to write: continuations of some prompts, as token ids.
+
+    Attributes:
+        prompts: token ids, at least one in each prompt.
+        limits: how many tokens may follow each prompt, at least 1.
+        seeds: one for each row: equal seeds on equal prompts draw equal tokens.
+        sampler: how tokens are chosen.
+        stop_tokens: token ids that end a row.
+        num_samples: rows for each prompt, which is read once; they stand one after another.
+        num_beams: for `BeamSearch`, how many beams each prompt has.
+        length_penalty: for `BeamSearch`; above 0 favours long texts, below 0 short ones.
+        log_probs: whether to keep the tokens' log-probabilities.
+
+    >>> job = Job([[1, 2, 3], [4]], limits=[5, 5], seeds=[0, 1])
+    >>> job.num_rows, job.longest
+    (2, 8)
+    """
+
+    prompts: list[list[int]]
+    limits: list[int]
+    seeds: list[int]
+    sampler: Sampler = GREEDY
+    stop_tokens: tuple[int, ...] = ()
+    num_samples: int = 1
+    num_beams: int = 1
+    length_penalty: float = 1.0
+    log_probs: bool = False
+
+    @property
+    def num_rows(self) -> int:
+        """How many continuations are written."""
+        return len(self.prompts) * self.num_samples
+
+    @property
+    def longest(self) -> int:
+        """The most tokens that a row can have, prompt and continuation together."""
+        return max(len(p) + n for p, n in zip(self.prompts, self.limits, strict=True))
+
+    @property
+    def capacity(self) -> int:
+        """Room for the new tokens of a row: the largest limit, rounded up."""
+        return bucket(max(self.limits))
+
+    @property
+    def stop_ids(self) -> Int[np.ndarray, " n"]:
+        """The stop tokens as an array."""
+        return np.array(self.stop_tokens, "int32")
+
+    def used_tokens(self, vocabulary_size: int, repeats: int) -> Bool[Array, "rows V"] | None:
+        """Which tokens each prompt holds, for `repeats` rows each.
+
+        Only the repetition penalty asks for them: without one `None`.
+        """
+        if self.sampler.repetition_penalty is None:
+            return None
+        used = np.zeros((len(self.prompts), vocabulary_size), bool)
+        for row, prompt in zip(used, self.prompts, strict=True):
+            row[prompt] = True
+        return jnp.repeat(jnp.array(used), repeats, axis=0)
+
+    def batches(self, batch_size: int) -> Iterator["Job"]:
+        """The job in parts of at most `batch_size` rows, or of one prompt."""
+        number = max(1, batch_size // self.num_samples)
+        for begin in range(0, len(self.prompts), number):
+            prompts = slice(begin, begin + number)
+            rows = slice(begin * self.num_samples, (begin + number) * self.num_samples)
+            yield dataclasses.replace(
+                self,
+                prompts=self.prompts[prompts],
+                limits=self.limits[prompts],
+                seeds=self.seeds[rows],
+            )
+
+
+class LoopState(Protocol):
+    """What can be read of a job that is being written; a frozen dataclass and a JAX tree."""
+
+    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
+
+    @property
+    def tokens(self) -> Int[Array, "B capacity"]:
+        """The new tokens of each row."""
+        ...
+
+    @property
+    def counts(self) -> Int[Array, " B"]:
+        """How many new tokens each row has."""
+        ...
+
+    @property
+    def finished(self) -> Bool[Array, " B"]:
+        """Which rows get no more."""
+        ...
+
+    @property
+    def log_probs(self) -> Float[Array, "B capacity"] | None:
+        """The log-probabilities of the new tokens, if the job asks for them."""
+        ...
+
+
+State = TypeVar("State", bound=LoopState)
+
+
+class Loop(Protocol[State]):
+    """A way to write: `DecodingLoop`, `BeamSearch` or `SpeculativeLoop`."""
+
+    def start(self, job: Job) -> State:
+        """Reads the prompts, and chooses the first token of every row."""
+        ...
+
+    def run(self, state: State, job: Job, steps: int | None = None) -> State:
+        """Goes on with every unfinished row, for some steps or, by default, to the end.
+
+        The state that is passed in is used up: its memory becomes that of the returned one.
+        """
+        ...
+
+
+def step_until_finished(
+    step: Callable[[State], State], state: State, steps: Int[Array, ""]
+) -> State:
+    """Repeats a step until every row has finished, `steps` times at most; to be compiled."""
+
+    def unfinished(carry):
+        state, done = carry
+        return (done < steps) & ~state.finished.all()
+
+    def count(carry):
+        state, done = carry
+        return step(state), done + 1
+
+    return jax.lax.while_loop(unfinished, count, (state, 0))[0]

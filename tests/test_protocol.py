@@ -1,0 +1,57 @@
+"""mistral_lib/generation/protocol.py: what a job says, and a loop that stops in time."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mistral_lib.generation.compiled import array_tree
+from mistral_lib.generation.protocol import Job, step_until_finished
+from mistral_lib.generation.sampling import make_sampler
+
+JOB = Job([[1, 2, 3], [4], [5, 6]], [7, 20, 3], [0, 1, 2, 3, 4, 5], num_samples=2)
+
+
+def test_sizes():
+    assert JOB.num_rows == 6
+    assert JOB.longest == 21
+    assert JOB.capacity == 32
+    with pytest.raises(ValueError, match="shorter"):
+        _ = Job([[1], [2]], [3], [0, 0]).longest
+
+
+def test_stop_ids():
+    assert Job([[1]], [1], [0], stop_tokens=(2, 5)).stop_ids.tolist() == [2, 5]
+    assert (JOB.stop_ids.shape, str(JOB.stop_ids.dtype)) == ((0,), "int32")
+
+
+def test_used_tokens():
+    assert JOB.used_tokens(8, 2) is None
+    job = Job([[1, 2, 1], [4]], [1, 1], [0, 0], make_sampler(repetition_penalty=1.5))
+    used = np.array(job.used_tokens(6, repeats=2))
+    assert [np.flatnonzero(row).tolist() for row in used] == [[1, 2], [1, 2], [4], [4]]
+
+
+def test_batches_keep_rows_and_seeds_together():
+    parts = list(JOB.batches(4))
+    assert [part.prompts for part in parts] == [[[1, 2, 3], [4]], [[5, 6]]]
+    assert [part.limits for part in parts] == [[7, 20], [3]]
+    assert [part.seeds for part in parts] == [[0, 1, 2, 3], [4, 5]]
+    assert [part.prompts for part in JOB.batches(1)] == [[prompt] for prompt in JOB.prompts]
+
+
+@array_tree
+class Countdown:
+    left: jax.Array
+
+    @property
+    def finished(self):
+        return self.left <= 0
+
+
+@pytest.mark.parametrize(("steps", "left"), [(0, [2, 5]), (3, [-1, 2]), (100, [-3, 0])])
+def test_steps_end_with_the_last_row(steps, left):
+    run = jax.jit(
+        lambda state, n: step_until_finished(lambda state: Countdown(state.left - 1), state, n)
+    )
+    assert run(Countdown(jnp.array([2, 5])), np.int32(steps)).left.tolist() == left
