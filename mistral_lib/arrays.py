@@ -9,8 +9,8 @@ a signature. Nothing is checked when the library runs; its tests check every cal
 
 import jax
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Int, Int8, Shaped
+from jaxtyping import Bool, Float, Float32, Int, Key, Shaped
 
 Array = jax.Array | np.ndarray  # JAX takes both; what it returns is its own
 
-__all__ = ["Array", "Bool", "Float", "Float32", "Int", "Int8", "Shaped"]
+__all__ = ["Array", "Bool", "Float", "Float32", "Int", "Key", "Shaped"]

@@ -4,9 +4,8 @@ from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Bool, Float, Int
 
+from mistral_lib.arrays import Array, Bool, Float, Int
 from mistral_lib.backbone import MistralBackbone
 from mistral_lib.distribution import cache_sharding
 from mistral_lib.forward import forward
@@ -96,7 +95,7 @@ def slot_positions(lengths: Int[Array, " B"], slots: int) -> Int[Array, "B slots
     return newest - (newest - jnp.arange(slots)) % slots
 
 
-def select_rows(tree: Tree, rows: Int[Array | np.ndarray, " R"]) -> Tree:
+def select_rows(tree: Tree, rows: Int[Array, " R"]) -> Tree:
     """Some rows of a cache, in a new order: samples and beams go on from what others have read.
 
     Args:
@@ -109,7 +108,7 @@ def select_rows(tree: Tree, rows: Int[Array | np.ndarray, " R"]) -> Tree:
     return jax.tree.map(lambda array: array.at[rows].get(mode="clip"), tree)
 
 
-def update_rows(tree: Tree, rows: Int[Array | np.ndarray, " R"], new: Tree) -> Tree:
+def update_rows(tree: Tree, rows: Int[Array, " R"], new: Tree) -> Tree:
     """Puts rows that `select_rows` took out back in their places.
 
     Args:
@@ -235,8 +234,8 @@ def _attend_at_once(
 def extend(
     backbone: MistralBackbone,
     cache: RollingCache,
-    token_ids: Int[Array | np.ndarray, "B C"],
-    counts: Int[Array | np.ndarray, " B"] | None = None,
+    token_ids: Int[Array, "B C"],
+    counts: Int[Array, " B"] | None = None,
 ) -> tuple[Float[Array, "B C D"], RollingCache]:
     """Reads C more tokens of every row, whatever was read before.
 

@@ -5,8 +5,8 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Key
 
+from mistral_lib.arrays import Array, Bool, Float, Int, Key
 from mistral_lib.generation.cache import RollingCache, extend
 from mistral_lib.generation.compiled import CompiledFunction, array_tree
 from mistral_lib.generation.protocol import Job, step_until_finished

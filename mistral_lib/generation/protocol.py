@@ -2,13 +2,13 @@
 
 import dataclasses
 from collections.abc import Callable, Iterator
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
 
+from mistral_lib.arrays import Array, Bool, Float, Int
 from mistral_lib.generation.compiled import bucket
 from mistral_lib.generation.sampling import GREEDY, Sampler
 
@@ -89,6 +89,7 @@ class Job:
             )
 
 
+@runtime_checkable
 class LoopState(Protocol):
     """What can be read of a job that is being written; a frozen dataclass and a JAX tree."""
 

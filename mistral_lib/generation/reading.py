@@ -2,8 +2,8 @@
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
 
+from mistral_lib.arrays import Array, Float, Int
 from mistral_lib.backbone import MistralBackbone
 from mistral_lib.generation.cache import RollingCache, extend, new_cache, select_rows, update_rows
 from mistral_lib.generation.compiled import CompiledFunction, bucket

@@ -2,9 +2,8 @@
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Key
 
+from mistral_lib.arrays import Array, Bool, Float, Int, Key
 from mistral_lib.checks import check_integer, check_number
 from mistral_lib.generation.compiled import array_tree
 
@@ -80,7 +79,7 @@ def _check_probability(name: str, value) -> float | None:
 def filter_logits(
     logits: Float[Array, "*rows V"],
     sampler: Sampler,
-    used_tokens: Bool[Array | np.ndarray, "*rows V"] | None = None,
+    used_tokens: Bool[Array, "*rows V"] | None = None,
 ) -> Float[Array, "*rows V"]:
     """Logits after all steps of the sampler; what is left out is -inf.
 
