@@ -6,7 +6,11 @@ them, and medians are kept. What the machine can do is measured in the same run.
 
     python benchmarks/run.py [--size tiny] [--only decode] [--rounds 3]
 
-writes `benchmarks/results/cpu.json`; `table.py` makes a table of it.
+writes `benchmarks/results/cpu.json`; `table.py` makes a table of it. What a change has cost is
+measured beside another checkout of this repository, its library and its benchmarks:
+
+    MISTRAL_LIB_BEFORE=/path/to/it python benchmarks/run.py --contenders mistral_lib,before \
+        --output benchmarks/results/before.json
 """
 
 import argparse
@@ -65,6 +69,7 @@ def decoding(total: int, contenders=ALL, rows: int = 1, rounds: int = 3) -> list
 
 
 OURS = ("mistral_lib",)
+BEFORE = "before"  # the library of the checkout that MISTRAL_LIB_BEFORE names
 WORKLOADS = [
     *(Workload(f"prefill_{n}", "forward", {"length": n}) for n in (1024, 4096)),
     Workload("prefill_8192", "forward", {"length": 8192}, rounds=2),
@@ -89,16 +94,18 @@ class Worker:
     process: subprocess.Popen = field(init=False)
 
     def __post_init__(self):
-        ours = self.name in ("mistral_lib", "limits")
+        ours = self.name in ("mistral_lib", BEFORE, "limits")
         python = Path(sys.executable) if ours else peers_python()
+        root = Path(os.environ["MISTRAL_LIB_BEFORE"]) if self.name == BEFORE else HERE.parent
+        contender = "mistral_lib" if self.name == BEFORE else self.name
         if not python.exists():
             raise SystemExit(f"{python} does not exist: `make bench` makes the peers' environment.")
         self.process = subprocess.Popen(
-            [str(python), str(HERE / "worker.py"), self.name, self.size],
+            [str(python), str(root / "benchmarks" / "worker.py"), contender, self.size],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": str(HERE.parent)},
+            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": str(root)},
         )
         self.answer()
 
@@ -276,7 +283,8 @@ def main(arguments=None) -> None:
     for workload in WORKLOADS:
         if workload.name.startswith(options.only):
             log(workload.name)
-            present = tuple(name for name in workload.contenders if name in taking_part)
+            known = (*workload.contenders, BEFORE)
+            present = tuple(name for name in known if name in taking_part)
             workload = Workload(**{**vars(workload), "contenders": present})
             row = measure(workload, options.size, options.rounds)
             result["workloads"][workload.name] = row
