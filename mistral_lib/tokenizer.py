@@ -10,6 +10,7 @@ import operator
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, overload
 
 import keras
 import numpy as np
@@ -175,7 +176,13 @@ class MistralTokenizer:
 
     __call__ = tokenize = encode
 
-    def decode(self, ids) -> str | list[str]:
+    @overload
+    def decode(self, ids: int | Sequence[int]) -> str: ...
+    @overload
+    def decode(self, ids: Sequence[Sequence[int]]) -> list[str]: ...
+    @overload
+    def decode(self, ids: Any) -> str | list[str]: ...
+    def decode(self, ids: Any) -> str | list[str]:
         """The text of token ids, or of each row of a batch.
 
         Args:

@@ -42,16 +42,22 @@ def test_batches_keep_rows_and_seeds_together():
 
 @array_tree
 class Countdown:
-    left: jax.Array
+    """A state whose rows are finished when they have no token left."""
+
+    tokens: jax.Array
+    counts: jax.Array
+    log_probs: None = None
 
     @property
     def finished(self):
-        return self.left <= 0
+        return self.counts <= 0
 
 
-@pytest.mark.parametrize(("steps", "left"), [(0, [2, 5]), (3, [-1, 2]), (100, [-3, 0])])
-def test_steps_end_with_the_last_row(steps, left):
-    run = jax.jit(
-        lambda state, n: step_until_finished(lambda state: Countdown(state.left - 1), state, n)
-    )
-    assert run(Countdown(jnp.array([2, 5])), np.int32(steps)).left.tolist() == left
+@pytest.mark.parametrize(("steps", "counts"), [(0, [2, 5]), (3, [-1, 2]), (100, [-3, 0])])
+def test_steps_end_with_the_last_row(steps, counts):
+    def step(state):
+        return Countdown(state.tokens, state.counts - 1)
+
+    state = Countdown(jnp.zeros((2, 16), int), jnp.array([2, 5]))
+    run = jax.jit(lambda state, steps: step_until_finished(step, state, steps))
+    assert run(state, np.int32(steps)).counts.tolist() == counts

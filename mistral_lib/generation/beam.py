@@ -5,13 +5,14 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
-from mistral_lib.arrays import Array, Bool, Float, Int
+from mistral_lib.arrays import Bool, Float, Int
 from mistral_lib.generation.cache import RollingCache, extend, select_rows
 from mistral_lib.generation.compiled import CompiledFunction, array_tree
-from mistral_lib.generation.protocol import Job, step_until_finished
+from mistral_lib.generation.protocol import Job, mark_used, step_until_finished
 from mistral_lib.generation.reading import PromptReader, logits_of
-from mistral_lib.generation.sampling import Sampler, filter_logits, mark_used, token_log_probs
+from mistral_lib.generation.sampling import Sampler, filter_logits, token_log_probs
 
 
 @array_tree

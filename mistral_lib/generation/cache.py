@@ -4,8 +4,10 @@ from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax import Array
 
-from mistral_lib.arrays import Array, Bool, Float, Int
+from mistral_lib.arrays import Bool, Float, Int
 from mistral_lib.backbone import MistralBackbone
 from mistral_lib.distribution import cache_sharding
 from mistral_lib.forward import forward
@@ -95,7 +97,7 @@ def slot_positions(lengths: Int[Array, " B"], slots: int) -> Int[Array, "B slots
     return newest - (newest - jnp.arange(slots)) % slots
 
 
-def select_rows(tree: Tree, rows: Int[Array, " R"]) -> Tree:
+def select_rows(tree: Tree, rows: Int[Array | np.ndarray, " R"]) -> Tree:
     """Some rows of a cache, in a new order: samples and beams go on from what others have read.
 
     Args:
@@ -199,7 +201,7 @@ def attend_cached(
     arguments = (query, keys, values, positions, key_positions, window, visible)
     if new < IN_TILES_FROM:
         return _attend_at_once(*arguments), written
-    return attend_by_position(*arguments, skip), written
+    return jnp.asarray(attend_by_position(*arguments, skip)), written
 
 
 def _attend_at_once(
@@ -234,8 +236,8 @@ def _attend_at_once(
 def extend(
     backbone: MistralBackbone,
     cache: RollingCache,
-    token_ids: Int[Array, "B C"],
-    counts: Int[Array, " B"] | None = None,
+    token_ids: Int[Array | np.ndarray, "B C"],
+    counts: Int[Array | np.ndarray, " B"] | None = None,
 ) -> tuple[Float[Array, "B C D"], RollingCache]:
     """Reads C more tokens of every row, whatever was read before.
 
@@ -262,7 +264,7 @@ def extend(
     """
     if counts is None:
         counts = jnp.full(token_ids.shape[:1], token_ids.shape[1], "int32")
-    layers = []
+    counts, layers = jnp.asarray(counts), []
 
     def attend(index):
         def attend_block(query, key, value):
@@ -283,4 +285,5 @@ def extend(
 
     positions = cache.lengths[:, None] + jnp.arange(token_ids.shape[1])
     hidden_states = forward(backbone, token_ids, positions=positions, attend=attend, training=False)
-    return hidden_states, RollingCache(tuple(layers), cache.lengths + counts)
+    cache = RollingCache(tuple(layers), cache.lengths + counts)
+    return hidden_states, cache  # pyright: ignore[reportReturnType] - no KerasTensor went in

@@ -1,12 +1,14 @@
 """The compiled loop that writes text, a token at a time (chapter 16, "Sampling")."""
 
 import dataclasses
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
-from mistral_lib.arrays import Array, Bool, Float, Int, Key
+from mistral_lib.arrays import Bool, Float, Int, Key
 from mistral_lib.generation.cache import RollingCache, extend
 from mistral_lib.generation.compiled import CompiledFunction, array_tree
 from mistral_lib.generation.protocol import Job, step_until_finished
@@ -27,7 +29,6 @@ class DecodingState:
         keys: random keys.
         log_probs: see `token_log_probs`; or `None`.
         used_tokens: which tokens prompt and continuation hold; `None` without repetition penalty.
-        draft: the draft model's cache in speculative decoding; otherwise `None`.
     """
 
     cache: RollingCache
@@ -38,7 +39,9 @@ class DecodingState:
     keys: Key[Array, " B"]
     log_probs: Float[Array, "B capacity"] | None
     used_tokens: Bool[Array, "B V"] | None
-    draft: RollingCache | None = None
+
+
+Writing = TypeVar("Writing", bound=DecodingState)
 
 
 class DecodingLoop:
@@ -133,12 +136,12 @@ def last_tokens(state: DecodingState, counts: int | Int[Array, " B"]) -> Int[Arr
 
 
 def append(
-    state: DecodingState,
+    state: Writing,
     tokens: Int[Array, "B C"],
     counts: int | Int[Array, " B"],
     stop_tokens: Int[Array, " n"],
     log_probs: Float[Array, "B C"] | None = None,
-) -> DecodingState:
+) -> Writing:
     """Writes new tokens behind those of every unfinished row, up to a stop token or the limit.
 
     Args:

@@ -11,12 +11,13 @@ from mistral_lib.chat import is_conversation
 from mistral_lib.checks import check_integer
 from mistral_lib.generation.jobs import Continuation, blocks, write
 from mistral_lib.generation.loops import Loops
-from mistral_lib.generation.options import Options
+from mistral_lib.generation.options import Options, check_stop_tokens
 from mistral_lib.generation.prompts import Prompts, new_token_limits, read_prompts, row_seeds
 from mistral_lib.generation.protocol import Job, Loop
 from mistral_lib.generation.sampling import make_sampler
-from mistral_lib.generation.stopping import Transcript
+from mistral_lib.generation.stopping import Transcript, check_stop_strings
 from mistral_lib.preprocessor import MistralCausalLMPreprocessor
+from mistral_lib.tokenizer import MistralTokenizer
 
 STEPS_PER_PIECE = 4  # between looks at the text: for a piece to stream, and for stop strings
 
@@ -125,8 +126,8 @@ class TextGeneration(keras.Model):
         options = Options(
             max_length=max_length,
             max_new_tokens=max_new_tokens,
-            stop_token_ids=stop_token_ids,
-            stop_strings=stop_strings,
+            stop_tokens=check_stop_tokens(stop_token_ids),
+            stop_strings=check_stop_strings(stop_strings),
             sampler=make_sampler(temperature, top_k, top_p, min_p, repetition_penalty),
             seed=seed,
             num_samples=num_samples,
@@ -184,8 +185,8 @@ class TextGeneration(keras.Model):
         options = Options(
             max_length=max_length,
             max_new_tokens=max_new_tokens,
-            stop_token_ids=stop_token_ids,
-            stop_strings=stop_strings,
+            stop_tokens=check_stop_tokens(stop_token_ids),
+            stop_strings=check_stop_strings(stop_strings),
             sampler=make_sampler(temperature, top_k, top_p, min_p, repetition_penalty),
             seed=seed,
             draft_model=draft_model,
@@ -200,7 +201,7 @@ class TextGeneration(keras.Model):
         self, shown: list[int], loop: Loop, job: Job, transcript: Transcript
     ) -> Iterator[str]:
         if shown:
-            yield self.preprocessor.tokenizer.decode(shown)
+            yield self._tokenizer().decode(shown)
         for rows, _ in blocks(loop, job, STEPS_PER_PIECE, [transcript]):
             if piece := transcript.read(rows[0]):
                 yield piece
@@ -228,7 +229,7 @@ class TextGeneration(keras.Model):
             )
         if self.preprocessor is None or draft_model.preprocessor is None:
             return
-        words = [m.preprocessor.tokenizer.get_vocabulary() for m in (self, draft_model)]
+        words = [m._tokenizer().get_vocabulary() for m in (self, draft_model)]
         if words[0] != words[1]:
             index = next(i for i, pair in enumerate(zip(*words)) if pair[0] != pair[1])
             raise ValueError(
@@ -255,8 +256,8 @@ class TextGeneration(keras.Model):
         )
 
     def _stop_tokens(self, options: Options) -> tuple[int, ...]:
-        if options.stop_token_ids != "auto":
-            return options.stop_token_ids
+        if options.stop_tokens is not None:
+            return options.stop_tokens
         if self.preprocessor is None:
             return self.end_token_ids
         return self.preprocessor.tokenizer.end_token_id, *self.end_token_ids
@@ -265,27 +266,33 @@ class TextGeneration(keras.Model):
         """One for each row, where its text is wanted or watched."""
         if not prompts.is_text and not options.stop_strings:
             return []
+        return [
+            Transcript(self._tokenizer(), shown, options.stop_strings)
+            for shown in prompts.shown
+            for _ in range(options.samples)
+        ]
+
+    def _tokenizer(self) -> MistralTokenizer:
+        """The tokenizer of a model that reads and writes text."""
         if self.preprocessor is None:
             raise ValueError(
                 "stop_strings need a tokenizer, and this model has no preprocessor. Pass "
                 "stop_token_ids, or build the model with a MistralCausalLMPreprocessor."
             )
-        tokenizer = self.preprocessor.tokenizer
-        return [
-            Transcript(tokenizer, shown, options.stop_strings)
-            for shown in prompts.shown
-            for _ in range(options.samples)
-        ]
+        return self.preprocessor.tokenizer
 
     def _results(
         self, prompts: Prompts, options: Options, done: list[Continuation], strip_prompt: bool
     ) -> Any:
         """What `generate` returns, in the form of the input."""
         samples = options.samples
-        results = [
-            self._result([] if strip_prompt else prompts.shown[index // samples], row)
-            for index, row in enumerate(done)
-        ]
+        results = []
+        for index, row in enumerate(done):
+            prompt = [] if strip_prompt else prompts.shown[index // samples]
+            if prompts.is_text and row.text is not None:
+                results.append((self._tokenizer().decode(prompt) if prompt else "") + row.text)
+            else:
+                results.append(prompt + row.tokens)
         log_probs = [row.log_probs for row in done]
         if options.num_samples is not None and not prompts.is_padded:
             starts = range(0, len(done), samples)
@@ -295,9 +302,3 @@ class TextGeneration(keras.Model):
         if not options.log_probs:
             return prompts.restore(results)
         return prompts.restore(results), prompts.unwrap(log_probs)
-
-    def _result(self, prompt: list[int], row: Continuation) -> str | list[int]:
-        """Text or ids of one row, behind the prompt or alone."""
-        if row.text is None:
-            return prompt + row.tokens
-        return self.preprocessor.tokenizer.decode(prompt) + row.text if prompt else row.text

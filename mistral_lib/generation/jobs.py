@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import tqdm
 
-from mistral_lib.generation.protocol import Job, Loop, State
+from mistral_lib.generation.protocol import Job, Loop, LoopState, State
 from mistral_lib.generation.stopping import Transcript
 
 STEPS_WATCHED = 16  # after so many steps the progress is shown
@@ -82,13 +82,15 @@ def write(
                 for index, (reader, row) in enumerate(zip(readers, rows)):
                     texts[index] += reader.read(row)
                 bar.update(len(done) + int(state.finished.sum()) - bar.n)
-            done += _continuations(rows, state, readers, texts)
+            # `blocks` yields at least once, which pyright cannot know.
+            finished = rows, state  # pyright: ignore[reportPossiblyUnboundVariable]
+            done += _continuations(*finished, readers, texts)
             bar.update(len(done) - bar.n)
     return done
 
 
 def _continuations(
-    rows: list[list[int]], state: State, readers: Sequence[Transcript], texts: list[str]
+    rows: list[list[int]], state: LoopState, readers: Sequence[Transcript], texts: list[str]
 ) -> list[Continuation]:
     log_probs = [None] * len(rows)
     if state.log_probs is not None:

@@ -10,21 +10,21 @@ import numpy as np
 
 from mistral_lib.checks import check_boolean, check_choice, check_integer
 from mistral_lib.generation.sampling import GREEDY, Sampler
-from mistral_lib.generation.stopping import check_stop_strings
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """How to continue prompts. `TextGeneration.generate` says what each option means.
+    """How to continue prompts; `TextGeneration.generate` says what each option means.
 
     What depends on the prompts or the model is checked with them: limits, seeds, the draft model.
+
+    Attributes:
+        stop_tokens: `None` for the tokenizer's end token and the model's `end_token_ids`.
 
     Raises:
         ValueError, TypeError: an option is out of range or of the wrong type, or two of them
             exclude one another; the message names it.
 
-    >>> Options(stop_strings="###").stop_strings
-    ('###',)
     >>> Options(num_beams=2, num_samples=2)
     Traceback (most recent call last):
     ValueError: num_beams must be 1 where there is a num_samples, but is 2: a beam search returns
@@ -33,8 +33,8 @@ class Options:
 
     max_length: int | None = None
     max_new_tokens: int | None = None
-    stop_token_ids: str | Sequence[int] | None = "auto"
-    stop_strings: str | Sequence[str] | None = None
+    stop_tokens: tuple[int, ...] | None = None
+    stop_strings: tuple[str, ...] = ()
     sampler: Sampler = GREEDY
     seed: int | Sequence[int] | np.ndarray = 0
     num_samples: int | None = None
@@ -45,18 +45,12 @@ class Options:
     log_probs: bool = False
 
     def __post_init__(self):
-        checked = {
-            "stop_token_ids": _check_stop_tokens(self.stop_token_ids),
-            "stop_strings": check_stop_strings(self.stop_strings),
-            "length_penalty": _check_length_penalty(self.length_penalty),
-            "log_probs": check_boolean("return_log_probs", self.log_probs),
-        }
-        for name, value in checked.items():
-            object.__setattr__(self, name, value)
-        check_integer("num_draft_tokens", self.num_draft_tokens)
+        for name in ("num_beams", "num_draft_tokens"):
+            check_integer(name, getattr(self, name))
         if self.num_samples is not None:
             check_integer("num_samples", self.num_samples)
-        check_integer("num_beams", self.num_beams)
+        check_boolean("return_log_probs", self.log_probs)
+        _check_length_penalty(self.length_penalty)
         self._check_samples()
         self._check_beams()
 
@@ -94,15 +88,20 @@ class Options:
                 )
 
 
-def _check_stop_tokens(stop_token_ids) -> str | tuple[int, ...]:
+def check_stop_tokens(stop_token_ids: str | Sequence[int] | None) -> tuple[int, ...] | None:
+    """The ids as a tuple, checked; `None` for "auto".
+
+    >>> check_stop_tokens([2]), check_stop_tokens(None), check_stop_tokens("auto")
+    ((2,), (), None)
+    """
     if isinstance(stop_token_ids, str):
-        return check_choice("stop_token_ids", stop_token_ids, ("auto",))
+        check_choice("stop_token_ids", stop_token_ids, ("auto",))
+        return None
     return tuple(check_integer("a stop token id", t, minimum=0) for t in stop_token_ids or ())
 
 
-def _check_length_penalty(length_penalty) -> float:
+def _check_length_penalty(length_penalty: Any) -> None:
     if isinstance(length_penalty, bool) or not isinstance(length_penalty, numbers.Real):
         raise TypeError(f"length_penalty must be a number, but is {length_penalty!r}.")
     if not math.isfinite(length_penalty):
         raise ValueError(f"length_penalty must be finite, but is {length_penalty}.")
-    return float(length_penalty)

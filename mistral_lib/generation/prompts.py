@@ -84,14 +84,14 @@ def new_token_limits(
     >>> new_token_limits([[1, 2], [3]], max_length=5, max_new_tokens=None)
     [3, 4]
     """
-    if (max_length is None) == (max_new_tokens is None):
+    if max_length is None and max_new_tokens is not None:
+        return [check_integer("max_new_tokens", max_new_tokens)] * len(rows)
+    if max_length is None or max_new_tokens is not None:
         found = "neither is" if max_length is None else "both are"
         raise ValueError(
             "Either max_length (of prompt and continuation together) or max_new_tokens must be "
             f"given, but {found}."
         )
-    if max_new_tokens is not None:
-        return [check_integer("max_new_tokens", max_new_tokens)] * len(rows)
     check_integer("max_length", max_length)
     longest = max(map(len, rows))
     if longest >= max_length:

@@ -7,8 +7,9 @@ from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
-from mistral_lib.arrays import Array, Bool, Float, Int
+from mistral_lib.arrays import Bool, Float, Int
 from mistral_lib.generation.compiled import bucket
 from mistral_lib.generation.sampling import GREEDY, Sampler
 
@@ -148,3 +149,8 @@ def step_until_finished(
         return step(state), done + 1
 
     return jax.lax.while_loop(unfinished, count, (state, 0))[0]
+
+
+def mark_used(used_tokens: Bool[Array, "B V"], tokens: Int[Array, " B"]) -> Bool[Array, "B V"]:
+    """Which tokens each row holds, after one more."""
+    return used_tokens.at[jnp.arange(len(tokens)), tokens].set(True)

@@ -2,8 +2,9 @@
 
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
-from mistral_lib.arrays import Array, Float, Int
+from mistral_lib.arrays import Float, Int
 from mistral_lib.backbone import MistralBackbone
 from mistral_lib.generation.cache import RollingCache, extend, new_cache, select_rows, update_rows
 from mistral_lib.generation.compiled import CompiledFunction, bucket

@@ -2,8 +2,10 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax import Array
 
-from mistral_lib.arrays import Array, Bool, Float, Int, Key
+from mistral_lib.arrays import Bool, Float, Int, Key
 from mistral_lib.checks import check_integer, check_number
 from mistral_lib.generation.compiled import array_tree
 
@@ -79,7 +81,7 @@ def _check_probability(name: str, value) -> float | None:
 def filter_logits(
     logits: Float[Array, "*rows V"],
     sampler: Sampler,
-    used_tokens: Bool[Array, "*rows V"] | None = None,
+    used_tokens: Bool[Array | np.ndarray, "*rows V"] | None = None,
 ) -> Float[Array, "*rows V"]:
     """Logits after all steps of the sampler; what is left out is -inf.
 
@@ -104,6 +106,8 @@ def filter_logits(
     [[0.62 0.38 0.   0.  ]]
     """
     if sampler.repetition_penalty is not None:
+        if used_tokens is None:
+            raise ValueError("used_tokens must be given for a repetition_penalty, but is None.")
         penalty = sampler.repetition_penalty
         penalised = jnp.where(logits < 0, logits * penalty, logits / penalty)
         logits = jnp.where(used_tokens, penalised, logits)
@@ -171,12 +175,3 @@ def token_log_probs(
     """
     chosen = jnp.take_along_axis(logits, tokens[..., None], axis=-1)[..., 0]
     return chosen - jax.nn.logsumexp(logits, axis=-1)
-
-
-def mark_used(
-    used_tokens: Bool[Array, "B V"] | None, tokens: Int[Array, " B"]
-) -> Bool[Array, "B V"] | None:
-    """The tokens that a text holds, with one more in each row; `None` stays `None`."""
-    if used_tokens is None:
-        return None
-    return used_tokens.at[jnp.arange(len(tokens)), tokens].set(True)

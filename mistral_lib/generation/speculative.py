@@ -5,20 +5,31 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
-from mistral_lib.arrays import Array, Bool, Float, Int, Key
+from mistral_lib.arrays import Bool, Float, Int, Key
 from mistral_lib.generation.cache import RollingCache, extend
-from mistral_lib.generation.compiled import CompiledFunction
+from mistral_lib.generation.compiled import CompiledFunction, array_tree
 from mistral_lib.generation.decoding import DecodingLoop, DecodingState, append, last_tokens
-from mistral_lib.generation.protocol import Job, step_until_finished
+from mistral_lib.generation.protocol import Job, mark_used, step_until_finished
 from mistral_lib.generation.reading import PromptReader, logits_of
 from mistral_lib.generation.sampling import (
     Sampler,
     draw,
     filter_logits,
-    mark_used,
     token_log_probs,
 )
+
+
+@array_tree
+class SpeculativeState(DecodingState):
+    """A `DecodingState`, and what the draft model has read.
+
+    Attributes:
+        draft: its cache, which may lack the last token that the model's cache has.
+    """
+
+    draft: RollingCache
 
 
 class SpeculativeLoop:
@@ -51,26 +62,26 @@ class SpeculativeLoop:
         self.num_draft_tokens = num_draft_tokens
         self.run_rounds = CompiledFunction(self._run_rounds, loop.backbone, draft.backbone)
 
-    def start(self, job: Job) -> DecodingState:
+    def start(self, job: Job) -> SpeculativeState:
         """As `DecodingLoop.start`; the draft model reads the prompts too."""
         lookahead = self.num_draft_tokens + 1
         state = self.loop.start(job, lookahead)
         longest = job.longest + lookahead - 1
-        _, cache = self.draft.read(job.prompts, longest, job.num_samples, lookahead)
-        return dataclasses.replace(state, draft=cache)
+        _, draft = self.draft.read(job.prompts, longest, job.num_samples, lookahead)
+        return SpeculativeState(**vars(state), draft=draft)
 
-    def run(self, state: DecodingState, job: Job, steps: int | None = None) -> DecodingState:
+    def run(self, state: SpeculativeState, job: Job, steps: int | None = None) -> SpeculativeState:
         """Up to `steps` rounds for every unfinished row. Uses `state` up."""
         steps = job.capacity if steps is None else steps
         return self.run_rounds(state, job.sampler, job.stop_ids, np.int32(steps))
 
     def _run_rounds(
         self,
-        state: DecodingState,
+        state: SpeculativeState,
         sampler: Sampler,
         stop_tokens: Int[Array, " n"],
         steps: Int[Array, ""],
-    ) -> DecodingState:
+    ) -> SpeculativeState:
         def step(state):
             keys = jax.vmap(jax.random.fold_in)(state.keys, state.counts)
             proposed, draft_logits, draft = self._propose(state, sampler, keys)
@@ -80,7 +91,7 @@ class SpeculativeLoop:
         return step_until_finished(step, state, steps)
 
     def _propose(
-        self, state: DecodingState, sampler: Sampler, keys: Key[Array, " B"]
+        self, state: SpeculativeState, sampler: Sampler, keys: Key[Array, " B"]
     ) -> tuple[Int[Array, "B k"], Float[Array, "B k V"], RollingCache]:
         """The draft's tokens, the logits that it drew them from, and its cache."""
         backbone, reading = self.draft.backbone, jnp.where(state.finished, 0, 1)
@@ -96,7 +107,8 @@ class SpeculativeLoop:
 
         def step(carry, index):
             cache, token, used_tokens = carry
-            used_tokens = mark_used(used_tokens, token)
+            if used_tokens is not None:
+                used_tokens = mark_used(used_tokens, token)
             hidden, cache = extend(backbone, cache, token[:, None], reading)
             token, logits = choose(hidden, used_tokens, index)
             return (cache, token, used_tokens), (token, logits)
@@ -111,13 +123,13 @@ class SpeculativeLoop:
 
     def _verify(
         self,
-        state: DecodingState,
+        state: SpeculativeState,
         proposed: Int[Array, "B k"],
         draft_logits: Float[Array, "B k V"],
         sampler: Sampler,
         keys: Key[Array, " B"],
         stop_tokens: Int[Array, " n"],
-    ) -> DecodingState:
+    ) -> SpeculativeState:
         """Reads the proposed tokens, writes the accepted ones and one more."""
         backbone, length, reading = self.loop.backbone, state.cache.lengths, ~state.finished
         chunk = jnp.concatenate([last_tokens(state, 1), proposed], axis=1)  # (B, k + 1)
@@ -162,7 +174,7 @@ def _accept(
     def at(probabilities):
         return jnp.take_along_axis(probabilities, proposed[..., None], axis=-1)[..., 0]
 
-    luck = jax.vmap(lambda key: jax.random.uniform(key, number))(_fold(keys, number))
+    luck = jax.vmap(lambda key: jax.random.uniform(key, (number,)))(_fold(keys, number))
     accepted = luck * at(drafted) < at(wanted[:, :-1])  # (B, k)
     # Behind the last proposal the draft has no probability: the draw is the model's own.
     missing = jnp.maximum(wanted - jnp.pad(drafted, ((0, 0), (0, 1), (0, 0))), 0.0)
