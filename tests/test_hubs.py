@@ -1,5 +1,8 @@
 """mistral_lib/presets/hubs.py: the hubs' own clients, and servers that speak their protocols."""
 
+import itertools
+import re
+import shutil
 import socket
 import sys
 from pathlib import Path
@@ -7,14 +10,22 @@ from pathlib import Path
 import huggingface_hub
 import kagglehub
 import kagglesdk.kaggle_env
+import numpy as np
 import pytest
 from file_server import closed_port, read_folder
 from hugging_face_server import HuggingFaceServer, commit_of
 from huggingface_hub import constants
 from kaggle_server import KaggleServer
-from small_presets import KERAS_HUB, assert_same_weights
+from small_presets import KERAS_HUB, assert_same_weights, small_backbone, write_as_mistral
+from vocabularies import trained_model
 
-from mistral_lib import MistralBackbone, MistralCausalLM
+from mistral_lib import (
+    MistralBackbone,
+    MistralCausalLM,
+    MistralCausalLMPreprocessor,
+    MistralTokenizer,
+    lora,
+)
 from mistral_lib.presets.sources import open_preset
 
 BIG = bytes(range(256)) * 10_000  # 2.56 MB: Kaggle's client writes a megabyte at a time
@@ -467,3 +478,139 @@ def test_a_checkpoint_of_transformers(hub, layout, connect):
     }
     connect(closed_port())
     assert_same_weights(MistralBackbone.from_preset(address), expected)
+
+
+# --- A model that is replaced while it is loaded -------------------------------------------------
+
+LAYOUTS = ["KerasHub", "KerasHub in shards", "transformers", "transformers in shards", "Mistral"]
+
+
+@pytest.fixture(scope="module", params=LAYOUTS)
+def two_models(request, tmp_path_factory):
+    """Folders of two models that differ in all that is loaded, but not in their sizes."""
+    folders = []
+    for seed in (0, 1):
+        proto = trained_model(
+            user_defined_symbols=["<a>", "<b>"][seed],
+            normalization_rule_name="identity",
+            remove_extra_whitespaces=False,
+        )
+        preprocessor = MistralCausalLMPreprocessor(MistralTokenizer(proto), 12 + seed)
+        backbone = small_backbone(seed, rope_max_wavelength=500.0 + seed)
+        model = MistralCausalLM(backbone, preprocessor, [5 + seed], name=f"model_{seed}")
+        folder = tmp_path_factory.mktemp("models") / "model"
+        options = {"max_shard_size": 4e-6 if "shards" in request.param else None}
+        if "KerasHub" in request.param:
+            model.save_to_preset(folder, **options)
+        else:
+            model.export_to_transformers(folder, **options)
+        if request.param == "Mistral":
+            write_as_mistral(folder, folder.with_name("mistral"))
+            folder = folder.with_name("mistral")
+        folders.append(folder)
+    return folders
+
+
+def loaded(preset):
+    """All that a preset is loaded for."""
+    model = MistralCausalLM.from_preset(preset)
+    backbone, preprocessor = model.backbone, model.preprocessor
+    return {
+        "weights": [np.asarray(variable.value).tobytes() for variable in backbone.variables],
+        "wavelength": backbone.rope_max_wavelength,
+        "ends": model.end_token_ids,
+        "vocabulary": preprocessor.tokenizer.proto,
+        "length": preprocessor.sequence_length,
+    }
+
+
+@pytest.fixture
+def replaced_between_any_two_requests(tmp_path):
+    """A function that loads, while the model is replaced after 0, 1, 2, … requests."""
+
+    def load_again_and_again(server, publish, replace, load):
+        found = []
+        for count in itertools.count():
+            for name in ("huggingface", "kagglehub"):
+                shutil.rmtree(tmp_path / name, ignore_errors=True)
+            server.requests.clear()
+            publish()
+            server.changes = {count: replace}
+            try:
+                found.append(load())
+            except (OSError, ValueError) as error:
+                found.append(error)
+            if server.changes:  # it took no more requests than that
+                return found
+
+    return load_again_and_again
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["history kept", "history rewritten"])
+def test_a_commit_between_any_two_requests(
+    hugging_face, replaced_between_any_two_requests, two_models, kept
+):
+    """Everything comes from one commit, or one sentence says why not."""
+    old, new = map(read_folder, two_models)
+    expected = [loaded(folder) for folder in two_models]
+    later = {"main": new, "before": old} if kept else {"main": new}
+    found = replaced_between_any_two_requests(
+        hugging_face,
+        lambda: hugging_face.models.update({"a/b": {"main": old}}),
+        lambda: hugging_face.models.update({"a/b": later}),
+        lambda: loaded("hf://a/b"),
+    )
+    assert len(found) > 10
+    for outcome in found:
+        if isinstance(outcome, OSError):
+            assert not kept
+            assert re.match(r"hf://a/b: .*commit \w+ .* is gone.* try again", str(outcome))
+        else:
+            same = [[name for name in outcome if outcome[name] == m[name]] for m in expected]
+            assert outcome in expected, f"of the first: {same[0]}; of the second: {same[1]}"
+    assert (found[0], found[-1]) == (expected[1], expected[0])
+
+
+def test_a_version_between_any_two_requests(kaggle, replaced_between_any_two_requests, two_models):
+    if not (two_models[0] / "config.json").exists():
+        return  # by that file the newest version is found
+    old, new = map(read_folder, two_models)
+    expected = [loaded(folder) for folder in two_models]
+    found = replaced_between_any_two_requests(
+        kaggle,
+        lambda: kaggle.models.update({"a/b/keras/c": {1: old}}),
+        lambda: kaggle.models["a/b/keras/c"].update({2: new}),
+        lambda: loaded("kaggle://a/b/keras/c"),
+    )
+    assert len(found) > 10
+    assert all(outcome in expected for outcome in found)
+    assert (found[0], found[-1]) == (expected[1], expected[0])
+
+
+def test_an_adapter_is_of_one_commit(hugging_face, replaced_between_any_two_requests, tmp_path):
+    """It has no config.json by which its commit could be found."""
+    folders = []
+    for seed in (0, 1):
+        backbone = small_backbone()
+        backbone.enable_lora(2, lora_alpha=1 + seed)
+        for factor in backbone.trainable_variables:
+            factor.assign(np.full(factor.shape, seed))
+        folders.append(tmp_path / f"adapter_{seed}")
+        backbone.export_lora_to_peft(folders[-1])
+
+    def adapted(adapter):
+        backbone = small_backbone()
+        backbone.load_lora_weights(adapter)
+        return [np.asarray(v.value).tobytes() for v in backbone.variables], lora.settings(backbone)
+
+    expected = [adapted(folder) for folder in folders]
+    old, new = map(read_folder, folders)
+    found = replaced_between_any_two_requests(
+        hugging_face,
+        lambda: hugging_face.models.update({"a/b": {"main": old}}),
+        lambda: hugging_face.models.update({"a/b": {"main": new, "before": old}}),
+        lambda: adapted("hf://a/b"),
+    )
+    assert len(found) > 3
+    assert all(outcome in expected for outcome in found)
+    assert (found[0], found[-1]) == (expected[1], expected[0])
