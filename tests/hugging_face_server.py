@@ -2,8 +2,9 @@
 
 A file of a model is at `/user/model/resolve/revision/name`. A HEAD request tells the commit, the
 ETag and the size. Weights are kept elsewhere, by their sums: the answer is a redirection to another
-host, which does not know the commit. What went wrong stands in the header `X-Error-Code`. Taken from the
-client's source (`file_download.py`, `utils/_http.py`) and the answers of the hub that it expects.
+host, which does not know the commit. What went wrong stands in the header `X-Error-Code`. Taken
+from the client's source (`file_download.py`, `utils/_http.py`) and the answers of the hub that it
+expects.
 """
 
 import hashlib

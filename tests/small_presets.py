@@ -71,11 +71,11 @@ def assert_same_weights(one, other) -> None:
 
 def write_as_mistral(source, folder) -> None:
     """A checkpoint of transformers, in one file, under Mistral's names."""
-    sizes = transformers_format.read_config(LocalFolder(source))
+    sizes = transformers_format.TransformersFormat().read_arguments(LocalFolder(source))
     params = {there: sizes[name] for name, there in mistral_format.ARGUMENTS.items()}
     params |= {"sliding_window": sizes["sliding_window"]}
     params |= {"rope_theta": sizes["rope_max_wavelength"]}
-    there, here = transformers_format.NAMING.tensors, mistral_format.NAMING.tensors
+    there, here = transformers_format.NAMES, mistral_format.NAMES
     names = {
         there[name].format(block): here[name].format(block)
         for name in there
