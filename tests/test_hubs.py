@@ -205,6 +205,36 @@ def test_hugging_face_offline_with_all_in_the_cache(hugging_face, unreachable, w
         again.find("other.h5")
 
 
+def test_hugging_face_offline_with_a_cache_that_another_program_filled(hugging_face, unreachable):
+    """Its client writes down which commit the branch was."""
+    for name in ("config.json", "weights.h5"):
+        huggingface_hub.hf_hub_download("a/b", name)
+    unreachable()
+    source = open_source("hf://a/b")
+    assert source.get("weights.h5").read_bytes() == BIG
+
+
+def test_another_program_finds_what_was_downloaded_here(hugging_face, unreachable):
+    file = open_source("hf://a/b").get("config.json")
+    unreachable()
+    assert huggingface_hub.hf_hub_download("a/b", "config.json") == str(file)
+
+
+def test_a_branch_is_asked_for_once(hugging_face):
+    """And a commit not at all, once its files are here."""
+    main = hugging_face.models["a/b"]["main"]
+    for _ in range(2):
+        hugging_face.requests.clear()
+        source = open_source("hf://a/b")
+        for name in [*FILES, "task.json"] * 2:
+            source.find(name)
+    assert hugging_face.requests == ["HEAD /a/b/resolve/main/config.json"]
+    source = open_source(f"hf://a/b@{commit_of(main)}")
+    for name in [*FILES, "task.json"]:
+        source.find(name)
+    assert len(hugging_face.requests) == 1
+
+
 @pytest.mark.parametrize("name", ["weights.h5", "config.json"])
 def test_hugging_face_resumes_by_itself(hugging_face, name):
     hugging_face.models["a/b"]["main"][name] = BIG
@@ -546,6 +576,7 @@ def replaced_between_any_two_requests(tmp_path):
     return load_again_and_again
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kept", [True, False], ids=["history kept", "history rewritten"])
 def test_a_commit_between_any_two_requests(
     hugging_face, replaced_between_any_two_requests, two_models, kept
@@ -571,6 +602,7 @@ def test_a_commit_between_any_two_requests(
     assert (found[0], found[-1]) == (expected[1], expected[0])
 
 
+@pytest.mark.slow
 def test_a_version_between_any_two_requests(kaggle, replaced_between_any_two_requests, two_models):
     if not (two_models[0] / "config.json").exists():
         return  # by that file the newest version is found
