@@ -111,13 +111,13 @@ def matrix_attribute(name: str) -> str:
 
 
 def quantized_variables(
-    name: str, shape: tuple[int, int], quantization: str
+    name: str, shape: tuple[int, ...], quantization: str
 ) -> list[tuple[str, tuple[int, ...], str | None]]:
     """The variables in which Keras's layers keep a quantized matrix, in the order of their files.
 
     Args:
         name: of the matrix: "kernel", "embeddings" or "reverse_embeddings".
-        shape: of the matrix in float.
+        shape: of the matrix in float, (rows, columns).
         quantization: "int8", or "int4/" and the block size.
 
     Returns:
@@ -260,6 +260,6 @@ def kaggle_models_folder() -> Path:
     Relies on `kagglehub.config.get_cache_folder` and its folder `models` (seen in kagglehub 0.3 to
     1.0).
     """
-    import kagglehub  # an optional dependency
+    from kagglehub import config  # an optional dependency
 
-    return Path(kagglehub.config.get_cache_folder(), "models")
+    return Path(config.get_cache_folder(), "models")

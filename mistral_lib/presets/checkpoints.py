@@ -103,7 +103,7 @@ def is_transposed(variable: str) -> bool:
 def _check_tied(embeddings: SafeTensor, output: SafeTensor) -> None:
     """Refuses an output that the config calls a copy of the embedding and that is none."""
     same = (embeddings.shape, embeddings.dtype) == (output.shape, output.dtype)
-    if not (same and np.array_equal(*(t.read().view("uint8") for t in (embeddings, output)))):
+    if not (same and np.array_equal(embeddings.read().view("uint8"), output.read().view("uint8"))):
         raise ValueError(
             f"{output.file}: the config ties the output to the embedding, but {output.name!r} is "
             "not the embedding. Set tie_word_embeddings to false in the config if both are meant."

@@ -5,9 +5,10 @@ format answers the same questions about each: `keras_format`, `transformers_form
 `mistral_format` have one each, and `preset` tells which one a preset has.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 from mistral_lib.config import MistralConfig
 from mistral_lib.presets.sources import Source
@@ -37,10 +38,10 @@ class Format(Protocol):
         config_file, tokenizer_file, preprocessor_file: where the arguments of each part stand.
     """
 
-    name: ClassVar[str]
-    config_file: ClassVar[str]
-    tokenizer_file: ClassVar[str]
-    preprocessor_file: ClassVar[str]
+    name: str
+    config_file: str
+    tokenizer_file: str
+    preprocessor_file: str
 
     def read_arguments(self, source: Source) -> dict[str, Any]:
         """Constructor arguments of the backbone, as they stand in the config.
@@ -59,7 +60,7 @@ class Format(Protocol):
 
     def read_tensors(
         self, source: Source, config: MistralConfig, quantization: str | None
-    ) -> dict[str, Tensor]:
+    ) -> Mapping[str, Tensor]:
         """The weights by their names here, not yet read, all of the right shape.
 
         Args:

@@ -28,7 +28,10 @@ class StoredTensor(Tensor):
         bfloat16 = self.dtype == "bfloat16"
         array = aligned_empty(self.shape, "V2" if bfloat16 else self.dtype)
         with _opened(self.file) as h5:
-            h5[self.name].read_direct(array)
+            dataset = h5[self.name]
+            if not isinstance(dataset, h5py.Dataset):
+                raise ValueError(f"{self.name!r} was a tensor, and is none any more.")
+            dataset.read_direct(array)
         return array.view(ml_dtypes.bfloat16) if bfloat16 else array
 
 
@@ -48,13 +51,13 @@ def list_tensors(file: Path) -> dict[str, StoredTensor]:
     """
     tensors = {}
     with _opened(file) as h5:
-        groups, seen = [("", h5)], set()
+        groups: list[tuple[str, h5py.Group]] = [("", h5)]
+        seen = set()
         while groups:
             prefix, group = groups.pop()
-            address = h5py.h5o.get_info(group.id).addr
-            if address in seen:
+            if group in seen:
                 raise ValueError(f"the group {prefix!r} is linked from two places.")
-            seen.add(address)
+            seen.add(group)
             for key in group:
                 name = f"{prefix}/{key}".lstrip("/")
                 link = type(group.get(key, getlink=True))
@@ -101,7 +104,7 @@ def _opened(file: Path) -> Iterator[h5py.File]:
         ) from error
 
 
-def _describe(file: Path, name: str, item: h5py.Dataset) -> StoredTensor:
+def _describe(file: Path, name: str, item: h5py.Dataset | h5py.Datatype) -> StoredTensor:
     if not isinstance(item, h5py.Dataset):
         raise ValueError(f"{name!r} is neither a group nor a tensor.")
     if item.external or item.is_virtual:

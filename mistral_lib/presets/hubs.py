@@ -68,7 +68,8 @@ class HuggingFaceModel(Source):
             url = huggingface_hub.hf_hub_url(self.model, CONFIG_FILE, revision=revision)
             return huggingface_hub.get_hf_file_metadata(url).commit_hash
         except errors.EntryNotFoundError as error:  # the answer names the commit all the same
-            return error.response.headers.get("X-Repo-Commit")
+            answer = getattr(error, "response", None)
+            return None if answer is None else answer.headers.get("X-Repo-Commit")
         except errors.RevisionNotFoundError as error:
             raise self._without_revision(revision) from error
         except Exception:  # of the client's HTTP library, which its versions change
@@ -186,7 +187,9 @@ class KaggleModel(Source):
         files = (kaggle_models_folder() / self._variant).glob(f"*/{CONFIG_FILE}")
         names = [file.parent.name for file in files]
         newest = max((int(name) for name in names if name.isdigit()), default=None)
-        return newest and self._download(f"{self._variant}/{newest}", CONFIG_FILE)
+        if newest is None:
+            return None
+        return self._download(f"{self._variant}/{newest}", CONFIG_FILE)
 
     def _other_version(self) -> str:
         """For an error: that the model exists, and which version it has."""
@@ -258,16 +261,16 @@ def _is_offline(error: BaseException) -> bool:
 
 def _failed_download(source: Source, name: str, error: BaseException) -> OSError:
     """What to raise for a download that began and did not end."""
-    number = error.errno if isinstance(error, OSError) else None
-    if number is not None:  # of this machine: no space left, a cache that cannot be written
-        return OSError(number, f"{source}: {name} could not be stored: {error.strerror}")
+    if isinstance(error, OSError) and error.errno is not None:
+        # Of this machine: no space left, a cache that cannot be written.
+        return OSError(error.errno, f"{source}: {name} could not be stored: {error.strerror}")
     return ConnectionError(
         f"{source}: {name} could not be downloaded: {_reason(error)} Check the "
         "network and try again."
     )
 
 
-def _reason(error: BaseException) -> str:
+def _reason(error: BaseException | None) -> str:
     """A client's message as one sentence on one line."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text[:300].rstrip(".:") + "."

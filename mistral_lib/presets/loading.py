@@ -9,7 +9,7 @@ Models import this module, so it imports none: the classes to make are arguments
 
 import inspect
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import jax
@@ -49,7 +49,7 @@ SHAPE_ARGUMENTS = (
 
 
 def load_backbone(
-    cls: type[T],
+    cls: Callable[..., T],
     preset: Preset,
     load_weights: bool = True,
     dtype: Any = None,
@@ -86,10 +86,10 @@ def load_backbone(
 
 
 def load_causal_lm(
-    cls: type[T],
-    backbone_class: type,
-    preprocessor_class: type,
-    tokenizer_class: type,
+    cls: Callable[..., T],
+    backbone_class: Callable[..., Any],
+    preprocessor_class: Callable[..., Any],
+    tokenizer_class: Callable[..., Any],
     preset: Preset,
     load_weights: bool = True,
     **overrides,
@@ -115,7 +115,9 @@ def load_causal_lm(
     return cls(backbone, preprocessor, **arguments)
 
 
-def load_preprocessor(cls: type[T], tokenizer_class: type, preset: Preset, **overrides) -> T:
+def load_preprocessor(
+    cls: Callable[..., T], tokenizer_class: Callable[..., Any], preset: Preset, **overrides
+) -> T:
     """A preprocessor from a preset: see `MistralCausalLMPreprocessor.from_preset`."""
     tokenizer = load_tokenizer(tokenizer_class, preset)
     arguments = preset.format.read_preprocessor_arguments(preset.source)
@@ -124,7 +126,7 @@ def load_preprocessor(cls: type[T], tokenizer_class: type, preset: Preset, **ove
     return cls(**{"tokenizer": tokenizer, **arguments, **overrides})
 
 
-def load_tokenizer(cls: type[T], preset: Preset) -> T:
+def load_tokenizer(cls: Callable[..., T], preset: Preset) -> T:
     """The tokenizer of a preset: see `MistralTokenizer.from_preset`."""
     arguments = preset.format.read_tokenizer_arguments(preset.source)
     with preset.errors_naming(preset.format.tokenizer_file):
@@ -132,7 +134,7 @@ def load_tokenizer(cls: type[T], preset: Preset) -> T:
     return cls(preset.format.find_vocabulary(preset.source), **arguments)
 
 
-def _read_config(cls: type, preset: Preset, overrides: dict[str, Any]) -> MistralConfig:
+def _read_config(cls: Any, preset: Preset, overrides: dict[str, Any]) -> MistralConfig:
     """The architecture that was asked for, and that the distribution in use can share."""
     stored = preset.config
     with preset.errors_naming(preset.format.config_file):

@@ -71,8 +71,8 @@ def weight_bytes(config: MistralConfig, dtype: Any, whole: bool = True) -> int:
         whole: otherwise only what one memory holds under the distribution in use.
 
     >>> mistral_7b = MistralConfig(32000, 32, 32, 4096, 14336, 8)
-    >>> f"{weight_bytes(mistral_7b, 'int4/128_from_bfloat16') / 2**30:.1f} GiB"
-    '3.5 GiB'
+    >>> f"{weight_bytes(mistral_7b, 'int8_from_bfloat16') / 2**30:.1f} GiB"
+    '6.7 GiB'
     """
     policy = keras.dtype_policies.get(dtype)
 

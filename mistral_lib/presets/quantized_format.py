@@ -80,14 +80,12 @@ def read_policy(content: Any) -> str | None:
         return None
     if content.get("class_name") != "DTypePolicyMap":
         return None
-    policies = content["config"].get("policy_map")
-    found = set()
-    for policy in policies.values() if isinstance(policies, dict) else ():
-        config = policy.get("config") if isinstance(policy, dict) else None
-        mode = config.get("mode") if isinstance(config, dict) else None
+    config, found = content["config"], set()
+    for policy in _object(config, "policy_map").values():
+        of_layer = _object(policy, "config")
         # KerasHub leaves the source out, and the default too.
-        source = mode and (config.get("source_name") or content["config"].get("default_policy"))
-        found.add(f"{mode}_from_{source or 'float32'}")
+        source = of_layer.get("source_name") or config.get("default_policy") or "float32"
+        found.add(f"{of_layer.get('mode')}_from_{source}")
     if len(found) != 1:
         raise ValueError(
             f"dtype has layers of {len(found)} kinds ({', '.join(sorted(found)) or 'none'}), but a "
@@ -100,6 +98,12 @@ def read_policy(content: Any) -> str | None:
             "the weights from which they were quantized."
         )
     return policy
+
+
+def _object(content: Any, name: str) -> dict[str, Any]:
+    """An object in an object; empty where something else stands."""
+    value = content.get(name) if isinstance(content, dict) else None
+    return value if isinstance(value, dict) else {}
 
 
 def check_groups(tensors: dict[str, StoredTensor], quantization: str | None) -> None:

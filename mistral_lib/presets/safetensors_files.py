@@ -57,7 +57,7 @@ class SafeTensor(Tensor):
             file.seek(self.start)
             for block in _blocks(rows):
                 stored = np.empty(block.shape, bits)
-                if file.readinto(stored.reshape(-1).view("uint8")) < stored.nbytes:
+                if file.readinto(stored.reshape(-1).view("uint8").data) < stored.nbytes:
                     raise ValueError(
                         f"{self.file} ends inside {self.name!r}: it was cut off while it was read."
                     )
@@ -166,7 +166,8 @@ def write_tensors(
         arrays: the tensors, each taken when the one before is written; views in any order of
             memory (see `in_file_order`).
     """
-    header, end = {"__metadata__": {"format": "pt"}}, 0
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
     for name, (shape, dtype) in tensors.items():
         start, end = end, end + math.prod(shape) * ml_dtypes.finfo(dtype).bits // 8
         header[name] = {"dtype": CODES[dtype], "shape": list(shape), "data_offsets": [start, end]}
