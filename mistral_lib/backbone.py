@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import keras
 
 from mistral_lib import distribution, lora
-from mistral_lib.base import Backbone
+from mistral_lib.base import Backbone, register
 from mistral_lib.checks import check_boolean, check_choice
-from mistral_lib.config import MistralConfig, Windows
+from mistral_lib.config import MistralConfig, Windows, check_names
 from mistral_lib.forward import forward
 from mistral_lib.layers.attention import PATHS
 from mistral_lib.layers.decoder import MistralDecoder
@@ -17,9 +17,7 @@ from mistral_lib.layers.embedding import TokenEmbedding
 from mistral_lib.layers.fused import fused_is_available
 from mistral_lib.layers.quantizable import float_policy
 from mistral_lib.layers.rms_norm import RMSNorm
-from mistral_lib.quantization import check_quantization, quantization_of
-
-FLOAT_DTYPES = {"float32", "bfloat16", "float16"}
+from mistral_lib.quantization import check_dtype
 
 
 class FromConfig:
@@ -38,6 +36,7 @@ class FromConfig:
         )
 
 
+@register
 @keras.saving.register_keras_serializable(package="mistral_lib")
 class MistralBackbone(Backbone):
     """The Mistral decoder, from token ids to hidden states.
@@ -143,16 +142,11 @@ class MistralBackbone(Backbone):
             head_dim,
             tie_word_embeddings,
         )
-        unknown = set(kwargs) - {"name", "trainable"}
-        if unknown:
-            raise TypeError(
-                f"MistralBackbone has no argument {sorted(unknown)[0]!r}. It takes "
-                f"{', '.join(config.to_dict())}, dtype, name and trainable."
-            )
+        check_names(kwargs)
         kwargs["trainable"] = check_boolean("trainable", kwargs.get("trainable", True))
         distribution.check_sizes(config)
         self.config = config
-        policy = self._check_dtype(dtype)
+        policy = check_dtype(dtype)
 
         self._token_embedding = TokenEmbedding(
             config.vocabulary_size,
@@ -195,24 +189,6 @@ class MistralBackbone(Backbone):
             padding_mask=jnp.asarray(inputs["padding_mask"], bool),
             training=training,
         )
-
-    @staticmethod
-    def _check_dtype(dtype):
-        expected = (
-            "dtype must be 'float32', 'bfloat16', 'float16', 'mixed_bfloat16', 'mixed_float16' or "
-            "a Keras dtype policy of these dtypes, alone or after 'int8_from_' or 'int4/128_from_' "
-            "(int8 does not go with float16)"
-        )
-        try:
-            policy = keras.dtype_policies.get(dtype)
-            quantization = quantization_of(policy)
-            known = quantization is None or check_quantization(quantization) == quantization
-        except (ValueError, TypeError) as error:
-            raise ValueError(f"{expected}, but is {dtype!r}.") from error
-        dtypes = {policy.compute_dtype, policy.variable_dtype}
-        if not (known and dtypes <= FLOAT_DTYPES):
-            raise ValueError(f"{expected}, but is {dtype!r}.")
-        return policy
 
     @property
     def attention_path(self) -> str:

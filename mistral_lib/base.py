@@ -1,9 +1,17 @@
 """What every backbone can do: presets, LoRA, inputs as they come (chapter 12, "The backbone")."""
 
+from pathlib import Path
+from typing import TypeVar
+
 from mistral_lib import lora
 from mistral_lib.checks import standardize_inputs
 from mistral_lib.layers.embedding import TokenEmbedding
+from mistral_lib.presets import lora_format, peft_format
+from mistral_lib.presets.exporting import export_backbone
+from mistral_lib.presets.loading import load_backbone
+from mistral_lib.presets.preset import Preset
 from mistral_lib.presets.registry import PresetTable
+from mistral_lib.presets.saving import save_backbone
 from mistral_lib.quantization import QuantizableModel, quantization_of
 
 
@@ -16,9 +24,10 @@ class Backbone(QuantizableModel):
     """
 
     presets = PresetTable()
+    _registered: "type[Backbone]"  # what `Backbone.from_preset` makes: see `register`
 
     @classmethod
-    def from_preset(cls, preset, load_weights: bool = True, **kwargs) -> "Backbone":
+    def from_preset(cls, preset: str | Path, load_weights: bool = True, **kwargs) -> "Backbone":
         """A backbone with the architecture and weights of a preset.
 
         The preset may be in KerasHub's format, a checkpoint of Hugging Face transformers (Mistral
@@ -42,12 +51,8 @@ class Backbone(QuantizableModel):
             ValueError: an unknown name, a preset of another model, a damaged preset, or an argument
                 that does not fit the weights.
         """
-        from mistral_lib.backbone import MistralBackbone
-        from mistral_lib.presets.loading import load_backbone
-
-        return load_backbone(
-            MistralBackbone if cls is Backbone else cls, preset, load_weights, **kwargs
-        )
+        made = cls._registered if cls is Backbone else cls
+        return load_backbone(made, Preset.open(preset), load_weights, **kwargs)
 
     def save_to_preset(self, preset_dir, max_shard_size: float | None = 10) -> None:
         """Saves config and weights as a preset that opens here and in KerasHub.
@@ -70,8 +75,6 @@ class Backbone(QuantizableModel):
         >>> Backbone.from_preset(folder).hidden_dim
         8
         """
-        from mistral_lib.presets.saving import save_backbone
-
         save_backbone(self, preset_dir, max_shard_size)
 
     def export_to_transformers(self, folder, max_shard_size: float | None = 10) -> None:
@@ -96,8 +99,6 @@ class Backbone(QuantizableModel):
         >>> Backbone.from_preset(folder).hidden_dim
         8
         """
-        from mistral_lib.presets.exporting import export_backbone
-
         export_backbone(self, folder, max_shard_size)
 
     def enable_lora(
@@ -152,8 +153,6 @@ class Backbone(QuantizableModel):
         Args:
             filepath: a name that ends in `.lora.h5`.
         """
-        from mistral_lib.presets import lora_format
-
         lora_format.save(self, filepath)
 
     def load_lora_weights(self, filepath) -> None:
@@ -171,8 +170,6 @@ class Backbone(QuantizableModel):
 
         What `lora_dropout` says of training is not taken over.
         """
-        from mistral_lib.presets import lora_format, peft_format
-
         if str(filepath).endswith(".lora.h5"):
             lora_format.load(self, filepath)
         else:
@@ -196,8 +193,6 @@ class Backbone(QuantizableModel):
         >>> backbone.export_lora_to_peft(folder)
         >>> backbone.load_lora_weights(folder)
         """
-        from mistral_lib.presets import peft_format
-
         peft_format.save(self, folder, base_model_name_or_path)
 
     @property
@@ -225,3 +220,12 @@ class Backbone(QuantizableModel):
         if settings is not None:
             lora.apply(backbone, settings)
         return backbone
+
+
+T = TypeVar("T", bound=type[Backbone])
+
+
+def register(cls: T) -> T:
+    """Has `Backbone.from_preset` make objects of a class, whose module imports this one."""
+    Backbone._registered = cls
+    return cls

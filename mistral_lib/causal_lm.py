@@ -1,6 +1,7 @@
 """A language model: logits for the next token (chapter 1, "One token")."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import keras
 
@@ -10,9 +11,15 @@ from mistral_lib.generation.generate import TextGeneration
 from mistral_lib.generation.loops import Loops
 from mistral_lib.generation.prompts import is_text
 from mistral_lib.lora import check_compiled
+from mistral_lib.preprocessor import MistralCausalLMPreprocessor
+from mistral_lib.presets.exporting import export_causal_lm
+from mistral_lib.presets.loading import load_causal_lm
+from mistral_lib.presets.preset import Preset
 from mistral_lib.presets.registry import PresetTable
+from mistral_lib.presets.saving import save_causal_lm
 from mistral_lib.quantization import QuantizableModel
 from mistral_lib.scoring import Scoring
+from mistral_lib.tokenizer import MistralTokenizer
 from mistral_lib.training_loss import TrainingLoss
 
 
@@ -102,7 +109,9 @@ class MistralCausalLM(TextGeneration, Scoring, TrainingLoss, QuantizableModel):
         return self.preprocessor is not None and is_text(x)
 
     @classmethod
-    def from_preset(cls, preset, load_weights: bool = True, **kwargs) -> "MistralCausalLM":
+    def from_preset(
+        cls, preset: str | Path, load_weights: bool = True, **kwargs
+    ) -> "MistralCausalLM":
         """A model with the backbone, vocabulary and preprocessor of a preset.
 
         Args:
@@ -113,14 +122,18 @@ class MistralCausalLM(TextGeneration, Scoring, TrainingLoss, QuantizableModel):
 
         Raises: as `MistralBackbone.from_preset`.
         """
-        from mistral_lib.presets.loading import load_causal_lm
-
-        return load_causal_lm(cls, preset, load_weights, **kwargs)
+        return load_causal_lm(
+            cls,
+            MistralBackbone,
+            MistralCausalLMPreprocessor,
+            MistralTokenizer,
+            Preset.open(preset),
+            load_weights,
+            **kwargs,
+        )
 
     def save_to_preset(self, preset_dir, max_shard_size: float | None = 10) -> None:
         """Saves everything as a preset: see `MistralBackbone.save_to_preset`."""
-        from mistral_lib.presets.saving import save_causal_lm
-
         save_causal_lm(self, preset_dir, max_shard_size)
 
     def export_to_transformers(self, folder, max_shard_size: float | None = 10) -> None:
@@ -129,8 +142,6 @@ class MistralCausalLM(TextGeneration, Scoring, TrainingLoss, QuantizableModel):
         `AutoModelForCausalLM` and `AutoTokenizer` open it: see
         `MistralBackbone.export_to_transformers`.
         """
-        from mistral_lib.presets.exporting import export_causal_lm
-
         export_causal_lm(self, folder, max_shard_size)
 
     def get_config(self):

@@ -73,6 +73,18 @@ def check_choice(name: str, value, choices) -> str:
     return value
 
 
+def check_name(argument: str, name) -> str | None:
+    """`name`, if it is one that Keras gives to a model, or `None`.
+
+    >>> check_name("name", "a/b")
+    Traceback (most recent call last):
+    ValueError: name must be a str without '/', but is 'a/b'.
+    """
+    if not (name is None or (isinstance(name, str) and "/" not in name)):
+        raise ValueError(f"{argument} must be a str without '/', but is {name!r}.")
+    return name
+
+
 def check_text(name: str, text) -> str:
     """`text` as a str, if it is one that UTF-8 can hold; bytes stand for the str that they spell.
 

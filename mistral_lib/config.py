@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from mistral_lib.checks import check_boolean, check_integer, check_number
@@ -38,6 +38,17 @@ ARGUMENTS = {
     "h": "head_dim",
 }
 
+# The arguments without a default, and what `MistralBackbone` takes beside the architecture.
+SIZES = (
+    "vocabulary_size",
+    "num_layers",
+    "num_query_heads",
+    "hidden_dim",
+    "intermediate_dim",
+    "num_key_value_heads",
+)
+OTHERS = ("dtype", "name", "trainable")
+
 Windows = int | None | Sequence[int | None]
 
 
@@ -65,9 +76,24 @@ class Weight:
         return self.name.replace(".", "/")
 
     @property
+    def layer(self) -> str:
+        """The name without the last part: the layer of the backbone that has the weight."""
+        return self.name.rpartition(".")[0]
+
+    @property
+    def attribute(self) -> str:
+        """The last part of the name: "kernel", "scale", "embeddings" or "reverse_embeddings"."""
+        return self.name.rpartition(".")[2]
+
+    @property
     def in_block(self) -> bool:
         """Whether every block has such a weight."""
         return "{}" in self.pattern
+
+    @property
+    def is_matrix(self) -> bool:
+        """Whether it is a matrix, which alone are quantized, or the scale of a norm."""
+        return len(self.axes) == 2
 
 
 @dataclasses.dataclass(frozen=True, init=False)
@@ -148,6 +174,19 @@ class MistralConfig:
         for name, value in fields.items():
             object.__setattr__(self, name, value)
 
+    @classmethod
+    def from_arguments(cls, arguments: Mapping[str, Any]) -> "MistralConfig":
+        """The architecture in arguments of `MistralBackbone`, whatever else is among them.
+
+        >>> sizes = dict(vocabulary_size=10, num_layers=2, num_query_heads=4, hidden_dim=16)
+        >>> MistralConfig.from_arguments({**sizes, "num_key_value_heads": 2, "name": "small"})
+        Traceback (most recent call last):
+        TypeError: intermediate_dim must be an integer, but is None of type NoneType.
+        """
+        fields = {field.name for field in dataclasses.fields(cls)}
+        given = {name: value for name, value in arguments.items() if name in fields}
+        return cls(**{**dict.fromkeys(SIZES), **given})
+
     def to_dict(self) -> dict[str, Any]:
         """The arguments that make this config, for JSON.
 
@@ -221,6 +260,22 @@ class MistralConfig:
         outside = self.changed(num_layers=1, sliding_window=None)
         others = sum(measure(weight) for weight in outside.weights() if not weight.in_block)
         return others + self.num_layers * sum(map(measure, self.block_weights()))
+
+
+def check_names(names: Iterable[str]) -> None:
+    """Refuses names that no argument of `MistralBackbone` has.
+
+    >>> check_names(["hidden_dim", "hidden_size"])
+    Traceback (most recent call last):
+    TypeError: MistralBackbone has no argument 'hidden_size'. It takes vocabulary_size, ...
+    """
+    known = [field.name for field in dataclasses.fields(MistralConfig)]
+    unknown = sorted(set(names) - {*known, *OTHERS})
+    if unknown:
+        raise TypeError(
+            f"MistralBackbone has no argument {unknown[0]!r}. It takes {', '.join(known)}, dtype, "
+            "name and trainable."
+        )
 
 
 def _check_windows(window, num_layers) -> int | tuple[int | None, ...] | None:

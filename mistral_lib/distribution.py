@@ -134,20 +134,26 @@ def cache_sharding(backbone, batch_size: int) -> jax.sharding.Sharding | None:
     return keras.distribution.TensorLayout((rows, heads, None, None), mesh).backend_layout
 
 
-def numbers_in_memory(layer) -> int:
-    """How many numbers of a layer's variables one memory must hold under the distribution in use.
+def numbers_in_memory(path: str, shape: tuple[int, ...]) -> int:
+    """How many numbers of a variable one memory must hold under the distribution in use.
 
     An accelerator has its own memory and holds its part; the CPU's virtual devices share one.
+
+    Args:
+        path: of the variable in Keras.
+        shape: of the variable.
+
+    >>> numbers_in_memory("token_embedding/embeddings", (10, 4))
+    40
     """
     distribution = keras.distribution.distribution()
     if distribution is None:
-        return layer.count_params()
-    layouts = [distribution.get_variable_layout(v).backend_layout for v in layer.variables]
-    parts = (
-        math.prod(layout.shard_shape(variable.shape))
-        for layout, variable in zip(layouts, layer.variables, strict=True)
-    )
-    return sum(parts) * _devices_in_one_memory(distribution.device_mesh.backend_mesh)
+        return math.prod(shape)
+    mesh, layout, part = distribution.device_mesh, distribution.get_tensor_layout(path), [*shape]
+    for axis, name in enumerate(() if layout is None else layout.axes):
+        if name is not None:
+            part[axis] = -(-part[axis] // mesh.shape[mesh.axis_names.index(name)])
+    return math.prod(part) * _devices_in_one_memory(mesh.backend_mesh)
 
 
 def _devices_in_one_memory(mesh: jax.sharding.Mesh) -> int:

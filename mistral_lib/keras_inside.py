@@ -5,10 +5,14 @@ library is named. Its test fails with a clear sentence when a new version change
 """
 
 import contextlib
+import os
+from pathlib import Path
 
+import huggingface_hub
 import jax
 import jax.core
 import keras
+from huggingface_hub import constants
 from keras.src.backend.common import global_state
 
 
@@ -106,6 +110,44 @@ def matrix_attribute(name: str) -> str:
     return name if name == "reverse_embeddings" else f"_{name}"
 
 
+def quantized_variables(
+    name: str, shape: tuple[int, ...], quantization: str
+) -> list[tuple[str, tuple[int, ...], str | None]]:
+    """The variables in which Keras's layers keep a quantized matrix, in the order of their files.
+
+    Args:
+        name: of the matrix: "kernel", "embeddings" or "reverse_embeddings".
+        shape: of the matrix in float, (rows, columns).
+        quantization: "int8", or "int4/" and the block size.
+
+    Returns:
+        For each variable the layer's attribute, its shape, and its dtype: "int8", "float32", or
+        `None` for the dtype that float weights of the layer have.
+
+    Relies on what `EinsumDense`, for inputs (B, S, D), and `ReversibleEmbedding` add in
+    `quantized_build` (seen in 3.14 and 3.15).
+
+    >>> quantized_variables("kernel", (8, 6), "int8")
+    [('_kernel', (8, 6), 'int8'), ('kernel_scale', (1, 1, 6), None)]
+    """
+    values, (rows, columns) = matrix_attribute(name), shape
+    if quantization == "int8":
+        # The scales of a kernel have axes for batch and tokens.
+        scale = {"kernel": (1, 1, columns), "embeddings": (rows,)}.get(name, (columns,))
+        return [(values, shape, "int8"), (f"{name}_scale", scale, None)]
+    block_size = int(quantization.partition("/")[2])
+    table, reverse = name == "embeddings", name == "reverse_embeddings"
+    packed = (-(-rows // 2), columns) if reverse else (rows, -(-columns // 2))
+    groups = (rows, -(-columns // block_size)) if table else (-(-rows // block_size), columns)
+    found = [
+        (values, packed, "int8"),
+        (f"{name}_scale", groups, None),
+        (f"{name}_zero", groups, None if reverse else "int8"),
+    ]
+    # Which group a row belongs to; the two matrices of an embedding share the list.
+    return found if reverse else [*found, ("g_idx", (columns if table else rows,), "float32")]
+
+
 def mark_as_float(layer: keras.layers.Layer) -> None:
     """Makes Keras forget that a layer was quantized, so that it can be quantized again.
 
@@ -168,3 +210,56 @@ def is_traced(array) -> bool:
     Relies on `jax.core.Tracer` (seen in 0.7 to 0.12).
     """
     return isinstance(array, jax.core.Tracer)
+
+
+def is_known_to_be_missing(model: str, name: str, commit: str) -> bool:
+    """Whether Hugging Face has said before that a commit of a model has no such file.
+
+    Relies on `huggingface_hub._CACHED_NO_EXIST` (seen in huggingface_hub 0.34 to 2.4).
+    """
+    known = huggingface_hub.try_to_load_from_cache(model, name, revision=commit)
+    return known is huggingface_hub._CACHED_NO_EXIST
+
+
+def cached_commit(model: str, revision: str) -> str | None:
+    """The commit for which a branch or tag stood when Hugging Face was last asked.
+
+    Relies on the file `models--user--name/refs/…` in the cache of `huggingface_hub` (seen in
+    huggingface_hub 0.34 to 2.4).
+    """
+    file = _ref(model, revision)
+    return file.read_text() if file.is_file() else None
+
+
+def remember_commit(model: str, revision: str, commit: str) -> None:
+    """Has `cached_commit` and the client itself find a commit when there is no network.
+
+    The client writes this down too, but only with a file that it asks for by the branch: another
+    commit could come between its two requests.
+
+    Relies on what `cached_commit` does (seen in huggingface_hub 0.34 to 2.4).
+    """
+    file = _ref(model, revision)
+    if file.is_file() and file.read_text() == commit:
+        return
+    with contextlib.suppress(OSError):  # a cache that cannot be written
+        file.parent.mkdir(parents=True, exist_ok=True)
+        written = file.with_name(f"{file.name}.{os.getpid()}.tmp")
+        written.write_text(commit)
+        written.replace(file)
+
+
+def _ref(model: str, revision: str) -> Path:
+    folder = "--".join(("models", *model.split("/")))
+    return Path(constants.HF_HUB_CACHE, folder, "refs", revision)
+
+
+def kaggle_models_folder() -> Path:
+    """Where Kaggle's client keeps the models that it has downloaded, `user/model/…/version`.
+
+    Relies on `kagglehub.config.get_cache_folder` and its folder `models` (seen in kagglehub 0.3 to
+    1.0).
+    """
+    from kagglehub import config  # an optional dependency
+
+    return Path(config.get_cache_folder(), "models")

@@ -140,32 +140,6 @@ def factors(backbone) -> dict[str, np.ndarray]:
     return found
 
 
-def read_tensors(tensors: dict, shapes: dict, source) -> dict[str, np.ndarray]:
-    """Reads the tensors of an adapter, after comparing all of them with what was expected.
-
-    Args:
-        tensors: by name, objects with a `shape` and a method `read`.
-        shapes: by name, the shapes expected.
-        source: the file, for messages.
-
-    Raises:
-        ValueError: a missing, mis-shaped or extra tensor.
-    """
-    for name, shape in shapes.items():
-        found = tensors.get(name)
-        if found is None or tuple(found.shape) != shape:
-            state = "is missing" if found is None else f"has the shape {tuple(found.shape)}"
-            raise ValueError(
-                f"In {source}, {name} must have the shape {shape}, but {state}. The adapter "
-                "belongs to another model, or it is damaged."
-            )
-    extra = sorted(tensors.keys() - shapes.keys())
-    if extra:
-        others = f" and {len(extra) - 1} others" if extra[1:] else ""
-        raise ValueError(f"{source} holds {extra[0]}{others}, which its settings do not ask for.")
-    return {name: tensors[name].read() for name in shapes}
-
-
 def assign(backbone, plan: Plan, factors: dict[str, np.ndarray]) -> None:
     """Adapts a backbone by a plan and sets the factors, named as in `factor_shapes`."""
     apply(backbone, plan)

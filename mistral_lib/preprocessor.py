@@ -4,13 +4,16 @@ Training cuts and pads every text to one length, so that a batch is a rectangle,
 one for the labels. Generation does neither: a prompt keeps its length.
 """
 
-import os
 from collections.abc import Sequence
+from pathlib import Path
 
 import keras
 import numpy as np
 
 from mistral_lib.checks import as_texts, check_boolean, check_integer
+from mistral_lib.presets.loading import load_preprocessor
+from mistral_lib.presets.preset import Preset
+from mistral_lib.presets.saving import save_preprocessor
 from mistral_lib.tokenizer import MistralTokenizer
 
 
@@ -166,7 +169,7 @@ class MistralCausalLMPreprocessor:
         return [self.tokenizer.decode(row) for row in ids]
 
     @classmethod
-    def from_preset(cls, preset: str | os.PathLike, **kwargs) -> "MistralCausalLMPreprocessor":
+    def from_preset(cls, preset: str | Path, **kwargs) -> "MistralCausalLMPreprocessor":
         """The preprocessor of a preset.
 
         Args:
@@ -177,14 +180,10 @@ class MistralCausalLMPreprocessor:
             FileNotFoundError: no such folder, or a preset without a vocabulary.
             TypeError, ValueError: an argument of another name, type or range.
         """
-        from mistral_lib.presets.loading import load_preprocessor
+        return load_preprocessor(cls, MistralTokenizer, Preset.open(preset), **kwargs)
 
-        return load_preprocessor(preset, **kwargs)
-
-    def save_to_preset(self, preset_dir: str | os.PathLike) -> None:
+    def save_to_preset(self, preset_dir: str | Path) -> None:
         """Saves the preprocessor and its tokenizer into a preset's folder."""
-        from mistral_lib.presets.saving import save_preprocessor
-
         save_preprocessor(self, preset_dir)
 
     def get_config(self) -> dict:

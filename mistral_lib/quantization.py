@@ -20,6 +20,8 @@ from mistral_lib.layers.quantizable import (
     float_policy,
 )
 
+FLOAT_DTYPES = {"float32", "bfloat16", "float16"}
+
 
 class QuantizableModel(keras.Model):
     """The base of models that can be quantized."""
@@ -60,6 +62,37 @@ class QuantizableModel(keras.Model):
         """
         dequantize(getattr(self, "backbone", self))
         lora.forget_compiled(self)
+
+
+def check_dtype(dtype) -> keras.dtype_policies.DTypePolicy:
+    """A dtype policy that a model can have.
+
+    Args:
+        dtype: a dtype or a Keras dtype policy; `None` is Keras's global policy.
+
+    Raises:
+        ValueError: anything but float dtypes, alone or quantized.
+
+    >>> check_dtype("int4/64_from_bfloat16").name
+    'int4/64_from_bfloat16'
+    >>> check_dtype("float64")
+    Traceback (most recent call last):
+    ValueError: dtype must be 'float32', 'bfloat16', 'float16', 'mixed_bfloat16', ...
+    """
+    expected = (
+        "dtype must be 'float32', 'bfloat16', 'float16', 'mixed_bfloat16', 'mixed_float16' or a "
+        "Keras dtype policy of these dtypes, alone or after 'int8_from_' or 'int4/128_from_' (int8 "
+        "does not go with float16)"
+    )
+    try:
+        policy = keras.dtype_policies.get(dtype)
+        quantization = quantization_of(policy)
+        known = quantization is None or check_quantization(quantization) == quantization
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{expected}, but is {dtype!r}.") from error
+    if not (known and {policy.compute_dtype, policy.variable_dtype} <= FLOAT_DTYPES):
+        raise ValueError(f"{expected}, but is {dtype!r}.")
+    return policy
 
 
 def check_quantization(quantization: str) -> str:

@@ -18,6 +18,10 @@ import sentencepiece
 
 from mistral_lib.chat import encode_conversation
 from mistral_lib.checks import as_texts, check_boolean
+from mistral_lib.presets.exporting import export_tokenizer
+from mistral_lib.presets.loading import load_tokenizer
+from mistral_lib.presets.preset import Preset
+from mistral_lib.presets.saving import save_tokenizer
 from mistral_lib.vocabulary import parse_model, read_vocabulary
 
 VOCABULARY_FILE = "vocabulary.spm"
@@ -276,22 +280,16 @@ class MistralTokenizer:
         self._set_proto(Path(folder) / VOCABULARY_FILE)
 
     @classmethod
-    def from_preset(cls, preset: str | os.PathLike) -> "MistralTokenizer":
+    def from_preset(cls, preset: str | Path) -> "MistralTokenizer":
         """The tokenizer of a preset: a name, address or folder, as for `MistralBackbone`."""
-        from mistral_lib.presets.loading import load_tokenizer
+        return load_tokenizer(cls, Preset.open(preset))
 
-        return load_tokenizer(preset)
-
-    def save_to_preset(self, preset_dir: str | os.PathLike) -> None:
+    def save_to_preset(self, preset_dir: str | Path) -> None:
         """Saves tokenizer.json and the vocabulary into a preset's folder."""
-        from mistral_lib.presets.saving import save_tokenizer
-
         save_tokenizer(self, preset_dir)
 
-    def export_to_transformers(self, folder: str | os.PathLike) -> None:
+    def export_to_transformers(self, folder: str | Path) -> None:
         """Writes the vocabulary so that transformers' `AutoTokenizer` opens the folder."""
-        from mistral_lib.presets.exporting import export_tokenizer
-
         export_tokenizer(self, folder)
 
 

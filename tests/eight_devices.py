@@ -25,9 +25,9 @@ from mistral_lib import (
     MistralCausalLMPreprocessor,
     MistralTokenizer,
 )
-from mistral_lib.distribution import bytes_per_device, numbers_in_memory
+from mistral_lib.distribution import bytes_per_device
 from mistral_lib.generation.cache import new_cache
-from mistral_lib.presets import loading
+from mistral_lib.presets.memory import weight_bytes
 from mistral_lib.teaching.collectives import collectives
 
 SIZES = {
@@ -45,6 +45,13 @@ IDS = RANDOM.integers(0, SIZES["vocabulary_size"], (STEPS * ROWS, LENGTH))
 MASK = np.arange(LENGTH) < RANDOM.integers(3, LENGTH + 1, (STEPS * ROWS, 1))
 PROMPTS = [ids[: 1 + row].tolist() for row, ids in enumerate(IDS[:ROWS])]
 TEXT = "The window slides"
+POLICIES = [
+    "float32",
+    "mixed_bfloat16",
+    "int8_from_bfloat16",
+    "int4/128_from_float32",
+    "int4/4_from_float16",
+]
 ADAPTED = ["query", "attention_output", "gate", "down"]
 
 
@@ -143,18 +150,33 @@ def watched_devices(found):
     found["most bytes"] = max(most.values())
 
 
+def counted(policy):
+    """Bytes of a model that is built, and what is counted from its config without building one."""
+    sizes = {}
+    for tied in (False, True):
+        backbone = MistralBackbone(
+            num_layers=2, dtype=policy, tie_word_embeddings=tied, **{**SIZES, "head_dim": 8}
+        )
+        with mock.patch("mistral_lib.distribution._devices_in_one_memory", return_value=1):
+            on_accelerator = weight_bytes(backbone.config, policy, whole=False)
+        sizes[str(tied)] = {
+            "built": bytes_per_device(backbone),
+            "on an accelerator": on_accelerator,
+            "on a CPU": weight_bytes(backbone.config, policy, whole=False),
+            "whole": weight_bytes(backbone.config, policy),
+        }
+    return sizes
+
+
 def run_forward(distribution, preset, expected, paths=("auto",)):
     """A model loaded and called once, in each attention path."""
     found = {"calls": []}
     with distribution.scope():
-        with watched_devices(found), mock.patch.object(loading, "check_memory") as check:
+        with watched_devices(found):
             model = MistralCausalLM.from_preset(preset)
-        found["checked share"] = check.call_args.args[-1]
         found["bytes"] = bytes_per_device(model.backbone)
         found["parts"] = {v.path: part(v.value) for v in model.backbone.variables}
-        with mock.patch("mistral_lib.distribution._devices_in_one_memory", return_value=1):
-            found["numbers on an accelerator"] = numbers_in_memory(model.backbone)
-        found["numbers on a CPU"] = numbers_in_memory(model.backbone)
+        found["counted"] = {policy: counted(policy) for policy in POLICIES}
         sharding = distribution.get_data_layout((ROWS, LENGTH)).backend_layout
         for path in paths:
             outputs, sent = forward(model, sharding, path)

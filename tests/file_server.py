@@ -28,6 +28,7 @@ class FileServer:
             from which byte, "GET /model/config.json from 1000".
         sent: the names of the files of which anything was sent.
         breaks: for a file's name the number of bytes after which the connection is dropped, once.
+        changes: for a number of requests a function that is called when so many have been answered.
         status: if set, the answer to everything.
         status_after_break: what `status` is set to when a connection is dropped.
     """
@@ -36,6 +37,7 @@ class FileServer:
         self.requests = []
         self.sent = set()
         self.breaks = {}
+        self.changes = {}
         self.status = self.status_after_break = None
 
     @contextlib.contextmanager
@@ -46,6 +48,8 @@ class FileServer:
             protocol_version = "HTTP/1.1"
 
             def handle_any(handler):
+                if change := self.changes.pop(len(self.requests), None):
+                    change()
                 self.requests.append(f"{handler.command} {handler.path}")
                 if self.status is not None:
                     send(handler, self.status, b"")

@@ -1,14 +1,15 @@
 """Speaks as much of Hugging Face's protocol as its client needs to download files.
 
 A file of a model is at `/user/model/resolve/revision/name`. A HEAD request tells the commit, the
-ETag and the size. Weights are kept elsewhere: the answer is a redirection to another host, which
-does not know the commit. What went wrong stands in the header `X-Error-Code`. Taken from the
-client's source (`file_download.py`, `utils/_http.py`) and the answers of the hub that it expects.
+ETag and the size. Weights are kept elsewhere, by their sums: the answer is a redirection to another
+host, which does not know the commit. What went wrong stands in the header `X-Error-Code`. Taken
+from the client's source (`file_download.py`, `utils/_http.py`) and the answers of the hub that it
+expects.
 """
 
 import hashlib
 import re
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 from file_server import FileServer, send
 
@@ -34,6 +35,7 @@ class HuggingFaceServer(FileServer):
     def __init__(self):
         super().__init__()
         self.models = {}
+        self.stored = {}  # weights by their sums
         self.gated = set()
         self.tokens = {}
 
@@ -41,9 +43,8 @@ class HuggingFaceServer(FileServer):
         """Answers one request."""
         path = urlsplit(handler.path).path
         if path.startswith("/storage/"):
-            found = re.fullmatch(r"/storage/(.+?)@(.+?)/(.+)", path)
-            model, revision, name = map(unquote, found.groups())
-            self.send_file(handler, name, self.models[model][revision][name], {})
+            total, name = re.fullmatch(r"/storage/(.+?)/(.+)", unquote(path)).groups()
+            self.send_file(handler, name, self.stored[total], {})
             return
         match = re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path)
         if match is None:  # the client asks for other things as well, and can do without
@@ -74,11 +75,12 @@ class HuggingFaceServer(FileServer):
             refuse(handler, 404, "EntryNotFound", "Entry not found", commit)
             return
         data = files[name]
-        etag = f'"{hashlib.sha256(data).hexdigest()}"'
+        total = hashlib.sha256(data).hexdigest()
+        etag = f'"{total}"'
         if name.endswith(LARGE):
-            branch = next(each for each, held in revisions.items() if held is files)
+            self.stored[total] = data
             host = self.address.replace("127.0.0.1", "localhost")
-            place = f"{host}/storage/{model}@{quote(branch, safe='')}/{name}"
+            place = f"{host}/storage/{total}/{name}"
             headers = {"Location": place, "X-Linked-Size": len(data), "X-Linked-Etag": etag}
             send(handler, 302, b"", {**commit, **headers})
         else:

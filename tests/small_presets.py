@@ -1,9 +1,12 @@
 """Small models with weights that differ everywhere, and the presets that KerasHub made."""
 
 import functools
+import json
+import shutil
 
 import numpy as np
 from reference.make_keras_preset import SHARDED, SINGLE
+from safetensors.numpy import load_file, save_file
 from vocabularies import trained_model
 
 from mistral_lib import (
@@ -13,6 +16,8 @@ from mistral_lib import (
     MistralTokenizer,
     without_weights,
 )
+from mistral_lib.presets import mistral_format, transformers_format
+from mistral_lib.presets.sources import LocalFolder
 
 KERAS_HUB = {"single": SINGLE, "sharded": SHARDED}
 CONFIG = {
@@ -62,3 +67,30 @@ def assert_same_weights(one, other) -> None:
     for path, array in ours.items():
         assert array.dtype == theirs[path].dtype, path
         assert array.tobytes() == theirs[path].tobytes(), path
+
+
+def write_as_mistral(source, folder) -> None:
+    """A checkpoint of transformers, in one file, under Mistral's names."""
+    sizes = transformers_format.TransformersFormat().read_arguments(LocalFolder(source))
+    params = {there: sizes[name] for name, there in mistral_format.ARGUMENTS.items()}
+    params |= {"sliding_window": sizes["sliding_window"]}
+    params |= {"rope_theta": sizes["rope_max_wavelength"]}
+    there, here = transformers_format.NAMES, mistral_format.NAMES
+    names = {
+        there[name].format(block): here[name].format(block)
+        for name in there
+        for block in range(sizes["num_layers"])
+    }
+    heads = {"wq": sizes["num_query_heads"], "wk": sizes["num_key_value_heads"]}
+    arrays = {}
+    for name, array in load_file(source / "model.safetensors").items():
+        count = heads.get(names[name].split(".")[-2])
+        if count:  # rotary pairs side by side
+            halves = array.reshape(count, 2, -1, array.shape[1])
+            array = halves.swapaxes(1, 2).reshape(array.shape)
+        arrays[names[name]] = array
+    folder.mkdir()
+    save_file(arrays, folder / "consolidated.safetensors")
+    (folder / "params.json").write_text(json.dumps(params))
+    if (source / "tokenizer.model").exists():
+        shutil.copy(source / "tokenizer.model", folder)

@@ -11,9 +11,9 @@ from safetensors.numpy import load_file, save_file
 from small_presets import assert_same_weights, small_backbone
 
 from mistral_lib import MistralBackbone
-from mistral_lib.presets.checkpoints import AXES, layout
-from mistral_lib.presets.mistral_format import NAMING as MISTRAL
-from mistral_lib.presets.transformers_format import NAMING as TRANSFORMERS
+from mistral_lib.config import WEIGHTS
+from mistral_lib.presets.mistral_format import MistralFormat
+from mistral_lib.presets.transformers_format import TransformersFormat
 
 NAME = "model.layers.1.mlp.up_proj.weight"
 
@@ -52,14 +52,14 @@ def refuses(folder, message, error=ValueError):
 # --- The table -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("naming", [TRANSFORMERS, MISTRAL])
+@pytest.mark.parametrize("form", [TransformersFormat(), MistralFormat()])
 @pytest.mark.parametrize(
     "changes", [{}, {"head_dim": 6}, {"num_key_value_heads": 1}, {"tie_word_embeddings": True}]
 )
-def test_layout_holds_every_weight_once(naming, changes):
-    assert naming.tensors.keys() == AXES.keys()
+def test_layout_holds_every_weight_once(form, changes):
+    assert form.names.keys() == WEIGHTS.keys()
     backbone = small_backbone(**changes)
-    places = list(layout(backbone, backbone.num_layers, naming.tensors))
+    places = list(form.places(backbone.config))
     assert len({place.variable for place in places}) == len(places) == len(backbone.weights)
     assert len({place.name for place in places}) == len(places)
     assert sum(np.prod(place.shape) for place in places) == backbone.count_params()

@@ -211,11 +211,15 @@ def test_no_device_holds_more_while_a_preset_is_loaded(results, mesh):
 @pytest.mark.slow
 @pytest.mark.parametrize("mesh", MESHES)
 def test_memory_is_counted_where_it_is(results, mesh):
-    found = results["forward"][mesh]
-    assert 4 * found["numbers on an accelerator"] == found["bytes"]["cpu:0"]
-    assert 4 * found["numbers on a CPU"] == sum(found["bytes"].values())
+    """And without a model: what is counted from the config is what a built model holds."""
+    for policy, by_tie in results["forward"][mesh]["counted"].items():
+        for tied, found in by_tie.items():
+            held = found["built"].values()
+            assert set(held) == {found["on an accelerator"]}, (policy, tied)
+            assert sum(held) == found["on a CPU"], (policy, tied)
     (whole,) = results["one"]["bytes"].values()
-    assert found["checked share"] == pytest.approx(sum(found["bytes"].values()) / whole)
+    loaded = results["forward"][mesh]["bytes"]
+    assert sum(loaded.values()) >= whole
 
 
 @pytest.mark.slow

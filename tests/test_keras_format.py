@@ -20,7 +20,7 @@ from small_presets import INPUTS, KERAS_HUB, assert_same_weights, small_backbone
 
 from mistral_lib import Backbone, MistralBackbone, MistralCausalLM
 from mistral_lib.presets import keras_format
-from mistral_lib.presets.keras_format import layout
+from mistral_lib.presets.keras_format import KerasFormat
 from mistral_lib.presets.sources import LocalFolder
 
 TOLERANCE = 1e-5  # of logits of size 1
@@ -163,9 +163,9 @@ def test_keras_hub_opens_it(tmp_path, max_shard_size, changes):
 @pytest.mark.parametrize("changes", [{}, {"head_dim": 6}, {"num_key_value_heads": 1}])
 def test_layout_holds_every_weight_once(changes):
     backbone = small_backbone(**changes)
-    places = list(layout(backbone, backbone.num_layers))
+    places = list(KerasFormat().places(backbone.config))
     assert len({place.variable for place in places}) == len(places) == len(backbone.weights)
-    assert len({place.path for place in places}) == len(places)
+    assert len({place.name for place in places}) == len(places)
     assert sum(np.prod(place.shape) for place in places) == backbone.count_params()
 
 
@@ -219,7 +219,7 @@ def test_nothing_is_imported(single, monkeypatch):
             "rope_scaling_factor must be above 0",
         ),
         (lambda c: c["config"].update(rope_scaling={}), "no argument 'rope_scaling'"),
-        (lambda c: c["config"].update(self=1), "multiple values for argument 'self'"),
+        (lambda c: c["config"].update(self=1), "no argument 'self'"),
         (lambda c: c["config"].update(num_layers=True), "num_layers must be an integer"),
         (lambda c: c["config"].update(name=[1]), "name"),
         (lambda c: c["config"].update(name="a/b"), "name"),

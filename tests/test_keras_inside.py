@@ -7,8 +7,10 @@ messages name the function of `keras_inside.py` to mend.
 import ast
 from pathlib import Path
 
+import huggingface_hub
 import jax
 import jax.numpy as jnp
+import kagglehub
 import keras
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from small_presets import CONFIG, INPUTS, small_backbone, small_causal_lm
 
 import mistral_lib
 from mistral_lib import MistralBackbone, keras_inside, without_weights
+from mistral_lib.layers.embedding import TokenEmbedding
 from mistral_lib.layers.projection import Projection
 
 LIBRARY = Path(mistral_lib.__file__).parent
@@ -237,4 +240,81 @@ def test_is_traced():
     jax.jit(lambda x: found.append(keras_inside.is_traced(x)) or x)(jnp.ones(2))
     assert (found, keras_inside.is_traced(jnp.ones(2))) == ([True], False), changed(
         "is_traced", "placeholders have another class"
+    )
+
+
+@pytest.mark.parametrize("kind", ["int8", "int4/128", "int4/6"])
+def test_quantized_variables(kind):
+    layers = {
+        "kernel": Projection(5, dtype=f"{kind}_from_bfloat16"),
+        "embeddings": TokenEmbedding(7, 9, dtype=f"{kind}_from_bfloat16", tie_weights=False),
+    }
+    for name, layer in layers.items():
+        layer.build((None, None, 9) if name == "kernel" else (None, None))
+        counted = keras_inside.quantized_variables(
+            name, (9, 5) if name == "kernel" else (7, 9), kind
+        )
+        if name == "embeddings":
+            counted += keras_inside.quantized_variables("reverse_embeddings", (9, 7), kind)
+        found = [
+            (tuple(variable.shape), str(variable.dtype))
+            for variable in (getattr(layer, attribute) for attribute, *_ in counted)
+        ]
+        message = changed("quantized_variables", f"{layer.name} has other variables in {kind}")
+        assert found == [(shape, dtype or "bfloat16") for _, shape, dtype in counted], message
+        assert len(layer.variables) == len(counted), message
+
+
+def hub_changed(function: str, what: str) -> str:
+    return (
+        f"huggingface_hub {huggingface_hub.__version__} and kagglehub {kagglehub.__version__}: "
+        f"{what}. Mend mistral_lib.keras_inside.{function}."
+    )
+
+
+@pytest.fixture
+def model_cache(tmp_path, monkeypatch):
+    """The folder of the model a/b in an empty cache of Hugging Face's client."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    return tmp_path / "models--a--b"
+
+
+COMMIT = "c0" * 20
+
+
+def test_is_known_to_be_missing(model_cache):
+    assert not keras_inside.is_known_to_be_missing("a/b", "task.json", COMMIT)
+    (model_cache / ".no_exist" / COMMIT).mkdir(parents=True)
+    (model_cache / ".no_exist" / COMMIT / "task.json").touch()
+    message = hub_changed("is_known_to_be_missing", "what a model lacks is remembered elsewhere")
+    assert keras_inside.is_known_to_be_missing("a/b", "task.json", COMMIT), message
+    assert not keras_inside.is_known_to_be_missing("a/b", "config.json", COMMIT)
+
+
+@pytest.mark.parametrize("revision", ["main", "refs/pr/1"])
+def test_commits_are_remembered(model_cache, revision):
+    """Where the client looks for them: `tests/test_hubs.py` has the client write them, too."""
+    assert keras_inside.cached_commit("a/b", revision) is None
+    for commit in ("a1" * 20, COMMIT, COMMIT):
+        keras_inside.remember_commit("a/b", revision, commit)
+        assert keras_inside.cached_commit("a/b", revision) == commit
+    (model_cache / "snapshots" / COMMIT).mkdir(parents=True)
+    file = model_cache / "snapshots" / COMMIT / "config.json"
+    file.touch()
+    found = huggingface_hub.try_to_load_from_cache("a/b", "config.json", revision=revision)
+    message = hub_changed("remember_commit", "the client does not find the commit of a branch")
+    assert found == str(file), message
+    assert len(list(model_cache.rglob("refs/**/*.tmp"))) == 0
+
+
+def test_a_cache_that_cannot_be_written(model_cache):
+    (model_cache).write_text("no folder")
+    keras_inside.remember_commit("a/b", "main", COMMIT)
+    assert keras_inside.cached_commit("a/b", "main") is None
+
+
+def test_kaggle_models_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("KAGGLEHUB_CACHE", str(tmp_path))
+    assert keras_inside.kaggle_models_folder() == tmp_path / "models", hub_changed(
+        "kaggle_models_folder", "models are kept in another folder"
     )

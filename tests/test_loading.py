@@ -9,12 +9,19 @@ import sys
 from types import SimpleNamespace
 
 import h5py
+import jax
 import keras
 import numpy as np
 import pytest
 from reference.make_keras_preset import SINGLE
-from safetensors.numpy import load_file, save_file
-from small_presets import INPUTS, assert_same_weights, small_backbone, small_causal_lm, weights
+from small_presets import (
+    INPUTS,
+    assert_same_weights,
+    small_backbone,
+    small_causal_lm,
+    weights,
+    write_as_mistral,
+)
 
 from mistral_lib import (
     Backbone,
@@ -24,7 +31,7 @@ from mistral_lib import (
     MistralTokenizer,
     without_weights,
 )
-from mistral_lib.presets import loading, memory, mistral_format, transformers_format
+from mistral_lib.presets import memory
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +164,7 @@ def test_auto_on_gpus_without_bfloat16(tmp_path, monkeypatch, capability, dtype)
     backbone = small_backbone(dtype="bfloat16")
     backbone.save_to_preset(tmp_path)
     device = SimpleNamespace(platform="cpu", compute_capability=capability)
-    monkeypatch.setattr(loading.jax, "local_devices", lambda: [device])
+    monkeypatch.setattr(jax, "local_devices", lambda: [device])
     for load_weights in (True, False):
         with contextlib.nullcontext() if load_weights else without_weights():
             loaded = MistralBackbone.from_preset(tmp_path, load_weights, dtype="auto")
@@ -425,20 +432,6 @@ def large_presets(tmp_path_factory):
     backbone.export_to_transformers(folder / "transformers")
     write_as_mistral(folder / "transformers", folder / "mistral")
     return folder
-
-
-def write_as_mistral(source, folder):
-    """The same numbers under Mistral's names."""
-    there, here = transformers_format.NAMING.tensors, mistral_format.NAMING.tensors
-    names = {
-        there[name].format(block): here[name].format(block) for name in there for block in range(4)
-    }
-    arrays = load_file(source / "model.safetensors")
-    folder.mkdir()
-    save_file({names[name]: arrays[name] for name in arrays}, folder / "consolidated.safetensors")
-    params = {"dim": 512, "n_layers": 4, "hidden_dim": 4096, "n_heads": 4, "n_kv_heads": 4}
-    params |= {"norm_eps": 1e-6, "vocab_size": 30_000}
-    (folder / "params.json").write_text(json.dumps(params))
 
 
 @pytest.mark.slow

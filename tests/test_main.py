@@ -14,8 +14,8 @@ from vocabularies import trained_model
 from mistral_lib import MistralCausalLM, MistralCausalLMPreprocessor, MistralTokenizer
 from mistral_lib.__main__ import main
 from mistral_lib.presets import info
-from mistral_lib.presets.formats import FORMATS, format_of
 from mistral_lib.presets.info import describe_preset
+from mistral_lib.presets.preset import FORMATS, format_of
 from mistral_lib.presets.sources import LocalFolder
 
 PROMPT = "The window"

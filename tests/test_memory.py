@@ -1,12 +1,14 @@
 """mistral_lib/presets/memory.py: a model that does not fit is refused before it is built."""
 
+import math
 from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
 
-from mistral_lib import MistralBackbone, without_weights
+from mistral_lib import MistralBackbone
+from mistral_lib.config import MistralConfig
 from mistral_lib.presets import memory
 from mistral_lib.presets.memory import (
     BYTES_PER_BLOCK,
@@ -33,31 +35,45 @@ def test_this_machine():
     assert 2**20 < available_bytes() < 2**45
 
 
-def one_block(dtype, **sizes):
-    with without_weights():
-        return MistralBackbone(**{**SMALL, **sizes}, num_layers=1, dtype=dtype)
+SMALL_3 = MistralConfig(**SMALL, num_layers=3)
+SMALL_2 = MistralConfig(**SMALL, num_layers=2)
+MISTRAL_7B = MistralConfig(**LARGE, num_layers=32)
+
+DTYPES = ["float32", "bfloat16", "float16", "mixed_bfloat16", "mixed_float16"]
+POLICIES = [
+    *DTYPES,
+    *(f"{kind}_from_{dtype}" for kind in ("int4/128", "int4/6") for dtype in DTYPES),
+    *(f"int8_from_{dtype}" for dtype in DTYPES if "bfloat16" in dtype or dtype == "float32"),
+]
 
 
-def mistral_7b(dtype):
-    return one_block(dtype, **LARGE)
-
-
-@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16", "int8_from_bfloat16", "int4"])
-def test_bytes_are_those_of_the_variables(dtype):
-    dtype = "int4/128_from_float32" if dtype == "int4" else dtype
-    model = MistralBackbone(**SMALL, num_layers=3, dtype=dtype)
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("policy", POLICIES)
+def test_bytes_are_those_of_the_variables(policy, tied):
+    """Of a model that is built, whose sizes are no multiples of what int4 packs or groups."""
+    config = SMALL_3.changed(vocabulary_size=31, intermediate_dim=13, tie_word_embeddings=tied)
+    model = MistralBackbone(**config.to_dict(), dtype=policy)
     held = sum(np.asarray(variable.value).nbytes for variable in model.variables)
-    assert weight_bytes(one_block(dtype), 3) == held
+    assert weight_bytes(config, policy) == held
+    stored = {
+        variable.path: (tuple(variable.shape), str(variable.dtype)) for variable in model.variables
+    }
+    counted = {
+        path: (shape, dtype)
+        for weight in config.weights()
+        for path, shape, dtype in memory._variables(weight, model.projection_policy)
+    }
+    assert counted == stored
 
 
 def test_exact_limit(available):
-    need = weight_bytes(one_block("float32"), 2) + 2 * BYTES_PER_BLOCK + 500
+    need = weight_bytes(SMALL_2, "float32") + 2 * BYTES_PER_BLOCK + 500
     available(need)
-    check_memory(one_block, 2, "float32", working=500)
+    check_memory(SMALL_2, "float32", working=500)
     available(need - 1)
-    count = one_block("float32").count_params() + (2 * 8 * 8 + 2 * 8 * 4 + 3 * 8 * 12 + 2 * 8)
+    count = SMALL_2.count_params()
     with pytest.raises(MemoryError, match=f"has {count:,} parameters in 2 blocks"):
-        check_memory(one_block, 2, "float32", working=500)
+        check_memory(SMALL_2, "float32", working=500)
 
 
 @pytest.mark.parametrize(
@@ -72,26 +88,28 @@ def test_exact_limit(available):
 def test_proposes_the_first_that_fits(available, gib, advice):
     available(gib * GIB)
     with pytest.raises(MemoryError) as caught:
-        check_memory(mistral_7b, 32, "float32")
+        check_memory(MISTRAL_7B, "float32")
     assert str(caught.value).endswith(f"but only {gib}.0 GiB are available. {advice}")
     if gib == 8:
-        check_memory(mistral_7b, 32, "int8_from_bfloat16")
+        check_memory(MISTRAL_7B, "int8_from_bfloat16")
     if gib == 4:
         with pytest.raises(MemoryError, match=r"GiB in int8, but .* available\. No dtype fits"):
-            check_memory(mistral_7b, 32, "int8_from_bfloat16", alternatives=("bfloat16",))
+            check_memory(MISTRAL_7B, "int8_from_bfloat16", alternatives=("bfloat16",))
 
 
-def test_what_one_memory_holds(available):
+def test_what_one_memory_holds(available, monkeypatch):
+    halves = lambda path, shape: math.prod(shape) // 2  # noqa: E731
+    monkeypatch.setattr(memory, "numbers_in_memory", halves)
     available(7 * GIB)
-    check_memory(mistral_7b, 32, "bfloat16", share=0.5)
+    check_memory(MISTRAL_7B, "bfloat16")
     with pytest.raises(MemoryError, match="in one memory, as the distribution splits it"):
-        check_memory(mistral_7b, 32, "float32", share=0.5)
+        check_memory(MISTRAL_7B, "float32")
 
 
 def test_many_empty_blocks_are_counted(available):
     available(GIB)
     with pytest.raises(MemoryError):
-        check_memory(one_block, 10**6, "float32")
+        check_memory(SMALL_2.changed(num_layers=10**6), "float32")
 
 
 def test_memory_of_a_gpu(monkeypatch):

@@ -9,7 +9,7 @@ from reference.make_formats import CASES, FOLDER, TOKEN_IDS, config_of
 from reference.make_keras_preset import vocabulary
 
 from mistral_lib import MistralBackbone, MistralCausalLM, MistralTokenizer, without_weights
-from mistral_lib.presets import mistral_format
+from mistral_lib.presets.mistral_format import MistralFormat
 from mistral_lib.presets.sources import LocalFolder
 
 TOLERANCE = 1e-5  # of logits of size 3
@@ -31,8 +31,8 @@ def edit(file, remove=(), **changes):
     file.write_text(json.dumps(content))
 
 
-def read_config(folder):
-    return mistral_format.read_config(LocalFolder(folder))
+def read_arguments(folder):
+    return MistralFormat().read_arguments(LocalFolder(folder))
 
 
 @pytest.mark.parametrize("name", MISTRAL)
@@ -69,21 +69,21 @@ def test_the_order_of_rotary_pairs_shows():
 def test_window_and_wavelength(folder, changes, window, wavelength):
     edit(folder / "params.json", remove=["sliding_window", "rope_theta"])
     edit(folder / "params.json", **changes)
-    config = read_config(folder)
+    config = read_arguments(folder)
     assert (config["sliding_window"], config["rope_max_wavelength"]) == (window, wavelength)
 
 
 def test_what_says_nothing_is_ignored(folder):
-    before = read_config(folder)
+    before = read_arguments(folder)
     edit(
         folder / "params.json", max_seq_len=1, max_batch_size=8, model_type="transformer", moe=None
     )
-    assert read_config(folder) == before
+    assert read_arguments(folder) == before
 
 
 def test_tied(folder):
     edit(folder / "params.json", tied_embeddings=True)
-    assert read_config(folder)["tie_word_embeddings"] is True
+    assert read_arguments(folder)["tie_word_embeddings"] is True
 
 
 @pytest.mark.parametrize(

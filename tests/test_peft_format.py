@@ -3,6 +3,7 @@
 import json
 import shutil
 from importlib.util import find_spec
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -144,16 +145,20 @@ def test_other_dtypes_of_the_base():
 
 
 def test_an_adapter_from_a_hub(folder, monkeypatch, tmp_path):
-    snapshot = shutil.copytree(folder, tmp_path / "v1")  # the client names it after the commit
+    asked = []
 
     def download(model, name, revision):
-        assert (model, revision) == ("user/adapter", "v1")
-        return snapshot / name
+        asked.append((model, revision))
+        return folder / name
 
+    commit = SimpleNamespace(commit_hash="c0" * 20)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", lambda url: commit)
     monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
     backbone = base_backbone()
     backbone.load_lora_weights("hf://user/adapter@v1")
     assert len(lora.settings(backbone)) == 4
+    assert set(asked) == {("user/adapter", commit.commit_hash)}
 
 
 # What is refused ---------------------------------------------------------------------------------

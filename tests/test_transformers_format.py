@@ -12,6 +12,7 @@ from small_presets import assert_same_weights, small_tokenizer
 from mistral_lib import MistralBackbone, MistralCausalLM, MistralTokenizer, without_weights
 from mistral_lib.presets import transformers_format
 from mistral_lib.presets.sources import LocalFolder
+from mistral_lib.presets.transformers_format import TransformersFormat
 
 TOLERANCE = 1e-5  # of logits of size 1 to 5
 LOGITS = np.load(FOLDER / "logits.npz")
@@ -32,8 +33,8 @@ def edit(file, remove=(), **changes):
     file.write_text(json.dumps(content))
 
 
-def read_config(folder):
-    return transformers_format.read_config(LocalFolder(folder))
+def read_arguments(folder):
+    return TransformersFormat().read_arguments(LocalFolder(folder))
 
 
 # --- What transformers wrote ---------------------------------------------------------------------
@@ -80,7 +81,7 @@ def test_tokenizer_and_text():
 def test_defaults(single):
     """Those of `MistralConfig`: an empty config is Mistral 7B without its wavelength."""
     (single / "config.json").write_text('{"model_type": "mistral"}')
-    assert read_config(single) == {
+    assert read_arguments(single) == {
         "vocabulary_size": 32000,
         "num_layers": 32,
         "num_query_heads": 32,
@@ -134,7 +135,7 @@ def test_defaults_are_those_of_transformers(single):
 def test_places_of_the_wavelength(single, changes, wavelength, factor):
     edit(single / "config.json", remove=["rope_parameters"])
     edit(single / "config.json", **changes)
-    config = read_config(single)
+    config = read_arguments(single)
     assert (config["rope_max_wavelength"], config["rope_scaling_factor"]) == (wavelength, factor)
 
 
@@ -148,7 +149,7 @@ def test_transformers_decides_so_too(single):
         rope_theta=1e6,
     )
     theirs = transformers.AutoConfig.from_pretrained(single).rope_parameters
-    ours = read_config(single)
+    ours = read_arguments(single)
     assert theirs["rope_theta"] == ours["rope_max_wavelength"] == 1e6
     assert theirs["factor"] == ours["rope_scaling_factor"] == 8
 
@@ -160,7 +161,7 @@ def test_windows_and_heads(single):
     assert backbone.sliding_window is None
     assert (backbone.head_dim, backbone.num_key_value_heads) == (4, 4)
     edit(single / "config.json", remove=["sliding_window", "head_dim", "num_key_value_heads"])
-    config = read_config(single)
+    config = read_arguments(single)
     assert (config["sliding_window"], config["num_key_value_heads"]) == (4096, 8)
 
 
@@ -243,7 +244,7 @@ def test_ids_that_end_a_text(single, generation, config, ends):
     (single / "generation_config.json").unlink()
     if generation is not None:
         (single / "generation_config.json").write_text(json.dumps(generation))
-    assert transformers_format.read_task(LocalFolder(single))["end_token_ids"] == ends
+    assert TransformersFormat().read_task(LocalFolder(single)).end_token_ids == ends
 
 
 @pytest.mark.slow
@@ -287,7 +288,7 @@ def test_arguments(single):
 def test_dtype_without_weights(single, changes, dtype):
     edit(single / "config.json", remove=["dtype"])
     edit(single / "config.json", **changes)
-    assert transformers_format.read_dtype(LocalFolder(single)) == dtype
+    assert TransformersFormat().read_dtype(LocalFolder(single)) == dtype
 
 
 @pytest.mark.parametrize("name", ["tokenizer.model", "tokenizer.model.v3"])

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from mistral_lib.arrays import Array, Bool, Float
+from mistral_lib.devices import compute_capability
 from mistral_lib.layers.banded import banded_attention
 
 
@@ -21,12 +22,10 @@ def fused_is_available(dtype, head_dim: int) -> bool:
     """
     if jax.default_backend() != "gpu" or jnp.dtype(dtype) not in (jnp.bfloat16, jnp.float16):
         return False
-    # Only NVIDIA devices have a compute capability like "9.0"; AMD's is a name.
-    capability = str(getattr(jax.local_devices()[0], "compute_capability", ""))
-    major = capability.split(".")[0]
-    if not major.isdigit() or int(major) < 8:
+    capability = compute_capability()
+    if capability is None or capability < 8:
         return False
-    return head_dim % 8 == 0 and head_dim <= (256 if int(major) >= 9 else 128)
+    return head_dim % 8 == 0 and head_dim <= (256 if capability >= 9 else 128)
 
 
 @partial(jax.jit, static_argnames=("window", "implementation"))

@@ -5,27 +5,28 @@ Wavelength and scaling are written where every version of transformers reads the
 """
 
 import math
-from collections.abc import Iterator
-from operator import attrgetter
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from tqdm import tqdm
 
 from mistral_lib import lora
-from mistral_lib.checks import check_number
-from mistral_lib.presets import transformers_format
-from mistral_lib.presets.checkpoints import Place, layout
+from mistral_lib.presets.checkpoints import is_transposed
 from mistral_lib.presets.fast_tokenizer import describe_tokenizer
 from mistral_lib.presets.json_files import write_json
+from mistral_lib.presets.preset import TRANSFORMERS
 from mistral_lib.presets.progress import progress_bar
 from mistral_lib.presets.safetensors_files import in_file_order, write_tensors
-from mistral_lib.presets.saving import preset_folder
+from mistral_lib.presets.saving import preset_folder, shard_bytes
+from mistral_lib.presets.tensors import Place, owner_of
 from mistral_lib.presets.transformers_format import (
     ARGUMENTS,
     CONFIG_FILE,
     GENERATION_FILE,
-    NAMING,
     TOKENIZER_FILE,
     VOCABULARY_FILES,
 )
@@ -57,23 +58,46 @@ def export_tokenizer(tokenizer, folder: str | Path) -> None:
         _write_tokenizer(tokenizer, new)
 
 
-def _checkpoint_folder(folder):
-    return preset_folder(folder, transformers_format, CHECKPOINT_FILES)
+def _checkpoint_folder(folder: str | Path) -> AbstractContextManager[Path]:
+    return preset_folder(folder, TRANSFORMERS, CHECKPOINT_FILES)
 
 
-def _write_backbone(backbone, new, max_shard_size, ids):
-    for pattern in ("model*.safetensors", NAMING.index, "pytorch_model*"):
+def _write_backbone(backbone, new: Path, max_shard_size: float | None, ids: dict[str, Any]) -> None:
+    _check_exportable(backbone)
+    for pattern in ("model*.safetensors", TRANSFORMERS.index_file, "pytorch_model*"):
         for stale in new.glob(pattern):
             stale.unlink()
-    limit = math.inf
-    if max_shard_size is not None:
-        limit = check_number("max_shard_size", max_shard_size) * 2**30
-    _write_weights(backbone, new, limit)
+    _write_weights(backbone, new, shard_bytes(max_shard_size))
     write_json(new / CONFIG_FILE, {**_describe(backbone), **ids})
     write_json(new / GENERATION_FILE, {"_from_model_config": True, **ids})
 
 
-def _special_ids(model, tokenizer) -> dict:
+def _check_exportable(backbone) -> None:
+    """Refuses what transformers' Mistral does not have."""
+    if lora.settings(backbone) is not None:
+        raise ValueError(
+            "This backbone has LoRA, which a checkpoint of transformers cannot hold. Call "
+            "merge_lora() first; or export the adapter with export_lora_to_peft, and the base "
+            "model that it was trained on."
+        )
+    quantized = [
+        layer.path
+        for layer in (backbone.token_embedding, *lora.projections(backbone).values())
+        if layer.quantization_mode is not None
+    ]
+    if quantized:
+        raise ValueError(
+            f"This backbone is quantized ({quantized[0]}), which a checkpoint of transformers "
+            "cannot hold. Export the float model."
+        )
+    if isinstance(backbone.config.sliding_window, tuple):
+        raise ValueError(
+            f"The layers of this backbone have different windows ({backbone.sliding_window!r:.80}),"
+            " but in transformers a Mistral has one for all. Save it with save_to_preset."
+        )
+
+
+def _special_ids(model, tokenizer) -> dict[str, Any]:
     """The ids that begin and end a text, as far as the model knows them."""
     starts = [] if tokenizer is None else [tokenizer.start_token_id]
     ends = [] if tokenizer is None else [tokenizer.end_token_id]
@@ -82,7 +106,7 @@ def _special_ids(model, tokenizer) -> dict:
     return {name: ids if len(ids) > 1 else ids[0] for name, ids in entries.items() if ids}
 
 
-def _describe(backbone) -> dict:
+def _describe(backbone) -> dict[str, Any]:
     """A backbone for config.json."""
     config = {there: getattr(backbone, name) for name, (there, _) in ARGUMENTS.items()}
     scaling = None
@@ -105,7 +129,7 @@ def _describe(backbone) -> dict:
     }
 
 
-def _write_tokenizer(tokenizer, new):
+def _write_tokenizer(tokenizer, new: Path) -> None:
     write_json(new / FAST_TOKENIZER_FILE, describe_tokenizer(tokenizer.proto))
     content = {
         "tokenizer_class": "LlamaTokenizer",
@@ -123,60 +147,40 @@ def _write_tokenizer(tokenizer, new):
     vocabulary.write_bytes(tokenizer.proto)
 
 
-def _write_weights(backbone, new, limit):
+def _write_weights(backbone, new: Path, limit: float) -> None:
     """Writes one file, or shards with an index if the weights are larger than `limit` bytes."""
-    variables = _variables(backbone)
     dtype = str(jnp.dtype(backbone.variable_dtype))
-    size = jnp.dtype(dtype).itemsize
-    shards, total = [[]], 0
-    for place in variables:
-        num_bytes = math.prod(place.shape) * size
-        if shards[-1] and sum(math.prod(p.shape) * size for p in shards[-1]) + num_bytes > limit:
-            shards.append([])
-        shards[-1].append(place)
-        total += num_bytes
+    shards = _split(TRANSFORMERS.places(backbone.config), jnp.dtype(dtype).itemsize, limit)
     names = [SHARD_FILE.format(index + 1, len(shards)) for index in range(len(shards))]
     if len(shards) == 1:
-        names = list(NAMING.weights)
-    weight_map = {}
+        names = list(TRANSFORMERS.weight_files)
+    total, weight_map = backbone.config.count_params() * jnp.dtype(dtype).itemsize, {}
     with progress_bar("Exporting weights", total) as progress:
         for name, shard in zip(names, shards, strict=True):
             tensors = {place.name: (place.shape, dtype) for place in shard}
-            write_tensors(new / name, tensors, _arrays(shard, variables, progress))
+            write_tensors(new / name, tensors, _arrays(backbone, shard, progress))
             weight_map |= dict.fromkeys(tensors, name)
     if len(shards) > 1:
         index = {"metadata": {"total_size": total}, "weight_map": weight_map}
-        write_json(new / NAMING.index, index)
+        write_json(new / TRANSFORMERS.index_file, index)
 
 
-def _arrays(places, variables, progress) -> Iterator[np.ndarray]:
+def _split(places: Iterable[Place], itemsize: int, limit: float) -> list[list[Place]]:
+    """The places in shards of at most `limit` bytes, or of a single larger tensor."""
+    shards, held = [[]], 0
+    for place in places:
+        num_bytes = math.prod(place.shape) * itemsize
+        if shards[-1] and held + num_bytes > limit:
+            shards.append([])
+            held = 0
+        shards[-1].append(place)
+        held += num_bytes
+    return shards
+
+
+def _arrays(backbone, places: Iterable[Place], progress: tqdm) -> Iterator[np.ndarray]:
     """The tensors of a shard in the file's order, one at a time."""
     for place in places:
-        array = np.asarray(variables[place].value)
-        yield in_file_order(array, place.transposed)
+        array = np.asarray(getattr(*owner_of(backbone, place.variable)).value)
+        yield in_file_order(array, is_transposed(place.variable))
         progress.update(array.nbytes)
-
-
-def _variables(backbone) -> dict[Place, object]:
-    """The variable of each place, if the places hold all that the model computes with."""
-    if lora.settings(backbone) is not None:
-        raise ValueError(
-            "This backbone has LoRA, which a checkpoint of transformers cannot hold. Call "
-            "merge_lora() first; or export the adapter with export_lora_to_peft, and the base "
-            "model that it was trained on."
-        )
-    quantized = [
-        layer.path
-        for layer in (backbone.token_embedding, *lora.projections(backbone).values())
-        if layer.quantization_mode is not None
-    ]
-    if quantized:
-        raise ValueError(
-            f"This backbone is quantized ({quantized[0]}), which a checkpoint of transformers "
-            "cannot hold. Export the float model."
-        )
-    variables = {}
-    for place in layout(backbone, backbone.num_layers, NAMING.tensors):
-        layer, _, attributes = place.variable.partition(".")
-        variables[place] = attrgetter(attributes)(backbone.get_layer(layer))
-    return variables

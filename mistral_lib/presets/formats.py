@@ -1,49 +1,96 @@
-"""Telling the formats of presets apart (chapter 17, "Presets and checkpoints").
+"""What is asked of a format of presets (chapter 17, "Presets and checkpoints").
 
-Three formats are read. Each is a module with the same names:
-
-    CONFIG_FILE, TOKENIZER_FILE, PREPROCESSOR_FILE   what errors call the files
-    read_config, read_dtype                          arguments and dtype of the backbone
-    read_tensors                                     its weights, as tensors not yet read
-    read_task                                        the model's arguments; whether it takes text
-    read_tokenizer_config, read_preprocessor_config  their arguments
-    find_vocabulary                                  the SentencePiece model
+KerasHub, transformers and Mistral write the same model into other files, under other names. A
+format answers the same questions about each: `keras_format`, `transformers_format` and
+`mistral_format` have one each, and `preset` tells which one a preset has.
 """
 
-from types import ModuleType
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
 
-from mistral_lib.presets import keras_format, mistral_format, transformers_format
-from mistral_lib.presets.json_files import read_json
+from mistral_lib.config import MistralConfig
 from mistral_lib.presets.sources import Source
-
-FORMATS = {
-    "KerasHub": keras_format,
-    "transformers": transformers_format,
-    "Mistral": mistral_format,
-}
+from mistral_lib.presets.tensors import Tensor
 
 
-def format_of(folder: Source) -> ModuleType:
-    """The module of the format that a preset's files have, told by what stands in them.
+@dataclass(frozen=True)
+class Task:
+    """What a preset says of a causal language model, beside its parts.
 
-    Args:
-        folder: a source of files.
-
-    Returns:
-        One of `FORMATS`. Where nothing decides, KerasHub's, whose messages say what is missing.
-
-    >>> from mistral_lib.presets.sources import open_preset
-    >>> format_of(open_preset("mistral_tiny_en")).__name__
-    'mistral_lib.presets.keras_format'
+    Attributes:
+        name: of the model; `None` where the preset has none.
+        end_token_ids: ids that end a text.
+        takes_text: whether there is a vocabulary.
     """
-    config = folder.find(transformers_format.CONFIG_FILE)
-    if config is not None:
-        content = read_json(config)
-        from_transformers = "model_type" in content and "registered_name" not in content
-        return transformers_format if from_transformers else keras_format
-    if folder.find(mistral_format.CONFIG_FILE) is not None:
-        return mistral_format
-    # A folder with a tokenizer alone.
-    names = (transformers_format.TOKENIZER_FILE, *transformers_format.VOCABULARY_FILES)
-    alone = any(folder.find(name) is not None for name in names)
-    return transformers_format if alone else keras_format
+
+    name: str | None
+    end_token_ids: tuple[int, ...]
+    takes_text: bool
+
+
+class Format(Protocol):
+    """What a preset's files mean.
+
+    Attributes:
+        name: of the format, for people.
+        config_file, tokenizer_file, preprocessor_file: where the arguments of each part stand.
+    """
+
+    name: str
+    config_file: str
+    tokenizer_file: str
+    preprocessor_file: str
+
+    def read_arguments(self, source: Source) -> dict[str, Any]:
+        """Constructor arguments of the backbone, as they stand in the config.
+
+        A `dtype` is among them if the weights are quantized.
+
+        Raises:
+            FileNotFoundError: there is no config.
+            ValueError: another model's preset, or a Mistral with parts that this one does not have.
+        """
+        ...
+
+    def read_dtype(self, source: Source) -> str:
+        """The dtype of the float weights, as the config has it."""
+        ...
+
+    def read_tensors(
+        self, source: Source, config: MistralConfig, quantization: str | None
+    ) -> Mapping[str, Tensor]:
+        """The weights by their names here, not yet read, all of the right shape.
+
+        Args:
+            source: the preset.
+            config: what the preset's arguments say.
+            quantization: of the weights in the files.
+
+        Raises:
+            FileNotFoundError: no weights, or a shard is missing.
+            ValueError: a tensor is missing, unexpected or of another shape than the config says, or
+                a file is damaged, or runs code when it is read.
+        """
+        ...
+
+    def read_task(self, source: Source) -> Task:
+        """Arguments of the causal language model, and whether it takes text."""
+        ...
+
+    def read_tokenizer_arguments(self, source: Source) -> dict[str, Any]:
+        """Constructor arguments of the tokenizer, without its vocabulary."""
+        ...
+
+    def read_preprocessor_arguments(self, source: Source) -> dict[str, Any]:
+        """Constructor arguments of the preprocessor, without its tokenizer."""
+        ...
+
+    def find_vocabulary(self, source: Source) -> Path:
+        """The SentencePiece model.
+
+        Raises:
+            FileNotFoundError: there is none.
+        """
+        ...

@@ -7,7 +7,7 @@ else in it is refused by name.
 
 import contextlib
 import math
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
 import h5py
@@ -15,52 +15,24 @@ import ml_dtypes
 import numpy as np
 
 from mistral_lib.presets.json_files import check_file
+from mistral_lib.presets.tensors import Tensor, aligned_empty
 
-ALIGNMENT = 64  # bytes; what XLA asks of memory that it did not allocate itself
 DTYPES = ("float16", "float32", "float64", "int8")  # and bfloat16, which HDF5 does not know
 
 
-@dataclass(frozen=True)
-class StoredTensor:
-    """A tensor in an HDF5 file: where it is and what it is, not yet read.
+class StoredTensor(Tensor):
+    """A tensor in an HDF5 file. Its name is its path there, such as "layers/embedding/vars/0"."""
 
-    Attributes:
-        file: the HDF5 file.
-        name: the tensor's path inside the file, such as "layers/embedding/vars/0".
-        shape: as stored.
-        dtype: "float16", "bfloat16", "float32", "float64" or, quantized, "int8".
-    """
-
-    file: Path
-    name: str
-    shape: tuple[int, ...]
-    dtype: str
-
-    @property
-    def num_bytes(self) -> int:
-        """Size of the tensor as stored."""
-        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
-
-    def read(self) -> np.ndarray:
-        """The tensor, bit for bit as stored, in memory that JAX can take over without a copy."""
+    def read(self):
         # HDF5 knows no bfloat16: Keras stores the two bytes of each number as they are.
         bfloat16 = self.dtype == "bfloat16"
         array = aligned_empty(self.shape, "V2" if bfloat16 else self.dtype)
         with _opened(self.file) as h5:
-            h5[self.name].read_direct(array)
+            dataset = h5[self.name]
+            if not isinstance(dataset, h5py.Dataset):
+                raise ValueError(f"{self.name!r} was a tensor, and is none any more.")
+            dataset.read_direct(array)
         return array.view(ml_dtypes.bfloat16) if bfloat16 else array
-
-
-def aligned_empty(shape: tuple[int, ...], dtype: str) -> np.ndarray:
-    """An array not yet filled, in memory that JAX can take over without a copy.
-
-    >>> aligned_empty((3, 5), "float16").ctypes.data % ALIGNMENT
-    0
-    """
-    num_bytes = math.prod(shape) * np.dtype(dtype).itemsize
-    memory = np.empty(num_bytes + ALIGNMENT, "uint8")
-    start = -memory.ctypes.data % ALIGNMENT
-    return memory[start : start + num_bytes].view(dtype).reshape(shape)
 
 
 def list_tensors(file: Path) -> dict[str, StoredTensor]:
@@ -79,13 +51,13 @@ def list_tensors(file: Path) -> dict[str, StoredTensor]:
     """
     tensors = {}
     with _opened(file) as h5:
-        groups, seen = [("", h5)], set()
+        groups: list[tuple[str, h5py.Group]] = [("", h5)]
+        seen = set()
         while groups:
             prefix, group = groups.pop()
-            address = h5py.h5o.get_info(group.id).addr
-            if address in seen:
+            if group in seen:
                 raise ValueError(f"the group {prefix!r} is linked from two places.")
-            seen.add(address)
+            seen.add(group)
             for key in group:
                 name = f"{prefix}/{key}".lstrip("/")
                 link = type(group.get(key, getlink=True))
@@ -117,7 +89,7 @@ def write_tensor(h5: h5py.File, name: str, array: np.ndarray) -> None:
 
 
 @contextlib.contextmanager
-def _opened(file):
+def _opened(file: Path) -> Iterator[h5py.File]:
     """The open file; whatever h5py raises about it becomes a ValueError that names it."""
     size = check_file(file)
     try:
@@ -132,7 +104,7 @@ def _opened(file):
         ) from error
 
 
-def _describe(file, name, item):
+def _describe(file: Path, name: str, item: h5py.Dataset | h5py.Datatype) -> StoredTensor:
     if not isinstance(item, h5py.Dataset):
         raise ValueError(f"{name!r} is neither a group nor a tensor.")
     if item.external or item.is_virtual:
@@ -158,7 +130,7 @@ def _describe(file, name, item):
     return StoredTensor(file, name, item.shape, dtype)
 
 
-def _is_stored_whole(item):
+def _is_stored_whole(item: h5py.Dataset) -> bool:
     """Whether every number is in the file: HDF5 reads what was never written as zeros."""
     if item.chunks is None:
         return item.id.get_storage_size() == math.prod(item.shape) * item.dtype.itemsize

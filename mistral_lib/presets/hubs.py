@@ -1,18 +1,29 @@
 """Presets on Hugging Face and Kaggle (chapter 17, "Presets and checkpoints").
 
 A file is downloaded when it is asked for, by the hub's own client, and kept in that client's cache.
-The config is asked for first. The commit or version that it comes from is where all other files
-come from, even if the model is changed meanwhile, and what the cache knows of it needs no network.
+Before the first file the hub is asked for the commit or version that the address means. All files
+come from that one, even if the model is changed meanwhile, and what the cache knows of it needs no
+network.
 """
 
 import contextlib
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import huggingface_hub
+from huggingface_hub import errors
+
+from mistral_lib.keras_inside import (
+    cached_commit,
+    is_known_to_be_missing,
+    kaggle_models_folder,
+    remember_commit,
+)
 from mistral_lib.presets.sources import Source
 
-CONFIG_FILE = "config.json"  # in every preset on a hub
+CONFIG_FILE = "config.json"  # in nearly every preset on a hub
 
 
 @dataclass(frozen=True)
@@ -31,30 +42,43 @@ class HuggingFaceModel(Source):
     revision: str | None = None
 
     def find(self, name):
-        import huggingface_hub
-
         commit = self._commit
-        known = huggingface_hub.try_to_load_from_cache(self.model, name, revision=commit)
-        if known is huggingface_hub._CACHED_NO_EXIST:  # the hub said so before
+        if is_known_to_be_missing(self.model, name, commit):
             return None
         return self._download(name, commit)
 
     @cached_property
-    def _commit(self) -> str | None:
+    def _commit(self) -> str:
         """What `revision` stands for now, or stood for when the hub was last reached."""
-        config = self._download(CONFIG_FILE, self.revision)
-        return self.revision if config is None else config.parent.name
+        revision = self.revision or "main"
+        if re.fullmatch(r"[0-9a-f]{40}", revision):
+            return revision
+        commit = self._ask(revision) or cached_commit(self.model, revision)
+        if commit is None:  # the client asks several times, and says what is wrong
+            self._download(CONFIG_FILE, revision)
+            commit = self._ask(revision) or cached_commit(self.model, revision)
+        if commit is None:
+            raise self._without_answer(CONFIG_FILE, None)
+        remember_commit(self.model, revision, commit)
+        return commit
 
-    def _download(self, name, revision) -> Path | None:
-        import huggingface_hub
-        from huggingface_hub import errors
+    def _ask(self, revision: str) -> str | None:
+        """The commit that the hub names for a branch or tag; `None` if it does not answer."""
+        try:
+            url = huggingface_hub.hf_hub_url(self.model, CONFIG_FILE, revision=revision)
+            return huggingface_hub.get_hf_file_metadata(url).commit_hash
+        except errors.EntryNotFoundError as error:  # the answer names the commit all the same
+            answer = getattr(error, "response", None)
+            return None if answer is None else answer.headers.get("X-Repo-Commit")
+        except errors.RevisionNotFoundError as error:
+            raise self._without_revision(revision) from error
+        except Exception:  # of the client's HTTP library, which its versions change
+            return None
 
+    def _download(self, name: str, revision: str) -> Path | None:
         try:
             return Path(huggingface_hub.hf_hub_download(self.model, name, revision=revision))
         except errors.LocalEntryNotFoundError as error:
-            known = huggingface_hub.try_to_load_from_cache(self.model, name, revision=revision)
-            if known is huggingface_hub._CACHED_NO_EXIST:
-                return None
             raise self._without_answer(name, error.__cause__) from error
         except errors.EntryNotFoundError:
             return None
@@ -64,9 +88,7 @@ class HuggingFaceModel(Source):
                 "in with `hf auth login`."
             ) from error
         except errors.RevisionNotFoundError as error:
-            raise FileNotFoundError(
-                f"{self}: the model has no branch, tag or commit {self.revision!r}."
-            ) from error
+            raise self._without_revision(revision) from error
         except errors.RepositoryNotFoundError as error:
             raise FileNotFoundError(
                 f"{self} does not exist, or is private: check the name, or log in with "
@@ -77,7 +99,18 @@ class HuggingFaceModel(Source):
         except Exception as error:  # of the client's HTTP library, which its versions change
             raise self._without_answer(name, error) from error
 
-    def _without_answer(self, name, error) -> OSError:
+    def _without_revision(self, revision: str) -> FileNotFoundError:
+        """What to raise where the hub does not know a branch, tag or commit."""
+        if revision == (self.revision or "main"):
+            return FileNotFoundError(
+                f"{self}: the model has no branch, tag or commit {revision!r}."
+            )
+        return FileNotFoundError(
+            f"{self}: the commit {revision} from which files were taken is gone, because the "
+            "model's history was rewritten meanwhile. Nothing is lost: try again."
+        )
+
+    def _without_answer(self, name: str, error: BaseException | None) -> OSError:
         """What to raise where the hub gave neither the file nor a reason of its own."""
         status = _status(error)
         if status in (401, 403):
@@ -149,14 +182,14 @@ class KaggleModel(Source):
 
     def _newest_downloaded(self) -> Path | None:
         """The config of the newest version in the cache, if none was asked for by number."""
-        import kagglehub
-
         if self.handle != self._variant:
             return None
-        folder = Path(kagglehub.config.get_cache_folder(), "models", self._variant)
-        names = [file.parent.name for file in folder.glob(f"*/{CONFIG_FILE}")]
+        files = (kaggle_models_folder() / self._variant).glob(f"*/{CONFIG_FILE}")
+        names = [file.parent.name for file in files]
         newest = max((int(name) for name in names if name.isdigit()), default=None)
-        return newest and self._download(f"{self._variant}/{newest}", CONFIG_FILE)
+        if newest is None:
+            return None
+        return self._download(f"{self._variant}/{newest}", CONFIG_FILE)
 
     def _other_version(self) -> str:
         """For an error: that the model exists, and which version it has."""
@@ -167,9 +200,9 @@ class KaggleModel(Source):
                     return f". Its newest version is {newest.parent.name}"
         return ""
 
-    def _download(self, handle, name) -> Path | None:
+    def _download(self, handle: str, name: str) -> Path | None:
         try:
-            import kagglehub
+            import kagglehub  # an optional dependency
         except ImportError as error:
             raise ImportError(
                 f"{self} needs kagglehub: pip install 'mistral-lib[kaggle]'. KerasHub's presets "
@@ -215,29 +248,29 @@ class KaggleModel(Source):
         return f"kaggle://{self.handle}"
 
 
-def _status(error) -> int | None:
+def _status(error: BaseException | None) -> int | None:
     """The HTTP status of an answer that a client refused, if there was an answer."""
     return getattr(getattr(error, "response", None), "status_code", None)
 
 
-def _is_offline(error) -> bool:
+def _is_offline(error: BaseException) -> bool:
     """Whether no connection was made. The clients' HTTP libraries have each their own classes."""
     names = {cls.__name__ for cls in type(error).__mro__}
     return bool(names & {"ConnectError", "ConnectTimeout", "ConnectionError", "ProxyError"})
 
 
-def _failed_download(source, name, error) -> OSError:
+def _failed_download(source: Source, name: str, error: BaseException) -> OSError:
     """What to raise for a download that began and did not end."""
-    number = error.errno if isinstance(error, OSError) else None
-    if number is not None:  # of this machine: no space left, a cache that cannot be written
-        return OSError(number, f"{source}: {name} could not be stored: {error.strerror}")
+    if isinstance(error, OSError) and error.errno is not None:
+        # Of this machine: no space left, a cache that cannot be written.
+        return OSError(error.errno, f"{source}: {name} could not be stored: {error.strerror}")
     return ConnectionError(
         f"{source}: {name} could not be downloaded: {_reason(error)} Check the "
         "network and try again."
     )
 
 
-def _reason(error) -> str:
+def _reason(error: BaseException | None) -> str:
     """A client's message as one sentence on one line."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text[:300].rstrip(".:") + "."

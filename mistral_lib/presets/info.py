@@ -1,19 +1,18 @@
 """What a preset is and needs, from its config alone (chapter 17, "Presets and checkpoints")."""
 
 import math
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax.numpy as jnp
+import keras
 
 from mistral_lib import lora
-from mistral_lib.backbone import MistralBackbone
-from mistral_lib.checks import check_integer
+from mistral_lib.config import MistralConfig
 from mistral_lib.presets import lora_format, registry
-from mistral_lib.presets.formats import FORMATS, format_of
-from mistral_lib.presets.keras_format import ADAPTER_FILE
-from mistral_lib.presets.loading import naming, one_block
 from mistral_lib.presets.memory import available_bytes, weight_bytes
-from mistral_lib.presets.sources import open_preset
+from mistral_lib.presets.preset import Preset
 
 # Columns of the table of memory: how the weights are stored, as a dtype policy. The cache is in the
 # dtype that a policy computes in. Weights that are quantized already have their one column.
@@ -39,95 +38,102 @@ def describe_preset(preset: str | Path) -> str:
     >>> print(describe_preset("mistral_tiny_en").splitlines()[0])
     mistral_tiny_en: A few million parameters, trained on the text that comes with Python
     """
-    folder = open_preset(preset)
-    form = format_of(folder)
-    config = form.read_config(folder)
-    with naming(folder, form.CONFIG_FILE):
-        blocks = check_integer("num_layers", config.get("num_layers"))
-        held = one_block(MistralBackbone, config).quantization
-        policies = {held: f"{held}_from_bfloat16"} if held else POLICIES
-        models = {
-            name: one_block(MistralBackbone, {**config, "dtype": policy})
-            for name, policy in policies.items()
-        }
-        model = one_block(MistralBackbone, {**config, "dtype": "float32"})
-    saved = form.read_dtype(folder) + (f" and {held}" if held else "")
-    known = registry.presets().get(registry.ALIASES.get(str(preset), str(preset)))
-    title = f"{preset}: {known['metadata']['description']}" if known else str(preset)
-    files = next(name for name, module in FORMATS.items() if module is form)
-    about = [
-        ("from", str(folder)),
-        ("format", f"{files}, saved in {saved}"),
-    ]
-    adapter = folder.find(ADAPTER_FILE)
-    if adapter is not None:
-        plan = lora_format.read_plan(adapter)
+    opened = Preset.open(preset)
+    config, held = opened.config, opened.quantization
+    policies = {held: f"{held}_from_bfloat16"} if held else POLICIES
+    description = registry.description_of(str(preset))
+    saved = opened.dtype + (f" and {held}" if held else "")
+    about = [("from", str(opened)), ("format", f"{opened.format.name}, saved in {saved}")]
+    if opened.adapter is not None:
+        plan = lora_format.read_plan(opened.adapter)
         for path, wanted in plan.items():
             lora.check_settings(path, wanted)
         about.append(("LoRA", lora.describe(plan)))
     parts = [
-        f"{title}\n{_columns(about)}",
-        f"Architecture\n{_columns(_architecture(model, blocks))}",
-        f"Parameters\n{_columns(_parameters(model, blocks), right=True)}",
-        f"Memory\n{_columns(_memory(models, blocks), right=True)}",
+        f"{preset}: {description}" if description else str(preset),
+        _columns(about),
+        f"\nArchitecture\n{_columns(_architecture(config))}",
+        f"\nParameters\n{_columns(_parameters(config), right=True)}",
+        f"\nMemory\n{_columns(_memory(config, policies), right=True)}",
     ]
     # A preset's files may hold what moves a terminal's cursor.
-    return "".join(c if c.isprintable() or c == "\n" else "?" for c in "\n\n".join(parts))
+    return "".join(c if c.isprintable() or c == "\n" else "?" for c in "\n".join(parts))
 
 
-def _architecture(model, blocks):
-    window = model.sliding_window
-    rope = f"wavelength {model.rope_max_wavelength:,.10g}"
-    if model.rope_scaling_factor != 1:
-        rope += f", positions divided by {model.rope_scaling_factor:g}"
+def _architecture(config: MistralConfig) -> list[tuple[str, str]]:
+    rope = f"wavelength {config.rope_max_wavelength:,.10g}"
+    if config.rope_scaling_factor != 1:
+        rope += f", positions divided by {config.rope_scaling_factor:g}"
     return [
-        ("vocabulary", f"{model.vocabulary_size:,} tokens"),
-        ("blocks", f"{blocks:,}"),
-        ("hidden state", f"{model.hidden_dim:,}"),
-        ("feed-forward", f"{model.intermediate_dim:,}"),
-        ("query heads", f"{model.num_query_heads:,} of size {model.head_dim:,}"),
-        ("key-value heads", f"{model.num_key_value_heads:,}"),
-        ("window", "none: a token sees all before it" if window is None else f"{window:,} tokens"),
+        ("vocabulary", f"{config.vocabulary_size:,} tokens"),
+        ("blocks", f"{config.num_layers:,}"),
+        ("hidden state", f"{config.hidden_dim:,}"),
+        ("feed-forward", f"{config.intermediate_dim:,}"),
+        ("query heads", f"{config.num_query_heads:,} of size {config.head_dim:,}"),
+        ("key-value heads", f"{config.num_key_value_heads:,}"),
+        ("window", _windows(config)),
         ("rotary positions", rope),
-        ("norm epsilon", f"{model.layer_norm_epsilon:g}"),
-        ("output", "the transposed embedding" if model.tie_word_embeddings else "of its own"),
+        ("norm epsilon", f"{config.layer_norm_epsilon:g}"),
+        ("output", "the transposed embedding" if config.tie_word_embeddings else "of its own"),
     ]
 
 
-def _parameters(model, blocks):
-    block = model.transformer_layers[0]
-    attention, feedforward = block.self_attention, block.feedforward
+def _windows(config: MistralConfig) -> str:
+    """The window of all blocks, or how many blocks have which."""
+    if not isinstance(config.sliding_window, tuple):
+        window = config.sliding_window
+        return "none: a token sees all before it" if window is None else f"{window:,} tokens"
+    return ", ".join(
+        f"{'none' if window is None else f'{window:,} tokens'} in {number:,} blocks"
+        for window, number in _blocks(config).items()
+    )
+
+
+def _blocks(config: MistralConfig) -> dict[int | None, int]:
+    """How many blocks have each window."""
+    windows = config.sliding_window
+    return Counter(windows) if isinstance(windows, tuple) else {windows: config.num_layers}
+
+
+def _parameters(config: MistralConfig) -> list[tuple[str, str]]:
+    def count(part):
+        return config.total(lambda weight: math.prod(weight.shape) * (part in weight.name))
+
     rows = [
-        ("embedding and output", model.token_embedding.count_params()),
-        ("attention", blocks * attention.count_params()),
-        ("feed-forward", blocks * feedforward.count_params()),
+        ("embedding and output", count("token_embedding.")),
+        ("attention", count(".self_attention.")),
+        ("feed-forward", count(".feedforward.")),
+        ("norms", count("norm.")),
+        ("all", config.count_params()),
     ]
-    total = model.count_params() + (blocks - 1) * block.count_params()
-    rows += [("norms", total - sum(count for _, count in rows)), ("all", total)]
     return [(name, f"{count:,}") for name, count in rows]
 
 
-def _memory(models, blocks):
+def _memory(config: MistralConfig, policies: dict[str, str]) -> list[tuple[str, ...]]:
     """Rows of cells: the first names the columns, the last says what fits."""
     available = available_bytes()
-    window = next(iter(models.values())).sliding_window or LONG
-    weights, token = [], []
-    for model in models.values():
-        weights.append(weight_bytes(model, blocks))
-        size = jnp.dtype(model.compute_dtype).itemsize
-        token.append(2 * blocks * model.num_key_value_heads * model.head_dim * size)
-    both = [weight + window * cache for weight, cache in zip(weights, token, strict=True)]
+    blocks = _blocks(config)
+    longest = max(window or LONG for window in blocks)
+    kept = sum((window or longest) * number for window, number in blocks.items())
+    weights, token, cache = [], [], []  # bytes, in each policy
+    for policy in policies.values():
+        size = jnp.dtype(keras.dtype_policies.get(policy).compute_dtype).itemsize
+        size *= 2 * config.num_key_value_heads * config.head_dim  # a key and a value in one block
+        weights.append(weight_bytes(config, policy))
+        token.append(size * config.num_layers)
+        cache.append(size * kept)
+    both = list(map(sum, zip(weights, cache, strict=True)))
     return [
-        ("", *models),
+        ("", *policies),
         ("weights", *map(_size, weights)),
         ("cache of one token", *map(_size, token)),
-        (f"cache of {window:,} tokens", *(_size(window * cache) for cache in token)),
+        (f"cache of {longest:,} tokens", *map(_size, cache)),
         ("weights and cache", *map(_size, both)),
         (f"fits here, in {_size(available)}", *("yes" if b <= available else "no" for b in both)),
     ]
 
 
-def _size(num_bytes):
+def _size(num_bytes: int) -> str:
     """A size in the unit that leaves at most four digits before the point.
 
     >>> _size(131072), _size(27 * 2**30)
@@ -138,7 +144,7 @@ def _size(num_bytes):
     return f"{num_bytes / 2 ** (10 * unit):,.{1 if unit else 0}f} {name}"
 
 
-def _columns(rows, right=False):
+def _columns(rows: Sequence[tuple[str, ...]], right: bool = False) -> str:
     """Rows of cells, indented; the first column at the left, the others `right` or left."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []

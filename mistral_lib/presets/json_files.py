@@ -3,6 +3,7 @@
 import json
 import stat
 from pathlib import Path
+from typing import Any
 
 LARGEST_FILE = 16 * 2**20  # bytes; the configs of presets have a few thousand
 
@@ -23,7 +24,7 @@ def check_file(file: Path) -> int:
     return status.st_size
 
 
-def read_json(file: Path) -> dict:
+def read_json(file: Path) -> dict[str, Any]:
     """The object in a JSON file, or an error that names the file and the place.
 
     Standard JSON only: what Python's parser lets through (`NaN`, a key given twice) is refused,
@@ -48,7 +49,7 @@ def read_json(file: Path) -> dict:
     return parse_json(file.read_bytes(), str(file))
 
 
-def parse_json(text: bytes, source: str) -> dict:
+def parse_json(text: bytes, source: str) -> dict[str, Any]:
     """The object in UTF-8 text, as strictly as `read_json`; `source` names it in an error.
 
     >>> parse_json(b'{"epsilon": NaN}', "config.json")
@@ -69,26 +70,26 @@ def parse_json(text: bytes, source: str) -> dict:
     return content
 
 
-def read_ids(file: Path, name: str, default=None) -> tuple[int, ...]:
-    """Token ids in a JSON file, where one may stand without a list, and null is none.
+def check_ids(value: Any, name: str) -> tuple[int, ...]:
+    """Token ids that stand in a file, where one may stand without a list, and null is none.
+
+    Args:
+        value: what stands there.
+        name: the file and the entry, for the error.
 
     Raises:
         ValueError: something else stands there.
 
-    >>> import tempfile
-    >>> file = Path(tempfile.mkdtemp()) / "generation_config.json"
-    >>> write_json(file, {"eos_token_id": 2})
-    >>> read_ids(file, "eos_token_id")
+    >>> check_ids(2, "generation_config.json: eos_token_id")
     (2,)
     """
-    value = read_json(file).get(name, default)
     ids = [] if value is None else value if isinstance(value, list) else [value]
     if not all(type(id) is int and 0 <= id < 2**31 for id in ids):
-        raise ValueError(f"{file}: {name} must be ids of tokens, but is {value!r:.80}.")
+        raise ValueError(f"{name} must be ids of tokens, but is {value!r:.80}.")
     return tuple(ids)
 
 
-def _unique(pairs):
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """A dictionary of key and value pairs, unless a key comes twice."""
     found = dict(pairs)
     if len(found) < len(pairs):
@@ -98,11 +99,11 @@ def _unique(pairs):
     return found
 
 
-def _refuse_constant(constant):
+def _refuse_constant(constant: str):
     raise ValueError(f"{constant} is no number")
 
 
-def write_json(file: Path, content: dict) -> None:
+def write_json(file: Path, content: dict[str, Any]) -> None:
     """Writes an object as indented JSON in place of `file`."""
     # A new file: the old one may be shared with another folder by a hard link.
     file.unlink(missing_ok=True)

@@ -9,12 +9,23 @@ import os
 from pathlib import Path
 
 import h5py
+import keras
 import numpy as np
 
 from mistral_lib import lora
-from mistral_lib.presets.hdf5 import list_tensors, read_attribute
+from mistral_lib.presets.hdf5 import StoredTensor, list_tensors, read_attribute
+from mistral_lib.presets.tensors import Messages, Place, match
 
 SAMPLES = 64  # numbers of each tensor that go into a fingerprint
+
+EXPECTED = "In {where}, {name} must have the shape {expected}, but "
+OTHERWISE = ". The adapter belongs to another model, or it is damaged."
+MESSAGES = Messages(
+    missing=f"{EXPECTED}is missing{OTHERWISE}",
+    unexpected="{where} holds {name}{more}, which its settings do not ask for.",
+    shape=f"{EXPECTED}has the shape {{found}}{OTHERWISE}",
+    dtype=f"In {{where}}, {{name}} must be of floats, but has the dtype {{found}}{OTHERWISE}",
+)
 
 
 def save(backbone, filepath: str | os.PathLike) -> None:
@@ -42,11 +53,13 @@ def load(backbone, filepath: str | os.PathLike, check_base: bool = True) -> None
     tensors = list_tensors(path)
     plan = read_plan(path)
     base = {name: tensor for name, tensor in tensors.items() if name.startswith("base/")}
-    factors = {name: tensor for name, tensor in tensors.items() if name not in base}
-    factors = lora.read_tensors(factors, lora.factor_shapes(backbone, plan), path)
+    stored = {name: tensor for name, tensor in tensors.items() if name not in base}
+    shapes = lora.factor_shapes(backbone, plan)
+    places = [Place(name, name, shape) for name, shape in shapes.items()]
+    factors = match(places, stored, path, MESSAGES)
     if check_base:
         _check_base(backbone, base, path)
-    lora.assign(backbone, plan, factors)
+    lora.assign(backbone, plan, {name: tensor.read() for name, tensor in factors.items()})
 
 
 def read_plan(path: Path) -> lora.Plan:
@@ -77,18 +90,18 @@ def fingerprint(backbone) -> dict[str, np.ndarray]:
     samples = {"norms": np.stack([_sample(scale) for scale in norms])}
     layers = lora.projections(backbone).values()
     if all(layer.quantization_mode is None for layer in layers):
-        samples["kernels"] = np.stack([_sample(layer._kernel) for layer in layers])
+        samples["kernels"] = np.stack([_sample(layer.kernel) for layer in layers])
     return samples
 
 
-def _sample(variable):
+def _sample(variable: keras.Variable) -> np.ndarray:
     size = int(np.prod(variable.shape))
     positions = np.linspace(0, size - 1, SAMPLES).astype("int64")
     # Picked one by one: a flat view of a kernel would be a copy of it.
     return np.asarray(variable.value[np.unravel_index(positions, variable.shape)], "float32")
 
 
-def _check_base(backbone, saved, path):
+def _check_base(backbone, saved: dict[str, StoredTensor], path: Path) -> None:
     mine = fingerprint(backbone)
     if "base/norms" not in saved:
         raise ValueError(f"{path} lacks the fingerprint of its base model.")
@@ -108,7 +121,7 @@ def _check_base(backbone, saved, path):
             )
 
 
-def _checked_path(filepath):
+def _checked_path(filepath: str | os.PathLike) -> Path:
     path = Path(filepath)
     if not path.name.endswith(".lora.h5"):
         raise ValueError(f"The name of a LoRA file must end in .lora.h5, but is {path.name!r}.")

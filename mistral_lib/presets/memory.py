@@ -2,12 +2,18 @@
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import keras
+
+from mistral_lib.config import MistralConfig, Weight
+from mistral_lib.distribution import numbers_in_memory
+from mistral_lib.keras_inside import quantized_variables
+from mistral_lib.quantization import quantization_of
 
 # What Keras itself keeps for a block, whatever its size (measured: 162 KB).
 BYTES_PER_BLOCK = 160 * 1024
@@ -56,36 +62,54 @@ def _control_group_bytes(folder=Path("/sys/fs/cgroup")):
         return 2**63
 
 
-def weight_bytes(one_block, num_layers: int) -> int:
-    """Bytes of a model's weights.
+def weight_bytes(config: MistralConfig, dtype: Any, whole: bool = True) -> int:
+    """Bytes of a model's weights, counted without making any.
 
     Args:
-        one_block: the same model with a single block; it needs no memory (`without_weights`).
-        num_layers: number of blocks.
+        config: the architecture.
+        dtype: a dtype policy, quantized or not.
+        whole: otherwise only what one memory holds under the distribution in use.
+
+    >>> mistral_7b = MistralConfig(32000, 32, 32, 4096, 14336, 8)
+    >>> f"{weight_bytes(mistral_7b, 'int8_from_bfloat16') / 2**30:.1f} GiB"
+    '6.7 GiB'
     """
+    policy = keras.dtype_policies.get(dtype)
 
-    def size(layer):
-        return sum(math.prod(v.shape) * jnp.dtype(v.dtype).itemsize for v in layer.variables)
+    def count(path, shape):
+        return math.prod(shape) if whole else numbers_in_memory(path, shape)
 
-    return size(one_block) + (num_layers - 1) * size(one_block.transformer_layers[0])
+    return config.total(
+        lambda weight: sum(
+            count(path, shape) * jnp.dtype(dtype).itemsize
+            for path, shape, dtype in _variables(weight, policy)
+        )
+    )
+
+
+def _variables(weight: Weight, policy: keras.dtype_policies.DTypePolicy) -> Iterator[tuple]:
+    """Path, shape and dtype of each variable that holds a weight."""
+    quantization = quantization_of(policy)
+    if quantization is None or not weight.is_matrix:
+        yield weight.path, weight.shape, policy.variable_dtype
+        return
+    layer = weight.path.rpartition("/")[0]
+    for name, shape, dtype in quantized_variables(weight.attribute, weight.shape, quantization):
+        yield f"{layer}/{name.removeprefix('_')}", shape, dtype or policy.variable_dtype
 
 
 def check_memory(
-    one_block: Callable[[str], keras.Model],
-    num_layers: int,
-    dtype: str,
+    config: MistralConfig,
+    dtype: Any,
     working: int = 0,
-    share: float = 1.0,
-    alternatives: tuple[str, ...] = tuple(ALTERNATIVES),
+    alternatives: Iterable[str] = tuple(ALTERNATIVES),
 ) -> None:
     """Refuses a model that does not fit, before anything of it is allocated.
 
     Args:
-        one_block: makes the model with a single block and no memory, in a dtype policy.
-        num_layers: number of blocks.
-        dtype: name of the dtype policy.
+        config: the architecture.
+        dtype: the dtype policy.
         working: bytes that loading needs besides.
-        share: of the weights that one memory holds; above 1 for copies.
         alternatives: which of `ALTERNATIVES` can be proposed, the first that fits.
 
     Raises:
@@ -95,27 +119,27 @@ def check_memory(
     available = available_bytes()
 
     def need(dtype):
-        weights = weight_bytes(one_block(dtype), num_layers) * share
-        return weights + num_layers * BYTES_PER_BLOCK + working
+        return (
+            weight_bytes(config, dtype, whole=False) + config.num_layers * BYTES_PER_BLOCK + working
+        )
 
     needed = need(dtype)
     if needed <= available:
         return
-    model = one_block("float32")
-    repeated = model.transformer_layers[0].count_params()
     advice = "No dtype fits: use a smaller model or a machine with more memory."
     for other in alternatives:
         if need(other) <= available:
             name = other.partition("_from_")[0]
             advice = f"In {name} it needs {_gib(need(other))}: pass {ALTERNATIVES[other]}."
             break
-    where = "" if share == 1 else " in one memory, as the distribution splits it"
+    split = weight_bytes(config, dtype) != weight_bytes(config, dtype, whole=False)
+    where = " in one memory, as the distribution splits it" if split else ""
+    kind = keras.dtype_policies.get(dtype).name.partition("_from_")[0]
     raise MemoryError(
-        f"This model has {model.count_params() + (num_layers - 1) * repeated:,} parameters in "
-        f"{num_layers:,} blocks and needs {_gib(needed)} in {dtype.partition('_from_')[0]}{where}, "
-        f"but only {_gib(available)} are available. {advice}"
+        f"This model has {config.count_params():,} parameters in {config.num_layers:,} blocks and "
+        f"needs {_gib(needed)} in {kind}{where}, but only {_gib(available)} are available. {advice}"
     )
 
 
-def _gib(size):
+def _gib(size: int) -> str:
     return f"{size / 2**30:,.1f} GiB"

@@ -10,16 +10,13 @@ from collections.abc import Iterable
 
 from mistral_lib import lora
 from mistral_lib.checks import check_boolean, check_integer
+from mistral_lib.presets.transformers_format import NAMES
 
-# The projections by the names that they have in transformers.
+# The projections by the names that they have in transformers: "query" is "self_attn.q_proj".
 MODULES = {
-    "query": "self_attn.q_proj",
-    "key": "self_attn.k_proj",
-    "value": "self_attn.v_proj",
-    "attention_output": "self_attn.o_proj",
-    "gate": "mlp.gate_proj",
-    "up": "mlp.up_proj",
-    "down": "mlp.down_proj",
+    here.split(".")[-2]: there.partition("{}.")[2].removesuffix(".weight")
+    for here, there in NAMES.items()
+    if here.endswith(".kernel")
 }
 NOT_ADAPTED = ("lm_head", "embed_tokens")
 

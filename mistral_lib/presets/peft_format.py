@@ -9,11 +9,13 @@ import os
 from pathlib import Path
 
 from mistral_lib import lora
+from mistral_lib.presets.addresses import open_source
 from mistral_lib.presets.atomic import replaced
-from mistral_lib.presets.json_files import read_json, write_json
+from mistral_lib.presets.json_files import write_json
+from mistral_lib.presets.lora_format import MESSAGES
 from mistral_lib.presets.peft_config import describe, module_names, read_plan
 from mistral_lib.presets.safetensors_files import list_tensors, write_tensors
-from mistral_lib.presets.sources import open_preset
+from mistral_lib.presets.tensors import Place, match
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
@@ -28,8 +30,8 @@ def load(backbone, adapter: str | os.PathLike) -> None:
             f"{address} is no adapter: that is a .lora.h5 file, or the folder with a PEFT "
             f"adapter's {CONFIG_FILE}."
         )
-    source = open_preset(address if "://" in address else Path(address))
-    config_file = source.get(CONFIG_FILE)
+    source = open_source(address if "://" in address else Path(address))
+    config = source.json(CONFIG_FILE)
     file = source.find(WEIGHTS_FILE)
     if file is None:
         pickled = source.find(PICKLED_FILE) is not None
@@ -43,14 +45,13 @@ def load(backbone, adapter: str | os.PathLike) -> None:
     # or without an output projection.
     whole = any(name.startswith("base_model.model.model.") for name in tensors)
     names = module_names(backbone, "model." if whole else "")
-    plan = read_plan(read_json(config_file), names, config_file)
+    plan = read_plan(config, names, source.get(CONFIG_FILE))
     stored = _stored_names(plan, names)
-    shapes = {
-        stored[name]: shape[::-1] for name, shape in lora.factor_shapes(backbone, plan).items()
-    }
-    tensors = {name: tensor.arranged(transposed=True) for name, tensor in tensors.items()}
-    factors = lora.read_tensors(tensors, shapes, file)
-    lora.assign(backbone, plan, {name: factors[stored[name]] for name in stored})
+    shapes = lora.factor_shapes(backbone, plan)
+    places = [Place(name, stored[name], shape[::-1]) for name, shape in shapes.items()]
+    factors = match(places, tensors, file, MESSAGES).items()
+    arrays = {name: tensor.arranged(transposed=True).read() for name, tensor in factors}
+    lora.assign(backbone, plan, arrays)
 
 
 def save(backbone, folder: str | os.PathLike, base_model_name_or_path: str | None = None) -> None:
@@ -75,7 +76,7 @@ def save(backbone, folder: str | os.PathLike, base_model_name_or_path: str | Non
         write_tensors(new / WEIGHTS_FILE, described, tensors.values())
 
 
-def _stored_names(plan, names):
+def _stored_names(plan: lora.Plan, names: dict[str, str]) -> dict[str, str]:
     """The tensors' names in the file by the factors' names here, `<path>/a` and `<path>/b`."""
     return {
         f"{path}/{part}": f"base_model.model.{names[path]}.lora_{part.upper()}.weight"

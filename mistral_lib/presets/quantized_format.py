@@ -4,49 +4,50 @@ A quantized layer has several variables where a float layer has one. KerasHub nu
 does, and the config says in a map of dtype policies which layers are quantized, and how.
 """
 
-import math
+from typing import Any
 
 import keras
 import numpy as np
 
+from mistral_lib.config import Weight
+from mistral_lib.keras_inside import quantized_variables
+from mistral_lib.presets.hdf5 import StoredTensor
 
-def parts(name: str, axes: str, sizes: dict[str, int], quantization: str) -> list[tuple]:
-    """The variables of a quantized matrix, in their order in the file.
+
+def stored_variables(
+    weight: Weight, shape: tuple[int, ...], quantization: str
+) -> list[tuple[str, tuple[int, ...], str]]:
+    """The variables that hold a quantized matrix, in their order in the file.
 
     Args:
-        name: of the matrix in its layer: "kernel", "embeddings" or "reverse_embeddings".
-        axes: of the float matrix in the file, a letter each.
-        sizes: of the axes.
+        weight: the matrix.
+        shape: of the float matrix in the file, where heads are an axis of their own.
         quantization: "int8", or "int4/" and the block size.
 
     Returns:
-        For each variable its attribute in the layer, its shape in the file, and "int8" or "float".
+        For each variable its name here, its shape in the file, and "int8" or "float".
 
-    >>> parts("kernel", "DF", {"D": 8, "F": 6}, "int8")
-    [('_kernel', (8, 6), 'int8'), ('kernel_scale', (6,), 'float')]
+    >>> from mistral_lib.config import MistralConfig
+    >>> gate = MistralConfig(10, 1, 2, 8, 6, 1).weight(
+    ...     "transformer_layer_{}.feedforward.gate.kernel"
+    ... )
+    >>> stored_variables(gate, (8, 6), "int8")[1]
+    ('transformer_layer_0.feedforward.gate.kernel_scale', (6,), 'float')
     """
-    table, reverse = name == "embeddings", name == "reverse_embeddings"
-    values = name if reverse else f"_{name}"
-    shape = tuple(sizes[axis] for axis in axes)
-    summed = 2 if axes.startswith("Hh") else 1  # how many axes a product sums over
-    if quantization == "int8":
-        # Of a layer with heads, the scales have axes for batch and tokens.
-        scale = (1, 1, *shape[summed:]) if len(axes) == 3 else (shape[0 if table else 1],)
-        return [(values, shape, "int8"), (f"{name}_scale", scale, "float")]
-    block_size = int(quantization.partition("/")[2])
-    rows, columns = math.prod(shape[:summed]), math.prod(shape[summed:])
-    packed = (-(-rows // 2), columns) if reverse else (rows, -(-columns // 2))
-    groups = (rows, -(-columns // block_size)) if table else (-(-rows // block_size), columns)
-    found = [
-        (values, packed, "int8"),
-        (f"{name}_scale", groups, "float"),
-        (f"{name}_zero", groups, "float" if reverse else "int8"),
+    found = quantized_variables(weight.attribute, weight.shape, quantization)
+    if quantization == "int8" and weight.attribute == "kernel":
+        (values, *_), (scale, *_) = found
+        # Only layers with heads have scales with axes for batch and tokens in KerasHub.
+        columns = shape[len(weight.axes[0]) :]
+        scales = (1, 1, *columns) if len(shape) == 3 else columns
+        found = [(values, shape, "int8"), (scale, scales, None)]
+    return [
+        (f"{weight.layer}.{attribute}", stored, "int8" if dtype == "int8" else "float")
+        for attribute, stored, dtype in found
     ]
-    # Which group a row belongs to; the two matrices of an embedding share the list.
-    return found if reverse else [*found, ("g_idx", (columns if table else rows,), "float")]
 
 
-def write_policy(backbone, layers: list[str]) -> dict:
+def write_policy(backbone, layers: list[str]) -> dict[str, Any]:
     """The `dtype` of a quantized backbone for its config.json.
 
     Args:
@@ -65,7 +66,7 @@ def write_policy(backbone, layers: list[str]) -> dict:
     }
 
 
-def read_policy(content) -> str | None:
+def read_policy(content: Any) -> str | None:
     """The quantized dtype policy in the `dtype` of a config.json; `None` if there is none.
 
     Raises:
@@ -79,14 +80,12 @@ def read_policy(content) -> str | None:
         return None
     if content.get("class_name") != "DTypePolicyMap":
         return None
-    policies = content["config"].get("policy_map")
-    found = set()
-    for policy in policies.values() if isinstance(policies, dict) else ():
-        config = policy.get("config") if isinstance(policy, dict) else None
-        mode = config.get("mode") if isinstance(config, dict) else None
+    config, found = content["config"], set()
+    for policy in _object(config, "policy_map").values():
+        of_layer = _object(policy, "config")
         # KerasHub leaves the source out, and the default too.
-        source = mode and (config.get("source_name") or content["config"].get("default_policy"))
-        found.add(f"{mode}_from_{source or 'float32'}")
+        source = of_layer.get("source_name") or config.get("default_policy") or "float32"
+        found.add(f"{of_layer.get('mode')}_from_{source}")
     if len(found) != 1:
         raise ValueError(
             f"dtype has layers of {len(found)} kinds ({', '.join(sorted(found)) or 'none'}), but a "
@@ -101,10 +100,20 @@ def read_policy(content) -> str | None:
     return policy
 
 
-def check_groups(tensor, block_size: int) -> None:
+def _object(content: Any, name: str) -> dict[str, Any]:
+    """An object in an object; empty where something else stands."""
+    value = content.get(name) if isinstance(content, dict) else None
+    return value if isinstance(value, dict) else {}
+
+
+def check_groups(tensors: dict[str, StoredTensor], quantization: str | None) -> None:
     """Refuses rows in another order than Keras's, as other methods of quantization have them."""
-    if not np.array_equal(tensor.read(), np.arange(tensor.shape[0]) // block_size):
-        raise ValueError(
-            f"{tensor.file}: {tensor.name!r} does not put every {block_size} rows in a group, in "
-            "their order. Load the weights from which they were quantized."
-        )
+    for name, tensor in tensors.items():
+        if not name.endswith(".g_idx"):
+            continue
+        block_size = int(str(quantization).partition("/")[2])
+        if not np.array_equal(tensor.read(), np.arange(tensor.shape[0]) // block_size):
+            raise ValueError(
+                f"{tensor.file}: {tensor.name!r} does not put every {block_size} rows in a group, "
+                "in their order. Load the weights from which they were quantized."
+            )

@@ -11,15 +11,16 @@ Source: https://github.com/huggingface/safetensors, "Format".
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import ml_dtypes
 import numpy as np
 
-from mistral_lib.presets.hdf5 import aligned_empty
 from mistral_lib.presets.json_files import LARGEST_FILE, check_file, parse_json
+from mistral_lib.presets.tensors import Tensor, aligned_empty
 
 LENGTH_BYTES = 8
 DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
@@ -28,39 +29,25 @@ CHUNK = 2**17  # bytes at a time: turning rows into columns is fastest while bot
 
 
 @dataclass(frozen=True)
-class SafeTensor:
-    """A tensor in a safetensors file: where it is and what it is, not yet read.
+class SafeTensor(Tensor):
+    """A tensor in a safetensors file.
 
     Attributes:
-        file: the safetensors file.
-        name: the tensor's name there.
-        shape: as stored.
-        dtype: "float16", "bfloat16", "float32" or "float64".
         start: the position of its first byte in the file.
         transposed: whether `read` exchanges the two axes.
         interleaved_heads: if given, the rows are this many heads, whose rotary pairs lie side by
             side in the file; `read` puts them half a head apart (and transposes).
     """
 
-    file: Path
-    name: str
-    shape: tuple[int, ...]
-    dtype: str
     start: int
     transposed: bool = False
     interleaved_heads: int | None = None
-
-    @property
-    def num_bytes(self) -> int:
-        """Size of the tensor."""
-        return math.prod(self.shape) * ml_dtypes.finfo(self.dtype).bits // 8
 
     def arranged(self, transposed: bool, interleaved_heads: int | None = None) -> "SafeTensor":
         """The same tensor, read in another arrangement."""
         return replace(self, transposed=transposed, interleaved_heads=interleaved_heads)
 
-    def read(self) -> np.ndarray:
-        """The tensor, each number bit for bit, in memory that JAX can take over without a copy."""
+    def read(self):
         # As unsigned integers: NumPy moves those fastest, and changes no NaN.
         bits = f"uint{ml_dtypes.finfo(self.dtype).bits}"
         array = aligned_empty(self.shape[:: -1 if self.transposed else 1], bits)
@@ -70,7 +57,7 @@ class SafeTensor:
             file.seek(self.start)
             for block in _blocks(rows):
                 stored = np.empty(block.shape, bits)
-                if file.readinto(stored.reshape(-1).view("uint8")) < stored.nbytes:
+                if file.readinto(stored.reshape(-1).view("uint8").data) < stored.nbytes:
                     raise ValueError(
                         f"{self.file} ends inside {self.name!r}: it was cut off while it was read."
                     )
@@ -141,7 +128,7 @@ def list_tensors(file: Path) -> dict[str, SafeTensor]:
     return tensors
 
 
-def _describe(file, name, entry, first):
+def _describe(file: Path, name: str, entry: Any, first: int) -> SafeTensor:
     """One entry of the header as a tensor, if it has the three parts and they agree."""
     entry = entry if isinstance(entry, dict) else {}
     code, shape, offsets = entry.get("dtype"), entry.get("shape"), entry.get("data_offsets")
@@ -164,7 +151,7 @@ def _describe(file, name, entry, first):
     return tensor
 
 
-def _are_sizes(values):
+def _are_sizes(values: Any) -> bool:
     return isinstance(values, list) and all(type(v) is int and 0 <= v < 2**63 for v in values)
 
 
@@ -179,7 +166,8 @@ def write_tensors(
         arrays: the tensors, each taken when the one before is written; views in any order of
             memory (see `in_file_order`).
     """
-    header, end = {"__metadata__": {"format": "pt"}}, 0
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
     for name, (shape, dtype) in tensors.items():
         start, end = end, end + math.prod(shape) * ml_dtypes.finfo(dtype).bits // 8
         header[name] = {"dtype": CODES[dtype], "shape": list(shape), "data_offsets": [start, end]}
@@ -192,7 +180,7 @@ def write_tensors(
                 opened.write(np.ascontiguousarray(block).data)
 
 
-def _blocks(array):
+def _blocks(array: np.ndarray) -> Iterator[np.ndarray]:
     """Views of a few rows each, which together are the array."""
     rows = array[None] if array.ndim == 0 else array
     step = max(1, CHUNK // max(1, rows[:1].nbytes))

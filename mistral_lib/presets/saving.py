@@ -2,10 +2,10 @@
 
 import contextlib
 import datetime
+import math
 from collections.abc import Iterable, Iterator
-from operator import attrgetter
 from pathlib import Path
-from types import ModuleType
+from typing import Any
 
 import h5py
 import keras
@@ -13,14 +13,17 @@ import numpy as np
 
 from mistral_lib import lora
 from mistral_lib.checks import check_number
-from mistral_lib.presets import keras_format, lora_format
+from mistral_lib.config import OUTPUT
+from mistral_lib.keras_inside import matrix_attribute
+from mistral_lib.presets import lora_format
 from mistral_lib.presets.atomic import replaced
-from mistral_lib.presets.formats import format_of
+from mistral_lib.presets.formats import Format
 from mistral_lib.presets.hdf5 import write_tensor
 from mistral_lib.presets.json_files import write_json
 from mistral_lib.presets.keras_format import (
     ADAPTER_FILE,
     CONFIG_FILE,
+    LAYERS,
     METADATA_FILE,
     PREPROCESSOR_FILE,
     SHARD_FILE,
@@ -29,20 +32,19 @@ from mistral_lib.presets.keras_format import (
     TOKENIZER_FILE,
     VOCABULARY_FILE,
     WEIGHTS_FILE,
-    Place,
-    layout,
-    quantized_layers,
 )
+from mistral_lib.presets.preset import KERAS, format_of
 from mistral_lib.presets.progress import progress_bar
 from mistral_lib.presets.quantized_format import write_policy
 from mistral_lib.presets.sources import LocalFolder
+from mistral_lib.presets.tensors import Place, owner_of
 
 PRESET_FILES = {CONFIG_FILE, TASK_FILE, PREPROCESSOR_FILE, TOKENIZER_FILE}
 
 
 def save_backbone(backbone, folder: str | Path, max_shard_size: float | None = 10) -> None:
     """Writes a backbone into a preset's folder: see `MistralBackbone.save_to_preset`."""
-    with preset_folder(folder, keras_format, PRESET_FILES) as new:
+    with preset_folder(folder, KERAS, PRESET_FILES) as new:
         _write_backbone(backbone, new, max_shard_size)
         # A task there describes the model that it was saved with.
         (new / TASK_FILE).unlink(missing_ok=True)
@@ -50,7 +52,7 @@ def save_backbone(backbone, folder: str | Path, max_shard_size: float | None = 1
 
 def save_causal_lm(model, folder: str | Path, max_shard_size: float | None = 10) -> None:
     """Writes a causal language model into a preset's folder: backbone, task, preprocessor."""
-    with preset_folder(folder, keras_format, PRESET_FILES) as new:
+    with preset_folder(folder, KERAS, PRESET_FILES) as new:
         _write_backbone(model.backbone, new, max_shard_size, model.end_token_ids)
         preprocessor = None
         if model.preprocessor is not None:
@@ -67,23 +69,23 @@ def save_causal_lm(model, folder: str | Path, max_shard_size: float | None = 10)
 
 def save_preprocessor(preprocessor, folder: str | Path) -> None:
     """Writes a preprocessor and its tokenizer into a preset's folder."""
-    with preset_folder(folder, keras_format, PRESET_FILES) as new:
+    with preset_folder(folder, KERAS, PRESET_FILES) as new:
         _write_preprocessor(preprocessor, new)
 
 
 def save_tokenizer(tokenizer, folder: str | Path) -> None:
     """Writes a tokenizer into a preset's folder."""
-    with preset_folder(folder, keras_format, PRESET_FILES) as new:
+    with preset_folder(folder, KERAS, PRESET_FILES) as new:
         _write_tokenizer(tokenizer, new)
 
 
 @contextlib.contextmanager
-def preset_folder(folder: str | Path, form: ModuleType, files: set[str]) -> Iterator[Path]:
+def preset_folder(folder: str | Path, form: Format, files: set[str]) -> Iterator[Path]:
     """A folder to write into, which takes the place of `folder` at the end.
 
     Args:
         folder: a new or empty folder, or one that holds a preset of the format to write.
-        form: one of `mistral_lib.presets.formats.FORMATS`.
+        form: the format to write.
         files: names of files, one of which every preset of that format has.
     """
     folder = Path(folder).expanduser()
@@ -100,14 +102,20 @@ def preset_folder(folder: str | Path, form: ModuleType, files: set[str]) -> Iter
         yield new
 
 
-def _write_backbone(backbone, new, max_shard_size, end_token_ids=()):
+def shard_bytes(max_shard_size: float | None) -> float:
+    """Bytes at which a file of weights is full, from GiB; `None` is infinitely many."""
+    if max_shard_size is None:
+        return math.inf
+    return check_number("max_shard_size", max_shard_size) * 2**30
+
+
+def _write_backbone(
+    backbone, new: Path, max_shard_size: float | None, end_token_ids: Iterable[int] = ()
+) -> None:
     for pattern in ("model.weights.*", "model_*.weights.h5", ADAPTER_FILE):
         for stale in new.glob(pattern):
             stale.unlink()
-    limit = float("inf")
-    if max_shard_size is not None:
-        limit = check_number("max_shard_size", max_shard_size) * 2**30
-    _write_weights(new, _weights(backbone), limit)
+    _write_weights(new, _weights(backbone), shard_bytes(max_shard_size))
     write_json(new / CONFIG_FILE, _describe_backbone(backbone))
     if lora.settings(backbone) is not None:
         lora_format.save(backbone, new / ADAPTER_FILE)
@@ -125,15 +133,34 @@ def _write_backbone(backbone, new, max_shard_size, end_token_ids=()):
 
 def _weights(backbone) -> Iterator[tuple[Place, np.ndarray]]:
     """The tensors of a backbone as the file has them, one at a time."""
-    variables = {}
-    for place in layout(backbone, backbone.num_layers):
-        layer, _, attributes = place.variable.partition(".")
-        if attributes.startswith("reverse_") and backbone.tie_word_embeddings:
-            attributes = attributes.removeprefix("reverse_")
-            if place.kind == "int8":
-                attributes = "_embeddings"
-        variables[place] = attrgetter(attributes)(backbone.get_layer(layer))
-    known = {id(variable) for variable in variables.values()}
+    places = KERAS.places(backbone.config, backbone.quantization)
+    variables = {place: _variable(backbone, place) for place in places}
+    _check_whole(backbone, variables.values())
+    size = sum(variable.value.nbytes for variable in variables.values())
+    with progress_bar("Saving weights", size) as progress:
+        for place, variable in variables.items():
+            array = np.asarray(variable.value)
+            if place.pattern == OUTPUT and backbone.tie_word_embeddings:
+                array = array.T
+                if place.kind == "float" and array.dtype == "int8":  # zeros, floats in KerasHub
+                    array = array.astype("float32")
+            yield place, array.reshape(place.shape)
+            progress.update(variable.value.nbytes)
+
+
+def _variable(backbone, place: Place) -> keras.Variable:
+    """The variable of a place. A tied output has the embedding's: KerasHub's file has both."""
+    layer, attribute = owner_of(backbone, place.variable)
+    if place.pattern == OUTPUT and backbone.tie_word_embeddings:
+        attribute = attribute.removeprefix("reverse_")
+        if place.kind == "int8":
+            attribute = matrix_attribute(attribute)
+    return getattr(layer, attribute)
+
+
+def _check_whole(backbone, variables: Iterable[keras.Variable]) -> None:
+    """Refuses a backbone with a weight that would be left out."""
+    known = {id(variable) for variable in variables}
     for layer in lora.projections(backbone).values():  # the adapter has a file of its own
         known |= {id(factor) for factor in layer.lora_factors()}
     others = [variable.path for variable in backbone.weights if id(variable) not in known]
@@ -142,30 +169,20 @@ def _weights(backbone) -> Iterator[tuple[Place, np.ndarray]]:
             "KerasHub's format has no place for these weights of the backbone: "
             f"{', '.join(others)}."
         )
-    size = sum(variable.value.nbytes for variable in variables.values())
-    with progress_bar("Saving weights", size) as progress:
-        for place, variable in variables.items():
-            array = np.asarray(variable.value)
-            if backbone.tie_word_embeddings and ".reverse_" in place.variable:
-                array = array.T
-                if place.kind == "float" and array.dtype == "int8":  # zeros, floats in KerasHub
-                    array = array.astype("float32")
-            yield place, array.reshape(place.shape)
-            progress.update(variable.value.nbytes)
 
 
-def _write_preprocessor(preprocessor, new):
+def _write_preprocessor(preprocessor, new: Path) -> None:
     content = _describe_preprocessor(preprocessor)
     write_json(new / PREPROCESSOR_FILE, content)
     _write_tokenizer(preprocessor.tokenizer, new)
 
 
-def _write_tokenizer(tokenizer, new):
+def _write_tokenizer(tokenizer, new: Path) -> None:
     write_json(new / TOKENIZER_FILE, _describe_tokenizer(tokenizer))
     tokenizer.save_assets((new / VOCABULARY_FILE).parent)
 
 
-def _describe(class_name: str, module: str, config: dict) -> dict:
+def _describe(class_name: str, module: str, config: dict[str, Any]) -> dict[str, Any]:
     """A serialised KerasHub object for JSON."""
     return {
         "module": f"keras_hub.src.models.mistral.{module}",
@@ -175,7 +192,7 @@ def _describe(class_name: str, module: str, config: dict) -> dict:
     }
 
 
-def _describe_backbone(backbone) -> dict:
+def _describe_backbone(backbone) -> dict[str, Any]:
     """A backbone for config.json and task.json."""
     config = backbone.get_config()
     config.pop("lora", None)  # which the adapter's own file says
@@ -184,11 +201,11 @@ def _describe_backbone(backbone) -> dict:
     if config["head_dim"] is None:
         del config["head_dim"]
     if backbone.quantization is not None:
-        config["dtype"] = write_policy(backbone, quantized_layers(backbone.num_layers))
+        config["dtype"] = write_policy(backbone, KERAS.quantized_layers(backbone.config))
     return _describe("MistralBackbone", "mistral_backbone", config)
 
 
-def _describe_tokenizer(tokenizer) -> dict:
+def _describe_tokenizer(tokenizer) -> dict[str, Any]:
     """A tokenizer for tokenizer.json. Its vocabulary is a file of its own."""
     config = {
         "name": "mistral_tokenizer",
@@ -203,7 +220,7 @@ def _describe_tokenizer(tokenizer) -> dict:
     return _describe("MistralTokenizer", "mistral_tokenizer", config)
 
 
-def _describe_preprocessor(preprocessor) -> dict:
+def _describe_preprocessor(preprocessor) -> dict[str, Any]:
     """A preprocessor for preprocessor.json and task.json."""
     config = {
         "name": "mistral_causal_lm_preprocessor",
@@ -235,10 +252,10 @@ def _write_weights(
         if not shards or (written and written + array.nbytes > max_shard_bytes):
             shards.append(folder / SHARD_FILE.format(len(shards)))
             written = 0
-        group = "/" + place.path.rpartition("/")[0]
+        group = "/" + place.name.rpartition("/")[0]
         with h5py.File(shards[-1], "a") as h5:
-            write_tensor(h5, place.path, array)
-            h5[group].attrs["name"] = place.layer
+            write_tensor(h5, place.name, array)
+            h5[group].attrs["name"] = LAYERS[place.pattern][1]
         written += array.nbytes
         total += array.nbytes
         names = weight_map.setdefault(group, [])

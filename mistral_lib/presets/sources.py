@@ -4,14 +4,12 @@ A preset is a folder on this machine, or a model on Hugging Face or Kaggle. The 
 asks a source for files by their names, and does not know the difference.
 """
 
-import re
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
-from mistral_lib.presets import registry
-
-SCHEMES = "hf://user/model[@revision] or kaggle://user/model/keras/variant[/version]"
-PART = r"\w[\w.-]*"  # of an address, between slashes
+from mistral_lib.presets.json_files import read_json
 
 
 class Source:
@@ -27,6 +25,19 @@ class Source:
         if file is None:
             raise FileNotFoundError(f"{self} has no file {name}.")
         return file
+
+    def json(self, name: str) -> dict[str, Any]:
+        """The object in the JSON file of that name, which is read once. It is not to be changed.
+
+        Raises: as `get` and `mistral_lib.presets.json_files.read_json`.
+        """
+        if name not in self._objects:
+            self._objects[name] = read_json(self.get(name))
+        return self._objects[name]
+
+    @cached_property
+    def _objects(self) -> dict[str, dict[str, Any]]:
+        return {}
 
 
 @dataclass(frozen=True)
@@ -53,59 +64,3 @@ class LocalFolder(Source):
 
     def __str__(self):
         return str(self.path)
-
-
-def open_preset(preset: str | Path) -> Source:
-    """The source of a preset's files.
-
-    Args:
-        preset: a built-in name (see `registry.presets`), `hf://user/model[@revision]`,
-            `kaggle://user/model/keras/variant[/version]`, or a folder.
-
-    Raises:
-        TypeError: neither a str nor a path.
-        FileNotFoundError: no such folder.
-        ValueError: a name that is not built in, or a malformed address.
-
-    >>> print(open_preset("mistral_7b_en"))
-    kaggle://keras/mistral/keras/mistral_7b_en/8
-    """
-    if isinstance(preset, Path):
-        return _open_folder(preset)
-    if not isinstance(preset, str):
-        raise TypeError(
-            f"A preset is a name, an address or a folder's path, but is {preset!r} of type "
-            f"{type(preset).__name__}."
-        )
-    address = registry.source_of(preset) or preset
-    scheme, separator, rest = address.partition("://")
-    if separator:
-        return _open_address(scheme.lower(), rest, preset)
-    looks_like_path = any(mark in address for mark in ("/", "\\", "~"))
-    if not (looks_like_path or address.startswith(".") or Path(address).exists()):
-        raise ValueError(registry.unknown_name(preset))
-    return _open_folder(Path(address))
-
-
-def _open_folder(path):
-    path = path.expanduser()
-    if path.is_file():
-        hint = " Open it with keras.saving.load_model." if path.suffix == ".keras" else ""
-        raise NotADirectoryError(f"{path} is a file; a preset is a folder.{hint}")
-    if not path.is_dir():
-        is_model = re.fullmatch(rf"{PART}/{PART}", path.as_posix())
-        hint = f" A model on Hugging Face would be 'hf://{path.as_posix()}'." if is_model else ""
-        raise FileNotFoundError(f"There is no folder {path}.{hint}")
-    return LocalFolder(path)
-
-
-def _open_address(scheme, rest, preset):
-    from mistral_lib.presets.hubs import HuggingFaceModel, KaggleModel
-
-    if scheme == "hf" and (
-        match := re.fullmatch(rf"({PART}/{PART})(?:@({PART}(?:/{PART})*))?", rest)
-    ):
-        return HuggingFaceModel(*match.groups())
-    if scheme == "kaggle" and re.fullmatch(rf"{PART}/{PART}/{PART}/{PART}(/\d+)?", rest):
-        return KaggleModel(rest)
-    raise ValueError(f"{preset!r} is no address of a preset. Expected {SCHEMES}.")

@@ -11,43 +11,42 @@ What the config leaves out is what transformers' `MistralConfig` takes. Anything
 change the numbers and that Mistral here does not have is refused by name.
 """
 
-from mistral_lib.presets.checkpoints import Naming, read_checkpoint
-from mistral_lib.presets.json_files import read_ids, read_json
+from pathlib import Path
+from typing import Any
+
+from mistral_lib.config import OUTPUT
+from mistral_lib.presets.checkpoints import EMBEDDINGS, Checkpoint
+from mistral_lib.presets.formats import Task
+from mistral_lib.presets.json_files import check_ids
+from mistral_lib.presets.sources import Source
 
 CONFIG_FILE = "config.json"
 GENERATION_FILE = "generation_config.json"
-TOKENIZER_FILE = PREPROCESSOR_FILE = "tokenizer_config.json"
+TOKENIZER_FILE = "tokenizer_config.json"
 VOCABULARY_FILES = ("tokenizer.model", "tokenizer.model.v3")
 OTHER_TOKENIZERS = ("tokenizer.json", "tekken.json")
-NAMING = Naming(
-    weights=("model.safetensors",),
-    index="model.safetensors.index.json",
-    pickled=("pytorch_model.bin", "pytorch_model.bin.index.json"),
-    tensors={
-        "token_embedding.embeddings": "model.embed_tokens.weight",
-        "transformer_layer_{}.self_attention_layernorm.scale": (
-            "model.layers.{}.input_layernorm.weight"
-        ),
-        "transformer_layer_{}.self_attention.query.kernel": (
-            "model.layers.{}.self_attn.q_proj.weight"
-        ),
-        "transformer_layer_{}.self_attention.key.kernel": "model.layers.{}.self_attn.k_proj.weight",
-        "transformer_layer_{}.self_attention.value.kernel": (
-            "model.layers.{}.self_attn.v_proj.weight"
-        ),
-        "transformer_layer_{}.self_attention.attention_output.kernel": (
-            "model.layers.{}.self_attn.o_proj.weight"
-        ),
-        "transformer_layer_{}.feedforward_layernorm.scale": (
-            "model.layers.{}.post_attention_layernorm.weight"
-        ),
-        "transformer_layer_{}.feedforward.gate.kernel": "model.layers.{}.mlp.gate_proj.weight",
-        "transformer_layer_{}.feedforward.up.kernel": "model.layers.{}.mlp.up_proj.weight",
-        "transformer_layer_{}.feedforward.down.kernel": "model.layers.{}.mlp.down_proj.weight",
-        "sequence_output_layernorm.scale": "model.norm.weight",
-        "token_embedding.reverse_embeddings": "lm_head.weight",
-    },
-)
+
+# Each weight of `config.WEIGHTS`: its name there.
+NAMES = {
+    EMBEDDINGS: "model.embed_tokens.weight",
+    "transformer_layer_{}.self_attention_layernorm.scale": (
+        "model.layers.{}.input_layernorm.weight"
+    ),
+    "transformer_layer_{}.self_attention.query.kernel": ("model.layers.{}.self_attn.q_proj.weight"),
+    "transformer_layer_{}.self_attention.key.kernel": "model.layers.{}.self_attn.k_proj.weight",
+    "transformer_layer_{}.self_attention.value.kernel": ("model.layers.{}.self_attn.v_proj.weight"),
+    "transformer_layer_{}.self_attention.attention_output.kernel": (
+        "model.layers.{}.self_attn.o_proj.weight"
+    ),
+    "transformer_layer_{}.feedforward_layernorm.scale": (
+        "model.layers.{}.post_attention_layernorm.weight"
+    ),
+    "transformer_layer_{}.feedforward.gate.kernel": "model.layers.{}.mlp.gate_proj.weight",
+    "transformer_layer_{}.feedforward.up.kernel": "model.layers.{}.mlp.up_proj.weight",
+    "transformer_layer_{}.feedforward.down.kernel": "model.layers.{}.mlp.down_proj.weight",
+    "sequence_output_layernorm.scale": "model.norm.weight",
+    OUTPUT: "lm_head.weight",
+}
 
 # Argument here: its name there, and what `MistralConfig` of transformers 5.23 takes without it.
 ARGUMENTS = {
@@ -75,33 +74,97 @@ DEFAULT_WAVELENGTH = 10000.0
 END_TOKEN = 2
 
 
-def read_config(folder) -> dict:
-    """The constructor arguments in a checkpoint's config.json, under their names here.
+class TransformersFormat(Checkpoint):
+    """The format of transformers, to which this library exports."""
 
-    Args:
-        folder: a source of files (see `mistral_lib.presets.sources`).
+    name = "transformers"
+    config_file = CONFIG_FILE
+    tokenizer_file = preprocessor_file = TOKENIZER_FILE
+    weight_files = ("model.safetensors",)
+    index_file = "model.safetensors.index.json"
+    pickled_files = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+    names = NAMES
 
-    Raises:
-        ValueError: another model's checkpoint, or a Mistral with parts that this one does not have.
-    """
-    file = folder.get(CONFIG_FILE)
-    content = read_json(file)
-    if content.get("model_type") != "mistral":
+    def read_arguments(self, source: Source) -> dict[str, Any]:
+        """Constructor arguments of the backbone, under their names here: see `Format`."""
+        file, content = source.get(CONFIG_FILE), source.json(CONFIG_FILE)
+        if content.get("model_type") != "mistral":
+            raise ValueError(
+                f"{file} describes a model of the type {content.get('model_type')!r}, but only "
+                "Mistral lives here: expected the model_type 'mistral'. For other models use "
+                "transformers."
+            )
+        for name, (rule, values) in FIXED.items():
+            if name in content and content[name] not in values:
+                raise ValueError(f"{file}: {name} is {content[name]!r:.80}, but here {rule}.")
+        config = {name: content.get(*there) for name, there in ARGUMENTS.items()}
+        check_window(config["sliding_window"], file)
+        if config["num_key_value_heads"] is None:
+            config["num_key_value_heads"] = config["num_query_heads"]
+        config["rope_max_wavelength"], config["rope_scaling_factor"] = _read_rope(file, content)
+        return config
+
+    def read_dtype(self, source: Source) -> str:
+        """The dtype of the weights, as the config has it; float32 if it has none."""
+        content = source.json(CONFIG_FILE)
+        name = content.get("dtype", content.get("torch_dtype"))
+        return name if name in ("float16", "bfloat16") else "float32"
+
+    def read_task(self, source: Source) -> Task:
+        """The ids that end a text, and whether there is a vocabulary; a checkpoint has no name.
+
+        The ids stand in generation_config.json, and without that file in config.json, as for
+        transformers.
+        """
+        ends = ()
+        for name, default in ((GENERATION_FILE, None), (CONFIG_FILE, END_TOKEN)):
+            file = source.find(name)
+            if file is not None:
+                value = source.json(name).get("eos_token_id", default)
+                ends = check_ids(value, f"{file}: eos_token_id")
+                break
+        files = (*VOCABULARY_FILES, *OTHER_TOKENIZERS)
+        takes_text = any(source.find(file) is not None for file in files)
+        return Task(None, ends, takes_text)
+
+    def read_preprocessor_arguments(self, source: Source) -> dict[str, Any]:
+        """Constructor arguments of the preprocessor: the defaults."""
+        return {}
+
+    def read_tokenizer_arguments(self, source: Source) -> dict[str, Any]:
+        """Constructor arguments of the tokenizer: the defaults."""
+        return {}
+
+    def find_vocabulary(self, source: Source) -> Path:
+        """The SentencePiece model.
+
+        Raises:
+            FileNotFoundError: the checkpoint has none, or a tokenizer of another kind.
+        """
+        for name in VOCABULARY_FILES:
+            file = source.find(name)
+            if file is not None:
+                return file
+        expected = " nor ".join(VOCABULARY_FILES)
+        for name in OTHER_TOKENIZERS:
+            if source.find(name) is not None:
+                raise FileNotFoundError(
+                    f"{source} has its vocabulary only in {name}, which is not read here: there is "
+                    f"neither {expected}. Put SentencePiece's tokenizer.model of the original "
+                    "model beside it, or pass preprocessor=None to MistralCausalLM.from_preset."
+                )
+        raise FileNotFoundError(f"{source} has no vocabulary: neither {expected}.")
+
+
+def check_window(window: Any, file: Path) -> None:
+    """Refuses a list of windows, one for each layer, for which these files have no place."""
+    if isinstance(window, list):
         raise ValueError(
-            f"{file} describes a model of the type {content.get('model_type')!r}, but only Mistral "
-            "lives here: expected the model_type 'mistral'. For other models use transformers."
+            f"{file}: sliding_window is {window!r:.80}, but here all layers have one window."
         )
-    for name, (rule, values) in FIXED.items():
-        if name in content and content[name] not in values:
-            raise ValueError(f"{file}: {name} is {content[name]!r:.80}, but here {rule}.")
-    config = {name: content.get(*there) for name, there in ARGUMENTS.items()}
-    if config["num_key_value_heads"] is None:
-        config["num_key_value_heads"] = config["num_query_heads"]
-    config["rope_max_wavelength"], config["rope_scaling_factor"] = _read_rope(file, content)
-    return config
 
 
-def _read_rope(file, content):
+def _read_rope(file: Path, content: dict[str, Any]) -> tuple[Any, Any]:
     """The base wavelength and the factor of linear scaling.
 
     They stood at the top and in `rope_scaling` once, and stand in `rope_parameters` since
@@ -131,63 +194,3 @@ def _read_rope(file, content):
             raise ValueError(f"{file}: {place} has the type 'linear', but no factor.")
         factor = rope["factor"]
     return rope.get("rope_theta", content.get("rope_theta", DEFAULT_WAVELENGTH)), factor
-
-
-def read_dtype(folder) -> str:
-    """The dtype of the weights, as the config has it; float32 if it has none."""
-    content = read_json(folder.get(CONFIG_FILE))
-    name = content.get("dtype", content.get("torch_dtype"))
-    return name if name in ("float16", "bfloat16") else "float32"
-
-
-def read_tensors(folder, backbone, num_layers: int) -> dict:
-    """The tensors of a checkpoint: see `mistral_lib.presets.checkpoints.read_checkpoint`."""
-    return read_checkpoint(folder, NAMING, backbone, num_layers)
-
-
-def read_task(folder) -> dict:
-    """Arguments of the causal language model, and whether it `takes_text`.
-
-    `name` is `None`, since a checkpoint has none. `end_token_ids` are the ids that end a text: they
-    stand in generation_config.json, and without that file in config.json, as for transformers.
-    """
-    ends = ()
-    for name, default in ((GENERATION_FILE, None), (CONFIG_FILE, END_TOKEN)):
-        file = folder.find(name)
-        if file is not None:
-            ends = read_ids(file, "eos_token_id", default)
-            break
-    files = (*VOCABULARY_FILES, *OTHER_TOKENIZERS)
-    takes_text = any(folder.find(file) is not None for file in files)
-    return {"name": None, "end_token_ids": ends, "takes_text": takes_text}
-
-
-def read_preprocessor_config(folder) -> dict:
-    """Constructor arguments of the preprocessor: the defaults."""
-    return {}
-
-
-def read_tokenizer_config(folder) -> dict:
-    """Constructor arguments of the tokenizer: the defaults."""
-    return {}
-
-
-def find_vocabulary(folder):
-    """The SentencePiece model of a checkpoint.
-
-    Raises:
-        FileNotFoundError: the checkpoint has none, or a tokenizer of another kind.
-    """
-    for name in VOCABULARY_FILES:
-        file = folder.find(name)
-        if file is not None:
-            return file
-    expected = " nor ".join(VOCABULARY_FILES)
-    for name in OTHER_TOKENIZERS:
-        if folder.find(name) is not None:
-            raise FileNotFoundError(
-                f"{folder} has its vocabulary only in {name}, which is not read here: there is "
-                f"neither {expected}. Put SentencePiece's tokenizer.model of the original model "
-                "beside it, or pass preprocessor=None to MistralCausalLM.from_preset."
-            )
-    raise FileNotFoundError(f"{folder} has no vocabulary: neither {expected}.")

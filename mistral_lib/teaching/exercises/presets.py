@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import math
 import posixpath
-from types import SimpleNamespace
 
 import numpy as np
 
-from mistral_lib.presets.checkpoints import layout
-from mistral_lib.presets.transformers_format import NAMING
+from mistral_lib.config import MistralConfig
+from mistral_lib.presets.transformers_format import TransformersFormat
 from mistral_lib.teaching.exercises.kinds import (
     BreakingInput,
     Estimate,
@@ -20,15 +19,7 @@ from mistral_lib.teaching.exercises.kinds import (
 )
 from mistral_lib.teaching.facts import MISTRAL_7B
 
-SIZES_7B = SimpleNamespace(
-    vocabulary_size=32_000,
-    hidden_dim=4096,
-    intermediate_dim=14336,
-    num_query_heads=32,
-    num_key_value_heads=8,
-    head_dim=128,
-    tie_word_embeddings=False,
-)
+CONFIG_7B = MistralConfig(32_000, 32, 32, 4096, 14_336, 8)
 CODES = {"float32": "F32", "float16": "F16"}
 DTYPES = {"F32": np.float32, "F16": np.float16}
 
@@ -115,7 +106,7 @@ def _stays(name):
 
 def _header_of_7b() -> int:
     """Bytes of the header of Mistral 7B in one file, with the names of transformers."""
-    places = layout(SIZES_7B, 32, NAMING.tensors)
+    places = TransformersFormat().places(CONFIG_7B)
     tensors = {p.name: ("BF16", p.shape, 2 * math.prod(p.shape)) for p in places}
     return len(_header(tensors))
 

@@ -1,0 +1,65 @@
+"""From a name, an address or a folder to a source (chapter 17, "Presets and checkpoints")."""
+
+import re
+from pathlib import Path
+
+from mistral_lib.presets import registry
+from mistral_lib.presets.hubs import HuggingFaceModel, KaggleModel
+from mistral_lib.presets.sources import LocalFolder, Source
+
+SCHEMES = "hf://user/model[@revision] or kaggle://user/model/keras/variant[/version]"
+PART = r"\w[\w.-]*"  # of an address, between slashes
+
+
+def open_source(preset: str | Path) -> Source:
+    """The source of a preset's files.
+
+    Args:
+        preset: a built-in name (see `registry.presets`), `hf://user/model[@revision]`,
+            `kaggle://user/model/keras/variant[/version]`, or a folder.
+
+    Raises:
+        TypeError: neither a str nor a path.
+        FileNotFoundError: no such folder.
+        ValueError: a name that is not built in, or a malformed address.
+
+    >>> print(open_source("mistral_7b_en"))
+    kaggle://keras/mistral/keras/mistral_7b_en/8
+    """
+    if isinstance(preset, Path):
+        return _open_folder(preset)
+    if not isinstance(preset, str):
+        raise TypeError(
+            f"A preset is a name, an address or a folder's path, but is {preset!r} of type "
+            f"{type(preset).__name__}."
+        )
+    address = registry.source_of(preset) or preset
+    scheme, separator, rest = address.partition("://")
+    if separator:
+        return _open_address(scheme.lower(), rest, preset)
+    looks_like_path = any(mark in address for mark in ("/", "\\", "~"))
+    if not (looks_like_path or address.startswith(".") or Path(address).exists()):
+        raise ValueError(registry.unknown_name(preset))
+    return _open_folder(Path(address))
+
+
+def _open_folder(path: Path) -> LocalFolder:
+    path = path.expanduser()
+    if path.is_file():
+        hint = " Open it with keras.saving.load_model." if path.suffix == ".keras" else ""
+        raise NotADirectoryError(f"{path} is a file; a preset is a folder.{hint}")
+    if not path.is_dir():
+        is_model = re.fullmatch(rf"{PART}/{PART}", path.as_posix())
+        hint = f" A model on Hugging Face would be 'hf://{path.as_posix()}'." if is_model else ""
+        raise FileNotFoundError(f"There is no folder {path}.{hint}")
+    return LocalFolder(path)
+
+
+def _open_address(scheme: str, rest: str, preset: str) -> Source:
+    if scheme == "hf" and (
+        match := re.fullmatch(rf"({PART}/{PART})(?:@({PART}(?:/{PART})*))?", rest)
+    ):
+        return HuggingFaceModel(*match.groups())
+    if scheme == "kaggle" and re.fullmatch(rf"{PART}/{PART}/{PART}/{PART}(/\d+)?", rest):
+        return KaggleModel(rest)
+    raise ValueError(f"{preset!r} is no address of a preset. Expected {SCHEMES}.")
