@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import keras
 
 from mistral_lib.backbone import MistralBackbone
-from mistral_lib.checks import check_integer, standardize_inputs
+from mistral_lib.checks import check_integer, narrow_integers, standardize_inputs
 from mistral_lib.generation.generate import TextGeneration
 from mistral_lib.generation.loops import Loops
 from mistral_lib.generation.prompts import is_text
@@ -83,12 +83,14 @@ class MistralCausalLM(TextGeneration, Scoring, TrainingLoss, QuantizableModel):
         if self._is_text(validation_data):
             validation_data = self.preprocessor(validation_data)
         check_compiled(self)
+        x, y, validation_data = narrow_integers((x, y, validation_data))
         return super().fit(x, y, *args, validation_data=validation_data, **kwargs)
 
     def evaluate(self, x=None, y=None, *args, **kwargs):
         """Keras's `evaluate`, on text too."""
         if self._is_text(x):
             x, y, kwargs["sample_weight"] = self.preprocessor(x, y, kwargs.get("sample_weight"))
+        x, y = narrow_integers((x, y))
         return super().evaluate(x, y, *args, **kwargs)
 
     def predict(self, x, *args, **kwargs):

@@ -166,6 +166,23 @@ def standardize_inputs(inputs, vocabulary_size: int | None = None):
     return arrays
 
 
+def narrow_integers(data):
+    """The same data with every NumPy array of int64 as int32, in which JAX computes in any case.
+
+    Where Keras traces a first step, newer versions of JAX would warn of each such array. What is
+    no nested structure of arrays (a dataset, say) is returned as it is.
+
+    >>> [array.dtype for array in narrow_integers((np.arange(3), np.ones(3)))]
+    [dtype('int32'), dtype('float64')]
+    """
+
+    def narrow(value):
+        wide = isinstance(value, np.ndarray) and value.dtype == "int64"
+        return value.astype("int32") if wide else value
+
+    return keras.tree.map_structure(narrow, data)
+
+
 def check_token_ids(token_ids, vocabulary_size: int | None):
     """Refuses token ids that are not integers, or that the embedding does not have."""
     if "int" not in str(token_ids.dtype) and not isinstance(token_ids, keras.KerasTensor):
