@@ -15,7 +15,7 @@ from mistral_lib.layers.attention import PATHS
 from mistral_lib.layers.decoder import MistralDecoder
 from mistral_lib.layers.embedding import TokenEmbedding
 from mistral_lib.layers.fused import fused_is_available
-from mistral_lib.layers.quantizable import float_policy
+from mistral_lib.layers.quantizable import check_keras_for, float_policy
 from mistral_lib.layers.rms_norm import RMSNorm
 from mistral_lib.quantization import check_quantization, quantization_of
 
@@ -203,6 +203,7 @@ class MistralBackbone(Backbone):
             "a Keras dtype policy of these dtypes, alone or after 'int8_from_' or 'int4/128_from_' "
             "(int8 does not go with float16)"
         )
+        check_keras_for(dtype)
         try:
             policy = keras.dtype_policies.get(dtype)
             quantization = quantization_of(policy)

@@ -17,6 +17,8 @@ from mistral_lib.layers.quantizable import (
     MODES,
     Quantizable,
     block_size_of,
+    check_keras_for,
+    dtype_policy,
     float_policy,
 )
 
@@ -77,6 +79,7 @@ def check_quantization(quantization: str) -> str:
     if match:
         block_size = int(match[1] or INT4_BLOCK_SIZE)
         if block_size % 2 == 0:
+            check_keras_for("int4")
             return f"int4/{block_size}"
     raise ValueError(
         f"quantization must be one of {', '.join(map(repr, MODES))} or 'int4/B' with an even block "
@@ -97,7 +100,7 @@ def quantized_policy(policy, quantization: str | None) -> keras.dtype_policies.D
     >>> quantized_policy("bfloat16", "int4").name
     'int4/128_from_bfloat16'
     """
-    policy = keras.dtype_policies.get(policy)
+    policy = dtype_policy(policy)
     if quantization is None:
         return policy
     quantization = check_quantization(quantization)
@@ -112,7 +115,7 @@ def quantized_policy(policy, quantization: str | None) -> keras.dtype_policies.D
             f"int8 does not go with the dtype {source.name}: Keras has no such policy. Use "
             "bfloat16 or float32, or quantize to int4."
         )
-    return keras.dtype_policies.get(f"{quantization}_from_{source.name}")
+    return dtype_policy(f"{quantization}_from_{source.name}")
 
 
 def quantization_of(policy) -> str | None:
@@ -121,7 +124,7 @@ def quantization_of(policy) -> str | None:
     >>> quantization_of("int8_from_float32"), quantization_of("float32")
     ('int8', None)
     """
-    policy = keras.dtype_policies.get(policy)
+    policy = dtype_policy(policy)
     if policy.quantization_mode is None:
         return None
     return policy.name.partition("_from_")[0]
