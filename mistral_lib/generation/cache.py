@@ -4,6 +4,7 @@ from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
+import keras
 
 from mistral_lib.arrays import Array, Bool, Float, Int
 from mistral_lib.backbone import MistralBackbone
@@ -135,8 +136,8 @@ def write_slots(
             that no slot is written twice.
 
     Returns:
-        The updated array. Rows are scattered to, so that each can stand at its own position, and
-        each head by itself, so that heads on many devices need nothing from one another.
+        The updated array. Rows are scattered to, so that each can stand at its own position. On
+        many devices each head is written by itself, and needs nothing from the others.
     """
     slots = array.shape[2]
     index = jnp.where(keep, positions % slots, slots)  # `slots` is out of bounds: dropped
@@ -145,6 +146,12 @@ def write_slots(
     index = jnp.pad(index, ((0, 0), (0, 1)), constant_values=slots)
     new = jnp.pad(new.astype(array.dtype), ((0, 0), (0, 0), (0, 1), (0, 0)))
 
+    if keras.distribution.distribution() is None:
+        rows, heads = (jnp.arange(size) for size in array.shape[:2])
+        places = rows[:, None, None], heads[None, :, None], index[:, None, :]
+        return array.at[places].set(new, mode="drop")
+
+    # Equal, but on one device older versions of JAX copy the array for it.
     def write_head(head, index, new):
         return head.at[index].set(new, mode="drop")
 
