@@ -8,14 +8,14 @@ import keras
 
 from mistral_lib import distribution, lora
 from mistral_lib.base import Backbone
-from mistral_lib.checks import check_boolean, check_choice
+from mistral_lib.checks import check_boolean, check_choice, check_keras_for
 from mistral_lib.config import MistralConfig, Windows
 from mistral_lib.forward import forward
 from mistral_lib.layers.attention import PATHS
 from mistral_lib.layers.decoder import MistralDecoder
 from mistral_lib.layers.embedding import TokenEmbedding
 from mistral_lib.layers.fused import fused_is_available
-from mistral_lib.layers.quantizable import check_keras_for, float_policy
+from mistral_lib.layers.quantizable import float_policy
 from mistral_lib.layers.rms_norm import RMSNorm
 from mistral_lib.quantization import check_quantization, quantization_of
 

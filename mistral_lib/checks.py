@@ -166,6 +166,27 @@ def standardize_inputs(inputs, vocabulary_size: int | None = None):
     return arrays
 
 
+def keras_knows(quantization) -> bool:
+    """Whether this Keras has a quantization: int4 with scales for blocks came with version 3.14.
+
+    Args:
+        quantization: whatever names one: a mode, a dtype, a policy or its serialized form.
+
+    >>> keras_knows("int8_from_float32"), keras_knows("bfloat16")
+    (True, True)
+    """
+    return "int4" not in str(quantization) or hasattr(keras.dtype_policies, "Int4DTypePolicy")
+
+
+def check_keras_for(quantization) -> None:
+    """Refuses a quantization that only a newer Keras has: see `keras_knows`."""
+    if not keras_knows(quantization):
+        raise ValueError(
+            f"int4 needs Keras 3.14 or newer, but this is Keras {keras.version()}. Upgrade it (pip "
+            "install --upgrade keras) and start Python again, or quantize to int8."
+        )
+
+
 def narrow_integers(data):
     """The same data with every NumPy array of int64 as int32, in which JAX computes in any case.
 

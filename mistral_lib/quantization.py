@@ -17,7 +17,6 @@ from mistral_lib.layers.quantizable import (
     MODES,
     Quantizable,
     block_size_of,
-    check_keras_for,
     dtype_policy,
     float_policy,
 )
@@ -79,7 +78,6 @@ def check_quantization(quantization: str) -> str:
     if match:
         block_size = int(match[1] or INT4_BLOCK_SIZE)
         if block_size % 2 == 0:
-            check_keras_for("int4")
             return f"int4/{block_size}"
     raise ValueError(
         f"quantization must be one of {', '.join(map(repr, MODES))} or 'int4/B' with an even block "
@@ -97,8 +95,8 @@ def quantized_policy(policy, quantization: str | None) -> keras.dtype_policies.D
     Raises:
         ValueError: the policy has another quantization, or the two do not go together.
 
-    >>> quantized_policy("bfloat16", "int4").name
-    'int4/128_from_bfloat16'
+    >>> quantized_policy("bfloat16", "int8").name
+    'int8_from_bfloat16'
     """
     policy = dtype_policy(policy)
     if quantization is None:

@@ -1,5 +1,6 @@
 """The columns of versions are what they say, and run what `make test` runs."""
 
+import importlib.metadata
 import re
 import shlex
 import subprocess
@@ -11,8 +12,10 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 import house
+import notebooks
 import versions
 
 EXTRAS = chain(*house.PROJECT["optional-dependencies"].values())
@@ -30,16 +33,16 @@ def constraints(column: str) -> dict[str, SpecifierSet]:
     return {canonicalize_name(requirement.name): requirement.specifier for requirement in found}
 
 
-def exact(specifier: SpecifierSet) -> str:
+def exact(specifier: SpecifierSet) -> Version:
     """The one version that is allowed."""
     (only,) = specifier
     assert only.operator == "=="
-    return only.version
+    return Version(only.version)
 
 
 def test_oldest_is_what_pyproject_allows_at_the_least():
     lowest = {
-        name: next(part.version for part in requirement.specifier if part.operator == ">=")
+        name: next(Version(p.version) for p in requirement.specifier if p.operator == ">=")
         for name, requirement in NEEDED.items()
     }
     pinned = constraints("oldest")
@@ -48,7 +51,7 @@ def test_oldest_is_what_pyproject_allows_at_the_least():
 
 def test_oldest_runs_on_the_oldest_python():
     assert house.PROJECT["requires-python"] == f">={versions.COLUMNS['oldest']}"
-    assert versions.LOCKED_PYTHON == versions.COLUMNS["oldest"]
+    assert versions.COLUMNS["oldest"] == versions.LOCKED_PYTHON
 
 
 @pytest.mark.parametrize("column", FILES)
@@ -66,8 +69,21 @@ def test_locked_names_everything():
 
 
 def test_colab_is_left_with_its_own_keras():
-    colab = {name: exact(constraints("colab")[name]) for name in ("keras", "jax", "numpy")}
+    colab = {name: str(exact(constraints("colab")[name])) for name in ("keras", "jax", "numpy")}
     assert colab == {"keras": "3.13.2", "jax": "0.7.2", "numpy": "2.1.3"}
+
+
+def test_the_set_up_cell_brings_what_colab_lacks():
+    """It installs without looking for what its packages need, so that nothing else changes."""
+    brought = {
+        canonicalize_name(Requirement(name).name)
+        for name in re.search(r"needed = (\[.*\])", notebooks.setup_source())[1][2:-2].split('", "')
+    }
+    needed = {canonicalize_name(Requirement(line).name) for line in house.PROJECT["dependencies"]}
+    for name in brought:
+        requirements = map(Requirement, importlib.metadata.requires(name) or [])
+        needed |= {canonicalize_name(r.name) for r in requirements if r.marker is None}
+    assert needed <= brought | {*constraints("colab")}
 
 
 def test_columns_run_what_make_test_runs():

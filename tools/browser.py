@@ -27,7 +27,7 @@ FLAGS = [
 ]
 DESKTOP = {"width": 1280, "height": 900}
 PHONE = {"width": 390, "height": 844}
-# Milliseconds. How long anything takes depends on how busy the machine is: only what hangs is ended.
+# Milliseconds. Everything takes its time on a busy machine: only what hangs is ended.
 PATIENCE = 600_000
 # Ends when formulas are typeset, fonts and pictures are there, and the browser has nothing to do.
 AT_REST = """

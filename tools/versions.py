@@ -118,7 +118,9 @@ def lock() -> None:
     path.unlink(missing_ok=True)
     python = environment("locked", LOCKED_PYTHON, upgrade=True)
     frozen = subprocess.check_output(
-        [python, "-m", "pip", "freeze", "--exclude-editable"], cwd=ROOT, text=True
+        [python, *"-m pip freeze --all --exclude pip --exclude-editable".split()],
+        cwd=ROOT,
+        text=True,
     )
     path.write_text(
         "# What `make setup LOCKED=1` installs. Written by `python tools/versions.py --lock`.\n"

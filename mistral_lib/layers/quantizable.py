@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 
+from mistral_lib.checks import check_keras_for
 from mistral_lib.keras_inside import (
     mark_as_float,
     matrix_attribute,
@@ -14,24 +15,6 @@ from mistral_lib.layers.quantized import KernelLayout, QuantizedKernel, dequanti
 
 MODES = ("int8", "int4")
 INT4_BLOCK_SIZE = 128  # Keras's default
-
-
-def check_keras_for(quantization) -> None:
-    """Refuses int4 where Keras has no scales for blocks of rows, which came with version 3.14.
-
-    Args:
-        quantization: whatever names one: a mode, a dtype, a policy or its serialized form.
-
-    Raises:
-        ValueError: it is int4, and this Keras is older.
-
-    >>> check_keras_for("int8_from_float32")
-    """
-    if "int4" in str(quantization) and not hasattr(keras.dtype_policies, "Int4DTypePolicy"):
-        raise ValueError(
-            f"int4 needs Keras 3.14 or newer, but this is Keras {keras.version()}. Upgrade it (pip "
-            "install --upgrade keras) and start Python again, or quantize to int8."
-        )
 
 
 def dtype_policy(policy) -> keras.dtype_policies.DTypePolicy:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from mistral_lib import lora
 from mistral_lib.backbone import MistralBackbone
-from mistral_lib.checks import check_integer
+from mistral_lib.checks import check_integer, keras_knows
 from mistral_lib.presets import lora_format, registry
 from mistral_lib.presets.formats import FORMATS, format_of
 from mistral_lib.presets.keras_format import ADAPTER_FILE
@@ -49,6 +49,7 @@ def describe_preset(preset: str | Path) -> str:
         models = {
             name: one_block(MistralBackbone, {**config, "dtype": policy})
             for name, policy in policies.items()
+            if keras_knows(policy)
         }
         model = one_block(MistralBackbone, {**config, "dtype": "float32"})
     saved = form.read_dtype(folder) + (f" and {held}" if held else "")

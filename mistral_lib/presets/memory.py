@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import keras
 
+from mistral_lib.checks import keras_knows
+
 # What Keras itself keeps for a block, whatever its size (measured: 162 KB).
 BYTES_PER_BLOCK = 160 * 1024
 
@@ -105,7 +107,7 @@ def check_memory(
     repeated = model.transformer_layers[0].count_params()
     advice = "No dtype fits: use a smaller model or a machine with more memory."
     for other in alternatives:
-        if need(other) <= available:
+        if keras_knows(other) and need(other) <= available:
             name = other.partition("_from_")[0]
             advice = f"In {name} it needs {_gib(need(other))}: pass {ALTERNATIVES[other]}."
             break
