@@ -1,7 +1,7 @@
 """What every backbone can do: presets, LoRA, inputs as they come (chapter 12, "The backbone")."""
 
 from mistral_lib import lora
-from mistral_lib.checks import standardize_inputs
+from mistral_lib.checks import standardize_call_inputs, standardize_inputs
 from mistral_lib.layers.embedding import TokenEmbedding
 from mistral_lib.presets.registry import PresetTable
 from mistral_lib.quantization import QuantizableModel, quantization_of
@@ -211,7 +211,7 @@ class Backbone(QuantizableModel):
         return self._token_embedding
 
     def __call__(self, inputs, *args, **kwargs):
-        inputs = standardize_inputs(inputs, self.vocabulary_size)
+        inputs = standardize_call_inputs(inputs, self.vocabulary_size)
         return super().__call__(inputs, *args, **kwargs)
 
     def predict(self, x, *args, **kwargs):

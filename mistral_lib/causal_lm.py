@@ -5,7 +5,12 @@ from collections.abc import Sequence
 import keras
 
 from mistral_lib.backbone import MistralBackbone
-from mistral_lib.checks import check_integer, narrow_integers, standardize_inputs
+from mistral_lib.checks import (
+    check_integer,
+    narrow_integers,
+    standardize_call_inputs,
+    standardize_inputs,
+)
 from mistral_lib.generation.generate import TextGeneration
 from mistral_lib.generation.loops import Loops
 from mistral_lib.generation.prompts import is_text
@@ -73,7 +78,7 @@ class MistralCausalLM(TextGeneration, Scoring, TrainingLoss, QuantizableModel):
         )
 
     def __call__(self, inputs, *args, **kwargs):
-        inputs = standardize_inputs(inputs, self.backbone.vocabulary_size)
+        inputs = standardize_call_inputs(inputs, self.backbone.vocabulary_size)
         return super().__call__(inputs, *args, **kwargs)
 
     def fit(self, x=None, y=None, *args, validation_data=None, **kwargs):

@@ -125,6 +125,16 @@ def as_texts(text: str | Sequence[str]) -> tuple[list[str], bool]:
     return [check_text(f"text {index}", row) for index, row in enumerate(text)], True
 
 
+def standardize_call_inputs(inputs, vocabulary_size: int | None = None) -> dict:
+    """As `standardize_inputs`, where nothing but a dictionary can be meant."""
+    if not isinstance(inputs, dict):
+        raise ValueError(
+            "The inputs must be a dictionary of token_ids and padding_mask, each of shape (batch, "
+            f"length), but are of the type {type(inputs).__name__}."
+        )
+    return standardize_inputs(inputs, vocabulary_size)
+
+
 def standardize_inputs(inputs, vocabulary_size: int | None = None):
     """Nested lists become arrays; a wrong key, shape, type or token id is refused by name.
 

@@ -29,6 +29,15 @@ def panels():
     return figure.axes
 
 
+@pytest.mark.filterwarnings("error:constrained_layout not applied")
+def test_five_steps_fit_on_their_figure():
+    """Older versions of Matplotlib would make room for the lines that lead back, and find none."""
+    long = "If the implementation is hard to explain, it's a bad idea.\nIf the"
+    texts = [long, *(f"{long} {word}" for word in ("one", "two", "three", "four"))]
+    tokens = [["▁one", "a"], ["▁two", "a"], ["▁three", "a"], ["▁four", "a"], ["▁five", "a"]]
+    plots.picture(next_token.writing_steps(texts, tokens, CHANCES[:1] * 5, title="On"))
+
+
 def test_bars_are_as_long_as_the_probabilities_and_only_the_first_is_filled():
     _, ax = plt.subplots()
     next_token.next_token_bars(ax, ["a", "\n", "▁c"], [0.5, 0.25, 0.125], title="Half is a")
