@@ -32,10 +32,12 @@ def panels():
 @pytest.mark.filterwarnings("error:constrained_layout not applied")
 def test_five_steps_fit_on_their_figure():
     """Older versions of Matplotlib would make room for the lines that lead back, and find none."""
-    long = "If the implementation is hard to explain, it's a bad idea.\nIf the"
-    texts = [long, *(f"{long} {word}" for word in ("one", "two", "three", "four"))]
-    tokens = [["▁one", "a"], ["▁two", "a"], ["▁three", "a"], ["▁four", "a"], ["▁five", "a"]]
-    plots.picture(next_token.writing_steps(texts, tokens, CHANCES[:1] * 5, title="On"))
+    words = ["If", "▁the", "▁implementation", "▁is", "▁easy"]
+    tokens = [[word, "▁a", "▁b", "▁c"] for word in words]
+    texts = ["".join(words[:step]).replace("▁", " ") for step in range(5)]
+    texts = [f"If the implementation is hard to explain, it's a bad idea.\n{t}" for t in texts]
+    figure = next_token.writing_steps(texts, tokens, [[0.5, 0.2, 0.1, 0.05]] * 5, title="On")
+    plots.picture(figure)
 
 
 def test_bars_are_as_long_as_the_probabilities_and_only_the_first_is_filled():
