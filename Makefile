@@ -7,16 +7,21 @@ RUFF = $(RUN) -m ruff
 PYTEST = $(RUN) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 # Only read while .venv does not exist yet: `make book PYTHON=/path/to/python3.12`.
 PYTHON =
+# `make setup LOCKED=1` installs the versions of versions/locked.txt, and .venv stays with them.
+LOCKED =
+# Of `make versions`: some of oldest, colab and newest; all by default.
+COLUMNS =
 URL =
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book serve test quick lint format notebooks bench screenshots repository clean
+.PHONY: help setup book serve test quick lint format notebooks versions bench screenshots repository clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
 setup: ## make .venv and install requirements.txt into it, if that has not been done yet
-	@python=$$(sh tools/find_python.sh "$(PYTHON)") && "$$python" tools/make_venv.py
+	@python=$$(sh tools/find_python.sh "$(PYTHON)") && \
+		"$$python" tools/make_venv.py $(if $(LOCKED),--constraints versions/locked.txt)
 
 book: setup ## build the pages from the executed notebooks; a warning is an error
 	@$(RUN) tools/build_book.py
@@ -51,6 +56,9 @@ notebooks: setup ## run every notebook in place and refresh the numbers in its p
 	@$(RUN) tools/chapter_map.py
 	@$(RUN) tools/notebooks.py run
 
+versions: ## run tests and notebooks with the oldest, Colab's and the newest libraries, some hours
+	@python=$$(sh tools/find_python.sh "$(PYTHON)") && "$$python" tools/versions.py $(COLUMNS)
+
 bench: setup ## time the library beside KerasHub and transformers, about an hour (results are committed)
 	@test -x .venv-peers/bin/python || { $(RUN) -m venv .venv-peers && \
 		.venv-peers/bin/pip install --quiet -r tests/reference/requirements.txt; }
@@ -66,6 +74,6 @@ screenshots: book ## photograph every page: light, dark, and as wide as a phone 
 repository: setup ## write the repository's address everywhere: make repository URL=https://github.com/me/fork
 	@$(RUN) tools/repository.py $(URL)
 
-clean: ## remove .venv, the built pages and every cache
-	rm -rf .venv _build .pytest_cache .ruff_cache .hypothesis *.egg-info
+clean: ## remove .venv, .venv-versions, the built pages and every cache
+	rm -rf .venv .venv-versions _build .pytest_cache .ruff_cache .hypothesis *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

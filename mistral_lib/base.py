@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from mistral_lib import lora
-from mistral_lib.checks import standardize_inputs
+from mistral_lib.checks import standardize_call_inputs, standardize_inputs
 from mistral_lib.layers.embedding import TokenEmbedding
 from mistral_lib.presets import lora_format, peft_format
 from mistral_lib.presets.exporting import export_backbone
@@ -206,7 +206,7 @@ class Backbone(QuantizableModel):
         return self._token_embedding
 
     def __call__(self, inputs, *args, **kwargs):
-        inputs = standardize_inputs(inputs, self.vocabulary_size)
+        inputs = standardize_call_inputs(inputs, self.vocabulary_size)
         return super().__call__(inputs, *args, **kwargs)
 
     def predict(self, x, *args, **kwargs):

@@ -6,7 +6,12 @@ from pathlib import Path
 import keras
 
 from mistral_lib.backbone import MistralBackbone
-from mistral_lib.checks import check_integer, standardize_inputs
+from mistral_lib.checks import (
+    check_integer,
+    narrow_integers,
+    standardize_call_inputs,
+    standardize_inputs,
+)
 from mistral_lib.generation.generate import TextGeneration
 from mistral_lib.generation.loops import Loops
 from mistral_lib.generation.prompts import is_text
@@ -80,7 +85,7 @@ class MistralCausalLM(TextGeneration, Scoring, TrainingLoss, QuantizableModel):
         )
 
     def __call__(self, inputs, *args, **kwargs):
-        inputs = standardize_inputs(inputs, self.backbone.vocabulary_size)
+        inputs = standardize_call_inputs(inputs, self.backbone.vocabulary_size)
         return super().__call__(inputs, *args, **kwargs)
 
     def fit(self, x=None, y=None, *args, validation_data=None, **kwargs):
@@ -90,12 +95,14 @@ class MistralCausalLM(TextGeneration, Scoring, TrainingLoss, QuantizableModel):
         if self._is_text(validation_data):
             validation_data = self.preprocessor(validation_data)
         check_compiled(self)
+        x, y, validation_data = narrow_integers((x, y, validation_data))
         return super().fit(x, y, *args, validation_data=validation_data, **kwargs)
 
     def evaluate(self, x=None, y=None, *args, **kwargs):
         """Keras's `evaluate`, on text too."""
         if self._is_text(x):
             x, y, kwargs["sample_weight"] = self.preprocessor(x, y, kwargs.get("sample_weight"))
+        x, y = narrow_integers((x, y))
         return super().evaluate(x, y, *args, **kwargs)
 
     def predict(self, x, *args, **kwargs):

@@ -137,6 +137,16 @@ def as_texts(text: str | Sequence[str]) -> tuple[list[str], bool]:
     return [check_text(f"text {index}", row) for index, row in enumerate(text)], True
 
 
+def standardize_call_inputs(inputs, vocabulary_size: int | None = None) -> dict:
+    """As `standardize_inputs`, where nothing but a dictionary can be meant."""
+    if not isinstance(inputs, dict):
+        raise ValueError(
+            "The inputs must be a dictionary of token_ids and padding_mask, each of shape (batch, "
+            f"length), but are of the type {type(inputs).__name__}."
+        )
+    return standardize_inputs(inputs, vocabulary_size)
+
+
 def standardize_inputs(inputs, vocabulary_size: int | None = None):
     """Nested lists become arrays; a wrong key, shape, type or token id is refused by name.
 
@@ -176,6 +186,44 @@ def standardize_inputs(inputs, vocabulary_size: int | None = None):
         )
     check_token_ids(arrays["token_ids"], vocabulary_size)
     return arrays
+
+
+def keras_knows(quantization) -> bool:
+    """Whether this Keras has a quantization: int4 with scales for blocks came with version 3.14.
+
+    Args:
+        quantization: whatever names one: a mode, a dtype, a policy or its serialized form.
+
+    >>> keras_knows("int8_from_float32"), keras_knows("bfloat16")
+    (True, True)
+    """
+    return "int4" not in str(quantization) or hasattr(keras.dtype_policies, "Int4DTypePolicy")
+
+
+def check_keras_for(quantization) -> None:
+    """Refuses a quantization that only a newer Keras has: see `keras_knows`."""
+    if not keras_knows(quantization):
+        raise ValueError(
+            f"int4 needs Keras 3.14 or newer, but this is Keras {keras.version()}. Upgrade it (pip "
+            "install --upgrade keras) and start Python again, or quantize to int8."
+        )
+
+
+def narrow_integers(data):
+    """The same data with every NumPy array of int64 as int32, in which JAX computes in any case.
+
+    Where Keras traces a first step, newer versions of JAX would warn of each such array. What is
+    no nested structure of arrays (a dataset, say) is returned as it is.
+
+    >>> [array.dtype for array in narrow_integers((np.arange(3), np.ones(3)))]
+    [dtype('int32'), dtype('float64')]
+    """
+
+    def narrow(value):
+        wide = isinstance(value, np.ndarray) and value.dtype == "int64"
+        return value.astype("int32") if wide else value
+
+    return keras.tree.map_structure(narrow, data)
 
 
 def check_token_ids(token_ids, vocabulary_size: int | None):

@@ -11,12 +11,14 @@ import re
 import keras
 
 from mistral_lib import lora
+from mistral_lib.checks import check_keras_for
 from mistral_lib.keras_inside import matrix_attribute, unwrap_quantize
 from mistral_lib.layers.quantizable import (
     INT4_BLOCK_SIZE,
     MODES,
     Quantizable,
     block_size_of,
+    dtype_policy,
     float_policy,
 )
 
@@ -84,6 +86,7 @@ def check_dtype(dtype) -> keras.dtype_policies.DTypePolicy:
         "Keras dtype policy of these dtypes, alone or after 'int8_from_' or 'int4/128_from_' (int8 "
         "does not go with float16)"
     )
+    check_keras_for(dtype)
     try:
         policy = keras.dtype_policies.get(dtype)
         quantization = quantization_of(policy)
@@ -127,10 +130,10 @@ def quantized_policy(policy, quantization: str | None) -> keras.dtype_policies.D
     Raises:
         ValueError: the policy has another quantization, or the two do not go together.
 
-    >>> quantized_policy("bfloat16", "int4").name
-    'int4/128_from_bfloat16'
+    >>> quantized_policy("bfloat16", "int8").name
+    'int8_from_bfloat16'
     """
-    policy = keras.dtype_policies.get(policy)
+    policy = dtype_policy(policy)
     if quantization is None:
         return policy
     quantization = check_quantization(quantization)
@@ -145,7 +148,7 @@ def quantized_policy(policy, quantization: str | None) -> keras.dtype_policies.D
             f"int8 does not go with the dtype {source.name}: Keras has no such policy. Use "
             "bfloat16 or float32, or quantize to int4."
         )
-    return keras.dtype_policies.get(f"{quantization}_from_{source.name}")
+    return dtype_policy(f"{quantization}_from_{source.name}")
 
 
 def quantization_of(policy) -> str | None:
@@ -154,7 +157,7 @@ def quantization_of(policy) -> str | None:
     >>> quantization_of("int8_from_float32"), quantization_of("float32")
     ('int8', None)
     """
-    policy = keras.dtype_policies.get(policy)
+    policy = dtype_policy(policy)
     if policy.quantization_mode is None:
         return None
     return policy.name.partition("_from_")[0]

@@ -227,8 +227,8 @@ def test_an_empty_batch(backbone):
         ({**INPUTS, "token_ids": IDS / 2}, TypeError, "must be integers"),
         ({**INPUTS, "token_ids": IDS + 1}, ValueError, "from 0 to 9 .* one is 10"),
         ({**INPUTS, "token_ids": [[1, 2], [3]]}, ValueError, "rows of different lengths"),
-        (IDS, ValueError, "token_ids"),
-        ([IDS, MASK], ValueError, "token_ids"),
+        (IDS, ValueError, "dictionary of token_ids and padding_mask"),
+        ([IDS, MASK], ValueError, "dictionary of token_ids and padding_mask"),
     ],
 )
 def test_wrong_inputs(backbone, inputs, error, message):

@@ -24,6 +24,17 @@ def test_small_fixture():
     model.fit(inputs, np.ones((2, 8), int), verbose=0)
 
 
+@pytest.mark.filterwarnings("error::UserWarning")
+@pytest.mark.parametrize("method", ["fit", "evaluate"])
+def test_int64_arrays_bring_no_warning(method):
+    """NumPy's integers are int64; from version 0.12 JAX warns where it has to narrow them."""
+    model = MistralCausalLM(MistralBackbone(10, 2, 4, 8, 16, 2))
+    ids = np.ones((2, 8), "int64")
+    inputs = {"token_ids": ids, "padding_mask": ids}
+    validation = {"validation_data": (inputs, ids)} if method == "fit" else {}
+    getattr(model, method)(inputs, ids, verbose=0, **validation)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "mixed_bfloat16"])
 def test_logits_are_float32(dtype):

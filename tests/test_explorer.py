@@ -28,6 +28,7 @@ def page():
         pytest.skip("Chromium is not installed (Debian: sudo apt-get install chromium)")
     with browser.chromium() as running:
         context = running.new_context()
+        context.set_default_timeout(browser.PATIENCE)
         page = context.new_page()
         page.complaints = []
         page.on("request", lambda request: page.complaints.append(request.url))

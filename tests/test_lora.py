@@ -152,15 +152,19 @@ def workspace(run, dtype, lora_on, backward):
 @pytest.mark.parametrize("backward", [False, True], ids=["forward", "backward"])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "mixed_float16"])
 def test_no_second_copy_of_a_kernel(dtype, backward):
-    """Beyond what the base needs (CPUs widen a bfloat16 kernel, for one) LoRA needs very little."""
+    """Beyond what the base needs LoRA needs very little.
+
+    On CPUs XLA widens a kernel of 16 bits, with some versions in one of the two programs only.
+    """
 
     def as_keras_does(layer, x):
         update = (layer.lora_kernel_a @ layer.lora_kernel_b).astype(layer.compute_dtype)
         return x.astype(layer.compute_dtype) @ (layer._kernel + update)
 
-    base = workspace(Projection.__call__, dtype, False, backward)
+    widened = 0 if dtype == "float32" else 4 * 512 * 512
+    base = max(widened, workspace(Projection.__call__, dtype, False, backward))
     assert workspace(Projection.__call__, dtype, True, backward) < base + 512 * 512 / 4
-    if dtype == "float32":
+    if dtype == "float32" or backward:
         assert workspace(as_keras_does, dtype, True, backward) >= base + 512 * 512 * 3
 
 

@@ -8,44 +8,49 @@ import pytest
 import house
 import make_venv
 
+LOCKED = "versions/locked.txt"
+
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
     """A copy of what the installation depends on, with nothing installed."""
-    for name in ("pyproject.toml", "requirements.txt"):
+    (tmp_path / "versions").mkdir()
+    for name in ("pyproject.toml", "requirements.txt", LOCKED):
         (tmp_path / name).write_text((house.ROOT / name).read_text())
     monkeypatch.setattr(make_venv, "ROOT", tmp_path)
-    monkeypatch.setattr(make_venv, "VENV", tmp_path / ".venv")
-    monkeypatch.setattr(make_venv, "PYTHON", tmp_path / ".venv/bin/python")
-    monkeypatch.setattr(make_venv, "STAMP", tmp_path / ".venv/installed.sha256")
     return tmp_path
 
 
 @pytest.fixture
 def pip(project, monkeypatch):
-    """Stands for pip: `calls` counts its runs, `code` is how it ends."""
+    """Stands for pip: `commands` are its runs, `code` is how it ends."""
 
     class Pip:
-        calls, code = 0, 0
+        def __init__(self):
+            self.commands, self.code = [], 0
 
         def run(self, command, **options):
-            self.calls += "requirements.txt" in command
+            if "requirements.txt" in command:
+                self.commands.append([str(part) for part in command])
             return subprocess.CompletedProcess(command, self.code, "no such package: keras")
-
-    def make_environment():
-        (project / ".venv").mkdir(exist_ok=True)
 
     stand_in = Pip()
     monkeypatch.setattr(subprocess, "run", stand_in.run)
-    monkeypatch.setattr(make_venv, "make_environment", make_environment)
-    make_environment()
+    monkeypatch.setattr(make_venv, "make_environment", lambda folder: folder.mkdir(exist_ok=True))
+    make_venv.make_environment(project / ".venv")
     return stand_in
 
 
-def test_nothing_is_installed_twice(pip):
-    make_venv.main()
-    make_venv.main()
-    assert pip.calls == 1
+@pytest.fixture
+def main(project):
+    """The tool's main function, on the copy."""
+    return lambda *arguments: make_venv.main(["--folder", str(project / ".venv"), *arguments])
+
+
+def test_nothing_is_installed_twice(pip, main):
+    main()
+    main()
+    assert len(pip.commands) == 1
 
 
 @pytest.mark.parametrize(
@@ -54,28 +59,63 @@ def test_nothing_is_installed_twice(pip):
         ("requirements.txt", "keras\n", "keras==3.15.0\n", 2),
         ("pyproject.toml", '"jax>=', '"jax>=0.', 2),
         ("pyproject.toml", "line-length = 100", "line-length = 99", 1),
+        (LOCKED, "\nkeras==", "\nkeras==1", 1),
     ],
 )
-def test_a_change_of_what_is_needed_installs_again(pip, project, name, old, new, calls):
-    make_venv.main()
+def test_a_change_of_what_is_needed_installs_again(pip, main, project, name, old, new, calls):
+    main()
     text = (project / name).read_text()
     assert old in text
     (project / name).write_text(text.replace(old, new))
-    make_venv.main()
-    assert pip.calls == calls
+    main()
+    assert len(pip.commands) == calls
 
 
-def test_a_failed_installation_says_why_and_is_tried_again(pip, capsys):
+def test_a_failed_installation_says_why_and_is_tried_again(pip, main):
     pip.code = 1
     with pytest.raises(SystemExit, match="no such package: keras"):
-        make_venv.main()
+        main()
     pip.code = 0
-    make_venv.main()
-    assert pip.calls == 2
+    main()
+    assert len(pip.commands) == 2
+
+
+def test_a_locked_environment_stays_locked(pip, main, project):
+    main("--constraints", LOCKED)
+    main("--constraints", LOCKED)
+    main()  # as every other target of make does
+    assert len(pip.commands) == 1
+    path = project / LOCKED
+    path.write_text(path.read_text().replace("\nkeras==", "\nkeras==1"))
+    main()
+    assert len(pip.commands) == 2
+    assert all(command[-2:] == ["--constraint", LOCKED] for command in pip.commands)
+
+
+def test_an_environment_that_was_not_locked_can_be(pip, main):
+    main()
+    main("--constraints", LOCKED)
+    assert [LOCKED in command for command in pip.commands] == [False, True]
+
+
+def test_an_installation_that_failed_half_way_is_not_taken_for_the_one_before(pip, main, project):
+    main()
+    pip.code = 1
+    with pytest.raises(SystemExit):
+        main("--constraints", LOCKED)
+    pip.code = 0
+    main()
+    assert len(pip.commands) == 3
+
+
+def test_newer_versions_are_looked_for_on_demand(pip, main):
+    main("--upgrade")
+    main("--upgrade")
+    assert ["eager" in command for command in pip.commands] == [True, True]
 
 
 def test_a_python_without_ensurepip_gets_a_remedy(project, monkeypatch):
     monkeypatch.setattr(make_venv, "works", lambda *command: False)
     with pytest.raises(SystemExit, match="apt-get install python3-venv"):
-        make_venv.main()
+        make_venv.main(["--folder", str(project / ".venv")])
     assert not Path(project, ".venv").exists()

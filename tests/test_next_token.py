@@ -29,6 +29,17 @@ def panels():
     return figure.axes
 
 
+@pytest.mark.filterwarnings("error:constrained_layout not applied")
+def test_five_steps_fit_on_their_figure():
+    """Older versions of Matplotlib would make room for the lines that lead back, and find none."""
+    words = ["If", "▁the", "▁implementation", "▁is", "▁easy"]
+    tokens = [[word, "▁a", "▁b", "▁c"] for word in words]
+    texts = ["".join(words[:step]).replace("▁", " ") for step in range(5)]
+    texts = [f"If the implementation is hard to explain, it's a bad idea.\n{t}" for t in texts]
+    figure = next_token.writing_steps(texts, tokens, [[0.5, 0.2, 0.1, 0.05]] * 5, title="On")
+    plots.picture(figure)
+
+
 def test_bars_are_as_long_as_the_probabilities_and_only_the_first_is_filled():
     _, ax = plt.subplots()
     next_token.next_token_bars(ax, ["a", "\n", "▁c"], [0.5, 0.25, 0.125], title="Half is a")

@@ -27,6 +27,18 @@ FLAGS = [
 ]
 DESKTOP = {"width": 1280, "height": 900}
 PHONE = {"width": 390, "height": 844}
+# Milliseconds. Everything takes its time on a busy machine: only what hangs is ended.
+PATIENCE = 600_000
+# Ends when formulas are typeset, fonts and pictures are there, and the browser has nothing to do.
+AT_REST = """
+async () => {
+    await window.MathJax?.startup?.promise;
+    await document.fonts.ready;
+    const late = [...document.images].filter(i => !i.complete && i.loading !== 'lazy');
+    await Promise.all(late.map(i => new Promise(done => i.onload = i.onerror = done)));
+    await new Promise(requestIdleCallback);
+}
+"""
 
 
 def find_chromium() -> str | None:
@@ -64,7 +76,9 @@ def serve(folder: Path = PAGES) -> Iterator[str]:
 def chromium() -> Iterator:
     """A running browser with a fresh profile."""
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=find_chromium(), args=FLAGS)
+        browser = playwright.chromium.launch(
+            executable_path=find_chromium(), args=FLAGS, timeout=PATIENCE
+        )
         try:
             yield browser
         finally:
@@ -87,11 +101,17 @@ def block_network(context: BrowserContext, address: str) -> list[str]:
 
 
 def open_page(context: BrowserContext, address: str, theme: str = "light"):
-    """Opens an address in one of the themes, and waits until its formulas are typeset."""
+    """Opens an address in one of the themes, and waits until the page is at rest."""
     stored = f"localStorage.mode = localStorage.theme = '{theme}'"
     context.add_init_script(f"if (location.protocol === 'http:') {stored}")
+    context.set_default_timeout(PATIENCE)
     page = context.new_page()
+    pending = set()
+    page.on("request", pending.add)
+    page.on("requestfinished", pending.discard)
+    page.on("requestfailed", pending.discard)
     page.goto(address, wait_until="load")
-    page.evaluate("() => window.MathJax?.startup?.promise")
-    page.wait_for_load_state("networkidle")
+    page.evaluate(AT_REST)
+    while pending:  # a script asked for more
+        page.evaluate(AT_REST)
     return page

@@ -2,23 +2,35 @@
 # Prints the path of a Python that can run this project: .venv's own if there is one, else the first
 # suitable one found. Looks where Debian, Homebrew, python.org, pyenv, asdf, uv and conda put them.
 # Usage: find_python.sh [PYTHON]    PYTHON, if not empty, is the only candidate.
+#        find_python.sh "" 3.12     only Python 3.12 is suitable, and .venv is not looked at.
+
+wanted="$2"
+if [ -n "$wanted" ]; then
+    versions="$wanted"
+    allowed="'%d.%d' % sys.version_info[:2] == '$wanted'"
+    elsewhere="pyenv install $wanted, or uv python install $wanted"
+else
+    versions="3.11, 3.12 or 3.13"
+    allowed="(3, 11) <= sys.version_info[:2] <= (3, 13)"
+    elsewhere="make ... PYTHON=/path/to/python3.13"
+fi
 
 suitable() {
-    "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null
+    "$1" -c "import sys; sys.exit(not ($allowed))" 2>/dev/null
 }
 
 real_path() {
     "$1" -c 'import sys; print(sys.executable)'
 }
 
-if suitable .venv/bin/python; then
+if [ -z "$wanted" ] && suitable .venv/bin/python; then
     echo .venv/bin/python
     exit 0
 fi
 
 if [ -n "$1" ]; then
     suitable "$1" && real_path "$1" && exit 0
-    echo "make: PYTHON=$1 is not a Python 3.11, 3.12 or 3.13 that runs. Name another one." >&2
+    echo "make: PYTHON=$1 is not a Python $versions that runs. Name another one." >&2
     exit 1
 fi
 
@@ -35,10 +47,10 @@ for candidate in python3 python3.13 python3.12 python3.11 python \
     fi
 done
 
-cat >&2 <<'MESSAGE'
-make: no Python 3.11, 3.12 or 3.13 was found. Install one, then run make again:
-    Debian, Ubuntu    sudo apt-get install python3 python3-venv
-    macOS             brew install python@3.13, or the installer from python.org
-    elsewhere         make ... PYTHON=/path/to/python3.13
+cat >&2 <<MESSAGE
+make: no Python $versions was found. Install one, then run make again:
+    Debian, Ubuntu    sudo apt-get install python${wanted:-3} python${wanted:-3}-venv
+    macOS             brew install python@${wanted:-3.13}, or the installer from python.org
+    elsewhere         $elsewhere
 MESSAGE
 exit 1

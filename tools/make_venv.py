@@ -1,10 +1,15 @@
-"""Makes .venv and installs requirements.txt into it; does nothing where that is already done.
+"""Makes an environment and installs requirements.txt into it; does nothing where that is done.
+
+    python tools/make_venv.py                                     .venv, with the newest libraries
+    python tools/make_venv.py --constraints versions/locked.txt   with the versions named there
 
 `make` calls it before every other target, so the usual case has to be quick: a fingerprint of
-what would be installed is kept in .venv, and nothing happens while it stays the same. Runs on the
-standard library alone.
+what would be installed is kept in the environment, and nothing happens while it stays the same.
+An environment keeps the constraints it was made with, until it is removed. Runs on the standard
+library alone.
 """
 
+import argparse
 import hashlib
 import json
 import shutil
@@ -15,9 +20,6 @@ import venv
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-VENV = ROOT / ".venv"
-PYTHON = VENV / "bin" / "python"
-STAMP = VENV / "installed.sha256"
 
 NO_VENV = """\
 make: {python} cannot make virtual environments: its module ensurepip is missing.
@@ -25,11 +27,12 @@ make: {python} cannot make virtual environments: its module ensurepip is missing
     elsewhere         make ... PYTHON=/path/to/another/python3"""
 
 
-def fingerprint() -> str:
+def fingerprint(constraints: str | None) -> str:
     """What the installation depends on: the requirements and how the package is put together."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     parts = {name: project[name] for name in ("build-system", "project")}
-    parts["requirements"] = (ROOT / "requirements.txt").read_text()
+    for name in ("requirements.txt", constraints):
+        parts[str(name)] = (ROOT / name).read_text() if name else None
     parts["place"] = str(ROOT)  # an environment does not survive being moved
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
@@ -42,39 +45,73 @@ def works(*command: str | Path) -> bool:
         return False
 
 
-def make_environment() -> None:
-    """Makes .venv with a pip in it, or ends with a message that says how to get there."""
-    print(f"Making .venv with Python {sys.version.split()[0]}", flush=True)
-    shutil.rmtree(VENV, ignore_errors=True)
+def python_of(folder: Path) -> Path:
+    """The Python of an environment."""
+    return folder / "bin" / "python"
+
+
+def make_environment(folder: Path) -> None:
+    """Makes an environment with a pip in it, or ends with a message that says how to get there."""
+    print(f"Making {folder.name} with Python {sys.version.split()[0]}", flush=True)
+    shutil.rmtree(folder, ignore_errors=True)
     if works(sys.executable, "-c", "import ensurepip"):
-        venv.create(VENV, with_pip=True, symlinks=True)
+        venv.create(folder, with_pip=True, symlinks=True)
         return
     # Debian splits ensurepip off; a pip outside the environment can install one into it.
-    venv.create(VENV, with_pip=False, symlinks=True)
-    if not works(sys.executable, "-m", "pip", "--python", PYTHON, "install", "pip"):
-        shutil.rmtree(VENV)
+    venv.create(folder, with_pip=False, symlinks=True)
+    if not works(sys.executable, "-m", "pip", "--python", python_of(folder), "install", "pip"):
+        shutil.rmtree(folder)
         sys.exit(NO_VENV.format(python=sys.executable))
 
 
-def main() -> None:
-    """Brings .venv up to date."""
-    wanted = fingerprint()
-    if STAMP.exists() and STAMP.read_text() == wanted:
-        return
-    if not works(PYTHON, "-m", "pip", "--version"):
-        make_environment()
-    print("Installing requirements.txt into .venv (minutes, the first time)", flush=True)
-    pip = [PYTHON, "-m", "pip", "install", "--disable-pip-version-check", "--progress-bar=off"]
+def install(folder: Path, constraints: str | None, upgrade: bool) -> None:
+    """Installs the requirements, or ends with what pip says against it."""
+    limits = f", held to {constraints}" if constraints else ""
+    print(f"Installing requirements.txt into {folder.name}{limits} (minutes, the first time)")
+    sys.stdout.flush()
+    command = [python_of(folder), "-m", "pip", "install", "--requirement", "requirements.txt"]
+    command += ["--disable-pip-version-check", "--progress-bar=off"]
+    command += ["--constraint", constraints] if constraints else []
+    command += ["--upgrade", "--upgrade-strategy", "eager"] if upgrade else []
     installed = subprocess.run(
-        [*pip, "--requirement", "requirements.txt"],
-        cwd=ROOT,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
+        command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
     if installed.returncode:
         sys.exit(f"{installed.stdout}\nmake: installing failed; pip's messages above say why.")
-    STAMP.write_text(wanted)
+
+
+def bring_up_to_date(folder: Path, constraints: str | None, upgrade: bool = False) -> None:
+    """Makes an environment where none is, and installs what is missing.
+
+    Args:
+        folder: of the environment.
+        constraints: a file of pip's constraints, from the repository's root; `None` for those that
+            the environment has already, or none.
+        upgrade: whether to look for newer versions although nothing has changed here.
+    """
+    stamp, kept = folder / "installed.sha256", folder / "constraints"
+    if constraints is None and kept.exists():
+        constraints = kept.read_text()
+    wanted = fingerprint(constraints)
+    if stamp.exists() and stamp.read_text() == wanted and not upgrade:
+        return
+    if not works(python_of(folder), "-m", "pip", "--version"):
+        make_environment(folder)
+    stamp.unlink(missing_ok=True)
+    install(folder, constraints, upgrade)
+    if constraints:
+        kept.write_text(constraints)
+    stamp.write_text(wanted)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--folder", type=Path, default=ROOT / ".venv", help="by default .venv")
+    parser.add_argument("--constraints", help="a file of pip's constraints, from the root")
+    parser.add_argument("--upgrade", action="store_true", help="look for newer versions")
+    given = parser.parse_args(arguments)
+    bring_up_to_date(given.folder, given.constraints, given.upgrade)
 
 
 if __name__ == "__main__":

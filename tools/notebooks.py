@@ -40,8 +40,9 @@ os.environ.setdefault("KERAS_BACKEND", "jax")
 find = importlib.util.find_spec
 if find("google") and find("google.colab") and not find("mistral_lib"):
     library = "git+{repository}@{tag}"
+    needed = ["{keras}", "{sentencepiece}", "{jaxtyping}", "wadler_lindig"]
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"]
-    subprocess.run([*pip, "{keras}", "{sentencepiece}", library], check=True)
+    subprocess.run([*pip, *needed, library], check=True)
     importlib.invalidate_caches()"""
 # A number in the prose, or a question mark that waits for one, and the name it was recorded under.
 FACT = re.compile(rf"((?<![\w.,])(?P<text>{NUMBER.pattern}|\?))?<!-- =(?P<name>{NAME.pattern}) -->")
@@ -50,12 +51,7 @@ FACT = re.compile(rf"((?<![\w.,])(?P<text>{NUMBER.pattern}|\?))?<!-- =(?P<name>{
 def setup_source() -> str:
     """The code of the set-up cell, for this repository and version."""
     bounds = {needed.split(">")[0]: needed for needed in PROJECT["dependencies"]}
-    return SETUP.format(
-        repository=REPOSITORY,
-        tag=TAG,
-        keras=bounds["keras"],
-        sentencepiece=bounds["sentencepiece"],
-    )
+    return SETUP.format(repository=REPOSITORY, tag=TAG, **bounds)
 
 
 def recorded(notebook: NotebookNode) -> dict[str, str]:

@@ -126,6 +126,7 @@ def write_slots(
     new: Float[Array, "B K C h"],
     positions: Int[Array, "B C"],
     keep: Bool[Array, "B C"],
+    by_head: bool = False,
 ) -> Float[Array, "B K slots h"]:
     """Puts new keys or values in their slots, in place where XLA owns the memory.
 
@@ -135,10 +136,11 @@ def write_slots(
         positions: integer array (B, C) of the new tokens.
         keep: bool array (B, C); at most `slots` consecutive positions of a row may be kept, so
             that no slot is written twice.
+        by_head: whether each head is written by itself, so that heads on many devices need nothing
+            from one another. On one device, older versions of JAX would copy the array for that.
 
     Returns:
-        The updated array. Rows are scattered to, so that each can stand at its own position, and
-        each head by itself, so that heads on many devices need nothing from one another.
+        The updated array. Rows are scattered to, so that each can stand at its own position.
     """
     slots = array.shape[2]
     index = jnp.where(keep, positions % slots, slots)  # `slots` is out of bounds: dropped
@@ -146,6 +148,11 @@ def write_slots(
     # that copies the array.
     index = jnp.pad(index, ((0, 0), (0, 1)), constant_values=slots)
     new = jnp.pad(new.astype(array.dtype), ((0, 0), (0, 0), (0, 1), (0, 0)))
+
+    if not by_head:
+        rows, heads = (jnp.arange(size) for size in array.shape[:2])
+        places = rows[:, None, None], heads[None, :, None], index[:, None, :]
+        return array.at[places].set(new, mode="drop")
 
     def write_head(head, index, new):
         return head.at[index].set(new, mode="drop")
@@ -161,7 +168,7 @@ def attend_cached(
     lengths: Int[Array, " B"],
     counts: Int[Array, " B"],
     window: int | None,
-    skip: bool = True,
+    one_device: bool = True,
 ) -> tuple[Float[Array, "B C K G h"], KeysAndValues]:
     """Attention of C new tokens over the cache and each other, and the cache after it.
 
@@ -173,7 +180,8 @@ def attend_cached(
         lengths: integer array (B,), tokens read before these.
         counts: integer array (B,), how many of the C tokens of each row are real (the first ones).
         window: number of tokens that a query sees, its own included; `None` for all.
-        skip: see `mistral_lib.layers.banded.attend_by_position`.
+        one_device: whether the rows and heads are all on one device, see `write_slots` and
+            `mistral_lib.layers.banded.attend_by_position`.
 
     Returns:
         The output (B, C, K, G, h), without meaning for tokens that are not real, and the new pair.
@@ -184,7 +192,9 @@ def attend_cached(
     real = jnp.arange(new) < counts[:, None]
     total = lengths + counts
     keep = real & (positions >= total[:, None] - slots)
-    keys, values = (write_slots(*pair, positions, keep) for pair in zip(layer, fresh))
+    keys, values = (
+        write_slots(*pair, positions, keep, by_head=not one_device) for pair in zip(layer, fresh)
+    )
     written = keys, values
     # Where the slots hold the window of the first new token beside the last one, or never wrap,
     # the new tokens can be written first, and attention reads the cache alone.
@@ -201,7 +211,7 @@ def attend_cached(
     arguments = (query, keys, values, positions, key_positions, window, visible)
     if new < IN_TILES_FROM:
         return _attend_at_once(*arguments), written
-    return jnp.asarray(attend_by_position(*arguments, skip)), written
+    return jnp.asarray(attend_by_position(*arguments, skip=one_device)), written
 
 
 def _attend_at_once(
@@ -276,7 +286,7 @@ def extend(
                 cache.lengths,
                 counts,
                 backbone.config.window(index),
-                skip=backbone.distribution is None,
+                one_device=backbone.distribution is None,
             )
             layers.append(layer)
             return output

@@ -50,8 +50,8 @@ def banded_attention(
     span = length if window is None else min(length, window + queries - 1)
     tiles = -(-span // keys)
     keys = -(-span // tiles)
+    query = pad_axis(query, 1, blocks * queries)
     # Heads before tokens: a tile is then one piece of memory, and no product has to transpose it.
-    query = pad_axis(jnp.moveaxis(query, 2, 1), 2, blocks * queries)  # (B, K, S, G, h)
     key, value = (pad_axis(jnp.moveaxis(array, 2, 1), 2, tiles * keys) for array in (key, value))
     if padding_mask is not None:
         padding_mask = pad_axis(padding_mask, 1, tiles * keys)
@@ -72,10 +72,10 @@ def banded_attention(
             real = None if padding_mask is None else _take(padding_mask, start, keys, axis=1)
             return attention_mask(*positions, window, real), used
 
-        block = _take(query, first_query, queries, axis=2)
+        block = _take(query, first_query, queries, axis=1)
         return attend_in_tiles(block, key, value, mask, first_key, tiles, keys)
 
-    return _tokens_first(map_in_order(attend_block, blocks, after=query))[:, :length]
+    return _joined(map_in_order(attend_block, blocks, after=query))[:, :length]
 
 
 def attend_by_position(
@@ -107,7 +107,7 @@ def attend_by_position(
     length, places = query.shape[1], key.shape[2]
     blocks, tiles = -(-length // QUERIES), -(-places // KEYS)
     queries, keys = -(-length // blocks), -(-places // tiles)
-    query = pad_axis(jnp.moveaxis(query, 2, 1), 2, blocks * queries)
+    query = pad_axis(query, 1, blocks * queries)
     query_positions = pad_axis(query_positions, 1, blocks * queries)
     key, value = (pad_axis(array, 2, tiles * keys) for array in (key, value))
     key_positions, visible = (
@@ -124,10 +124,10 @@ def attend_by_position(
             )
             return shown, shown.any() if skip else True
 
-        block = _take(query, index * queries, queries, axis=2)
+        block = _take(query, index * queries, queries, axis=1)
         return attend_in_tiles(block, key, value, mask, 0, tiles, keys)
 
-    return _tokens_first(map_in_order(attend_block, blocks, after=query))[:, :length]
+    return _joined(map_in_order(attend_block, blocks, after=query))[:, :length]
 
 
 def attend_in_tiles(
@@ -142,7 +142,7 @@ def attend_in_tiles(
     """Attention of a block of queries over tiles of keys, with a running softmax.
 
     Args:
-        query: float array (B, K, s, G, h).
+        query: float array (B, s, K, G, h).
         key: float array (B, K, T, h).
         value: float array (B, K, T, h).
         mask: a function of the index of a tile's first key. It returns a bool array (s, t) or
@@ -152,7 +152,7 @@ def attend_in_tiles(
         keys: number of keys in a tile, t.
 
     Returns:
-        A float array (B, K, s, G, h); zero for a query that sees no key.
+        A float array (B, s, K, G, h); zero for a query that sees no key.
     """
 
     def step(so_far, start):
@@ -165,6 +165,7 @@ def attend_in_tiles(
 
         return jax.lax.cond(used, attend_tile, lambda so_far: so_far, so_far), None
 
+    query = jnp.moveaxis(query, 2, 1)  # of one block: a copy of all would take memory
     rows = query.shape[:-1]
     empty = (
         jnp.zeros(query.shape, "float32"),
@@ -172,7 +173,8 @@ def attend_in_tiles(
         jnp.full((*rows, 1), jnp.finfo("float32").min),
     )
     (output, total, _), _ = jax.lax.scan(step, empty, first_key + keys * jnp.arange(tiles))
-    return (output / jnp.where(total == 0.0, 1.0, total)).astype(value.dtype)
+    output = (output / jnp.where(total == 0.0, 1.0, total)).astype(value.dtype)
+    return jnp.moveaxis(output, 1, 2)
 
 
 def _attend(so_far, query, key, value, mask):
@@ -182,7 +184,10 @@ def _attend(so_far, query, key, value, mask):
     and the highest score of every query. A higher score in this tile shrinks the sums before it.
     """
     output, total, highest = so_far
-    scores = jnp.einsum("bksgh,bkth->bksgt", query, key, preferred_element_type="float32")
+    # As one axis of queries: with two, JAX has no such product of bfloat16 on CPUs before 0.8.3.
+    folded = query.reshape(*query.shape[:2], -1, query.shape[-1])  # (B, K, s * G, h)
+    scores = jnp.einsum("bkqh,bkth->bkqt", folded, key, preferred_element_type="float32")
+    scores = scores.reshape(*query.shape[:-1], -1)
     scores = jnp.where(mask, scores * query.shape[-1] ** -0.5, jnp.finfo("float32").min)
     new_highest = jax.lax.stop_gradient(jnp.maximum(highest, scores.max(axis=-1, keepdims=True)))
     weights = jnp.where(mask, jnp.exp(scores - new_highest), 0.0)
@@ -197,9 +202,9 @@ def _attend(so_far, query, key, value, mask):
     )
 
 
-def _tokens_first(blocks):
-    """Blocks of outputs (n, B, K, s, G, h) as one array (B, n * s, K, G, h)."""
-    output = jnp.moveaxis(blocks, (0, 3), (1, 2))
+def _joined(blocks):
+    """Blocks of outputs (n, B, s, K, G, h) as one array (B, n * s, K, G, h)."""
+    output = jnp.moveaxis(blocks, 0, 1)
     return output.reshape(output.shape[0], -1, *output.shape[3:])
 
 

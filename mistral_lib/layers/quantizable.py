@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 
+from mistral_lib.checks import check_keras_for
 from mistral_lib.keras_inside import (
     mark_as_float,
     matrix_attribute,
@@ -16,13 +17,23 @@ MODES = ("int8", "int4")
 INT4_BLOCK_SIZE = 128  # Keras's default
 
 
+def dtype_policy(policy) -> keras.dtype_policies.DTypePolicy:
+    """`keras.dtype_policies.get`, with a sentence of our own where Keras is too old for int4.
+
+    >>> dtype_policy("bfloat16").name
+    'bfloat16'
+    """
+    check_keras_for(policy)
+    return keras.dtype_policies.get(policy)
+
+
 def float_policy(policy) -> keras.dtype_policies.DTypePolicy:
     """What a quantized dtype policy was made from; a policy that is not quantized, itself.
 
     >>> float_policy("int8_from_bfloat16").name, float_policy("mixed_bfloat16").name
     ('bfloat16', 'mixed_bfloat16')
     """
-    policy = keras.dtype_policies.get(policy)
+    policy = dtype_policy(policy)
     if policy.quantization_mode is None:
         return policy
     return keras.dtype_policies.get(policy.name.partition("_from_")[2])
@@ -51,7 +62,7 @@ class Composite(keras.layers.Layer):
     """
 
     def __init__(self, dtype=None, **kwargs):
-        self.projection_policy = keras.dtype_policies.get(dtype)
+        self.projection_policy = dtype_policy(dtype)
         super().__init__(dtype=float_policy(self.projection_policy), **kwargs)
 
     def get_config(self):
@@ -69,6 +80,10 @@ class Quantizable(keras.layers.Layer):
     A subclass has two properties: `matrices`, by the name of each matrix how Keras stores it
     (`pairs` and `transposed` of a `KernelLayout`), and `matrix_shape`, (D, N) of all.
     """
+
+    def __init__(self, *args, dtype=None, **kwargs):
+        check_keras_for(dtype)
+        super().__init__(*args, dtype=dtype, **kwargs)
 
     def quantize(self, mode=None, type_check=True, config=None):
         """Replaces the float matrices by quantized ones: see `MistralBackbone.quantize`."""
@@ -167,6 +182,7 @@ def _check_kind(mode, block_size) -> None:
     """Refuses what products cannot multiply, before anything changes."""
     if mode not in MODES:
         raise ValueError(f"mode must be one of {', '.join(map(repr, MODES))}, but is {mode!r}.")
+    check_keras_for(mode)
     whole = isinstance(block_size, int) and block_size > 0 and block_size % 2 == 0
     if mode == "int4" and not whole:
         raise ValueError(

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import keras
 
 from mistral_lib import lora
+from mistral_lib.checks import keras_knows
 from mistral_lib.config import MistralConfig
 from mistral_lib.presets import lora_format, registry
 from mistral_lib.presets.memory import available_bytes, weight_bytes
@@ -41,6 +42,7 @@ def describe_preset(preset: str | Path) -> str:
     opened = Preset.open(preset)
     config, held = opened.config, opened.quantization
     policies = {held: f"{held}_from_bfloat16"} if held else POLICIES
+    policies = {name: policy for name, policy in policies.items() if keras_knows(policy)}
     description = registry.description_of(str(preset))
     saved = opened.dtype + (f" and {held}" if held else "")
     about = [("from", str(opened)), ("format", f"{opened.format.name}, saved in {saved}")]

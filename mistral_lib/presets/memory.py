@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import keras
 
+from mistral_lib.checks import keras_knows
 from mistral_lib.config import MistralConfig, Weight
 from mistral_lib.distribution import numbers_in_memory
 from mistral_lib.keras_inside import quantized_variables
@@ -128,7 +129,7 @@ def check_memory(
         return
     advice = "No dtype fits: use a smaller model or a machine with more memory."
     for other in alternatives:
-        if need(other) <= available:
+        if keras_knows(other) and need(other) <= available:
             name = other.partition("_from_")[0]
             advice = f"In {name} it needs {_gib(need(other))}: pass {ALTERNATIVES[other]}."
             break

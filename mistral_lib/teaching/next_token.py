@@ -136,6 +136,7 @@ def _lead_back(label: plt.Text, ax: Axes, taken: plt.Text) -> None:
     ax.annotate("", (1, 0.5), gutter, taken, "axes fraction", arrowprops=line | head)
     for annotation in ax.texts[-2:]:
         annotation.set_annotation_clip(False)
+        annotation.set_in_layout(False)
 
 
 def written_text(ax: Axes, prompt: str, continuation: str) -> None:
