@@ -131,14 +131,14 @@ def attend_by_position(
 
 
 def attend_in_tiles(
-    query: Float[Array, "B K s G h"],
+    query: Float[Array, "B s K G h"],
     key: Float[Array, "B K T h"],
     value: Float[Array, "B K T h"],
     mask: Callable,
     first_key: Int[Array, ""] | int,
     tiles: int,
     keys: int,
-) -> Float[Array, "B K s G h"]:
+) -> Float[Array, "B s K G h"]:
     """Attention of a block of queries over tiles of keys, with a running softmax.
 
     Args:
