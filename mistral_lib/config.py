@@ -26,6 +26,7 @@ WEIGHTS = {
     "sequence_output_layernorm.scale": "D",
     "token_embedding.reverse_embeddings": "D V",
 }
+EMBEDDINGS = "token_embedding.embeddings"
 OUTPUT = "token_embedding.reverse_embeddings"  # a weight of its own unless it is tied
 
 # The argument that says how long an axis is; h is `head_dim` and D `hidden_dim`.
@@ -226,7 +227,7 @@ class MistralConfig:
 
     def weights(self) -> Iterator[Weight]:
         """All weights of the model, from the embedding to the output."""
-        yield self.weight("token_embedding.embeddings")
+        yield self.weight(EMBEDDINGS)
         for block in range(self.num_layers):
             yield from self.block_weights(block)
         yield self.weight("sequence_output_layernorm.scale")

@@ -84,6 +84,12 @@ def test_round_trip(tmp_path, dtype, changes):
     assert {**expected, "name": None} == {**found, "name": None}
 
 
+def test_windows_that_differ_by_layer(tmp_path):
+    with pytest.raises(ValueError, match=r"have different windows \(\(3, None\)\), but in transf"):
+        small_backbone(sliding_window=[3, None]).export_to_transformers(tmp_path / "a")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_files(tmp_path):
     model = text_model()
     model.export_to_transformers(tmp_path / "all")

@@ -101,6 +101,19 @@ def test_a_saved_preset_is_described_as_it_loads(tmp_path):
     assert "LoRA" not in found
 
 
+def test_windows_that_differ_by_block(tmp_path):
+    small_backbone(num_layers=3, sliding_window=[5, None, 5]).save_to_preset(tmp_path / "all")
+    found = rows(describe_preset(tmp_path / "all"))
+    assert found["window"] == ["5 tokens in 2 blocks, none in 1 blocks"]
+    token = 2 * 3 * 2 * 2 * 4  # keys and values, blocks, heads, features, bytes
+    assert found["cache of one token"][0] == f"{token} bytes"
+    assert found["cache of 32,768 tokens"][0] == f"{token / 3 * (32768 + 10) / 2**20:.1f} MiB"
+    small_backbone(sliding_window=[5, 7]).save_to_preset(tmp_path / "two")
+    found = rows(describe_preset(tmp_path / "two"))
+    assert found["window"] == ["5 tokens in 1 blocks, 7 tokens in 1 blocks"]
+    assert found["cache of 7 tokens"][0] == f"{token / 3 * 12:.0f} bytes"
+
+
 def test_an_adapter_is_named(tmp_path):
     backbone = small_backbone()
     backbone.enable_lora(3, lora_alpha=6)

@@ -32,6 +32,7 @@ from mistral_lib import (
     without_weights,
 )
 from mistral_lib.presets import memory
+from mistral_lib.presets.preset import Preset
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +77,7 @@ def test_causal_lm_round_trip(preset):
         {"sliding_window": None, "rope_max_wavelength": 1e6, "rope_scaling_factor": 4.0},
         {"layer_norm_epsilon": 1e-5, "num_layers": 12, "dropout": 0.2},
         {"name": "mine", "trainable": True},
+        {"sliding_window": [3, None]},
     ],
 )
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16", "mixed_bfloat16"])
@@ -128,6 +130,17 @@ def test_class(preset):
 
     assert type(Backbone.from_preset(preset)) is MistralBackbone
     assert type(Mine.from_preset(preset)) is Mine
+
+
+def test_a_class_with_an_argument_of_its_own(preset):
+    class Mine(MistralBackbone):
+        def __init__(self, *args, extra=0, **kwargs):
+            super().__init__(*args, **kwargs)
+            self.extra = extra
+
+    assert Mine.from_preset(preset, extra=3).extra == 3
+    with pytest.raises(TypeError, match="has no argument 'extras'"):
+        Mine.from_preset(preset, extras=3)
 
 
 # --- dtypes --------------------------------------------------------------------------------------
@@ -236,6 +249,26 @@ def test_unknown_argument(preset):
     for cls in (MistralBackbone, MistralCausalLM):
         with pytest.raises(TypeError, match="MistralBackbone has no argument 'sliding_windows'"):
             cls.from_preset(preset, sliding_windows=5)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"hidden_size": 8},
+        {"hidden_dim": 9},
+        {"num_layers": 3},
+        {"sliding_window": [3]},
+        {"dtype": "flaot16"},
+        {"quantization": "int3"},
+        {"dtype": "float16", "quantization": "int8"},
+    ],
+    ids=str,
+)
+def test_a_mistake_is_found_before_any_weights(preset, monkeypatch, arguments):
+    """On a hub, to look at the weights is to download them."""
+    monkeypatch.setattr(Preset, "tensors", lambda self: pytest.fail("weights were looked at"))
+    with pytest.raises((TypeError, ValueError)):
+        MistralBackbone.from_preset(preset, **arguments)
 
 
 def test_bad_argument_is_not_blamed_on_the_file(preset):

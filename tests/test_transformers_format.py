@@ -174,6 +174,7 @@ def test_windows_and_heads(single):
         ({"attention_bias": True}, "attention_bias is True, but here projections have no bias"),
         ({"mlp_bias": True}, "mlp_bias is True"),
         ({"layer_types": ["full_attention"] * 2}, "all layers have one window"),
+        ({"sliding_window": [3, None]}, r"is \[3, None\], but here all layers have one window"),
         ({"partial_rotary_factor": 0.5}, "partial_rotary_factor is 0.5"),
         ({"quantization_config": {"bits": 4}}, "quantized checkpoints are not read"),
         ({"rope_scaling": {"type": "dynamic", "factor": 2}}, "rope_scaling has the type 'dynamic'"),

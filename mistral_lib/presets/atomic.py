@@ -41,14 +41,14 @@ def replaced(folder: Path) -> Iterator[Path]:
         shutil.rmtree(new, ignore_errors=True)
 
 
-def _link(source, target):
+def _link(source: str, target: str) -> None:
     try:
         os.link(source, target)
     except OSError:  # no hard links in this file system
         shutil.copy2(source, target)
 
 
-def _write_through(folder):
+def _write_through(folder: Path) -> None:
     """Waits until the files are on the disk: a name must not survive a crash without them."""
     for file in folder.rglob("*"):
         if file.is_file() and not file.is_symlink():
@@ -56,7 +56,7 @@ def _write_through(folder):
                 os.fsync(opened.fileno())
 
 
-def _swap(new, folder):
+def _swap(new: Path, folder: Path) -> None:
     if not folder.exists():
         new.rename(folder)
     elif not _exchange(new, folder):
@@ -67,7 +67,7 @@ def _swap(new, folder):
         shutil.rmtree(old)
 
 
-def _exchange(one, other):
+def _exchange(one: Path, other: Path) -> bool:
     """Exchanges two names in one step. Returns False where the system cannot."""
     libc = ctypes.CDLL(None, use_errno=True)
     paths = os.fsencode(one), os.fsencode(other)

@@ -10,12 +10,11 @@ from typing import ClassVar
 
 import numpy as np
 
-from mistral_lib.config import OUTPUT, MistralConfig
+from mistral_lib.config import EMBEDDINGS, OUTPUT, MistralConfig
 from mistral_lib.presets.safetensors_files import SafeTensor, list_tensors
 from mistral_lib.presets.sources import LocalFolder, Source
 from mistral_lib.presets.tensors import Messages, Place, list_shards, match
 
-EMBEDDINGS = "token_embedding.embeddings"
 MESSAGES = Messages(
     missing="{where} has no tensor {name!r}, which the config asks for. It may belong to another "
     "config, or be a model without the output of a language model.",

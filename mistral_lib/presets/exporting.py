@@ -37,13 +37,13 @@ CHECKPOINT_FILES = {CONFIG_FILE, GENERATION_FILE, TOKENIZER_FILE}
 CONTEXT_LENGTH = 32768  # of all versions of Mistral 7B
 
 
-def export_backbone(backbone, folder: str | Path, max_shard_size: float | None = 10) -> None:
+def export_backbone(backbone: Any, folder: str | Path, max_shard_size: float | None = 10) -> None:
     """Writes config and weights: see `MistralBackbone.export_to_transformers`."""
     with _checkpoint_folder(folder) as new:
         _write_backbone(backbone, new, max_shard_size, {})
 
 
-def export_causal_lm(model, folder: str | Path, max_shard_size: float | None = 10) -> None:
+def export_causal_lm(model: Any, folder: str | Path, max_shard_size: float | None = 10) -> None:
     """Writes backbone and tokenizer: see `MistralCausalLM.export_to_transformers`."""
     tokenizer = None if model.preprocessor is None else model.preprocessor.tokenizer
     with _checkpoint_folder(folder) as new:
@@ -52,7 +52,7 @@ def export_causal_lm(model, folder: str | Path, max_shard_size: float | None = 1
             _write_tokenizer(tokenizer, new)
 
 
-def export_tokenizer(tokenizer, folder: str | Path) -> None:
+def export_tokenizer(tokenizer: Any, folder: str | Path) -> None:
     """Writes a tokenizer: see `MistralTokenizer.export_to_transformers`."""
     with _checkpoint_folder(folder) as new:
         _write_tokenizer(tokenizer, new)
@@ -62,7 +62,9 @@ def _checkpoint_folder(folder: str | Path) -> AbstractContextManager[Path]:
     return preset_folder(folder, TRANSFORMERS, CHECKPOINT_FILES)
 
 
-def _write_backbone(backbone, new: Path, max_shard_size: float | None, ids: dict[str, Any]) -> None:
+def _write_backbone(
+    backbone: Any, new: Path, max_shard_size: float | None, ids: dict[str, Any]
+) -> None:
     _check_exportable(backbone)
     for pattern in ("model*.safetensors", TRANSFORMERS.index_file, "pytorch_model*"):
         for stale in new.glob(pattern):
@@ -72,7 +74,7 @@ def _write_backbone(backbone, new: Path, max_shard_size: float | None, ids: dict
     write_json(new / GENERATION_FILE, {"_from_model_config": True, **ids})
 
 
-def _check_exportable(backbone) -> None:
+def _check_exportable(backbone: Any) -> None:
     """Refuses what transformers' Mistral does not have."""
     if lora.settings(backbone) is not None:
         raise ValueError(
@@ -97,7 +99,7 @@ def _check_exportable(backbone) -> None:
         )
 
 
-def _special_ids(model, tokenizer) -> dict[str, Any]:
+def _special_ids(model: Any, tokenizer: Any) -> dict[str, Any]:
     """The ids that begin and end a text, as far as the model knows them."""
     starts = [] if tokenizer is None else [tokenizer.start_token_id]
     ends = [] if tokenizer is None else [tokenizer.end_token_id]
@@ -106,7 +108,7 @@ def _special_ids(model, tokenizer) -> dict[str, Any]:
     return {name: ids if len(ids) > 1 else ids[0] for name, ids in entries.items() if ids}
 
 
-def _describe(backbone) -> dict[str, Any]:
+def _describe(backbone: Any) -> dict[str, Any]:
     """A backbone for config.json."""
     config = {there: getattr(backbone, name) for name, (there, _) in ARGUMENTS.items()}
     scaling = None
@@ -129,7 +131,7 @@ def _describe(backbone) -> dict[str, Any]:
     }
 
 
-def _write_tokenizer(tokenizer, new: Path) -> None:
+def _write_tokenizer(tokenizer: Any, new: Path) -> None:
     write_json(new / FAST_TOKENIZER_FILE, describe_tokenizer(tokenizer.proto))
     content = {
         "tokenizer_class": "LlamaTokenizer",
@@ -147,7 +149,7 @@ def _write_tokenizer(tokenizer, new: Path) -> None:
     vocabulary.write_bytes(tokenizer.proto)
 
 
-def _write_weights(backbone, new: Path, limit: float) -> None:
+def _write_weights(backbone: Any, new: Path, limit: float) -> None:
     """Writes one file, or shards with an index if the weights are larger than `limit` bytes."""
     dtype = str(jnp.dtype(backbone.variable_dtype))
     shards = _split(TRANSFORMERS.places(backbone.config), jnp.dtype(dtype).itemsize, limit)
@@ -178,7 +180,7 @@ def _split(places: Iterable[Place], itemsize: int, limit: float) -> list[list[Pl
     return shards
 
 
-def _arrays(backbone, places: Iterable[Place], progress: tqdm) -> Iterator[np.ndarray]:
+def _arrays(backbone: Any, places: Iterable[Place], progress: tqdm) -> Iterator[np.ndarray]:
     """The tensors of a shard in the file's order, one at a time."""
     for place in places:
         array = np.asarray(getattr(*owner_of(backbone, place.variable)).value)

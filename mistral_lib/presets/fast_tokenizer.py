@@ -9,6 +9,8 @@ Two differences stay. The name of a control token inside a text becomes that tok
 and what follows a token in a text is taken for the beginning of a text, with a space in front.
 """
 
+from typing import Any
+
 from sentencepiece import SentencePieceProcessor
 
 SPACE = "▁"
@@ -16,7 +18,7 @@ SPACE = "▁"
 SAMPLE = "  ﬁ ①Ａe\u0301\t\n  a "
 
 
-def describe_tokenizer(proto: bytes) -> dict:
+def describe_tokenizer(proto: bytes) -> dict[str, Any]:
     """The content of tokenizer.json for a SentencePiece model.
 
     Args:
@@ -27,58 +29,22 @@ def describe_tokenizer(proto: bytes) -> dict:
         ValueError: the model is of another kind.
     """
     model = SentencePieceProcessor(model_proto=proto)
-    size = model.vocab_size()
-    pieces = model.id_to_piece(list(range(size)))
-    plain, normalized = SAMPLE.replace(" ", SPACE), model.normalize(SAMPLE)
-    has_bytes = sum(map(model.is_byte, range(size))) == 256
-    is_bpe = all(model.get_score(id).is_integer() for id in range(size))  # a rank, no logarithm
-    if not (normalized in (plain, SPACE + plain) and has_bytes and is_bpe):
-        raise ValueError(
-            "This vocabulary is not like Mistral's: byte-pair encoding with bytes for unknown "
-            "characters, and no normalization. transformers would cut text in another way, so it "
-            "is not exported. Export the backbone alone."
-        )
-    has_prefix = normalized != plain
-    prepend = [{"type": "Prepend", "prepend": SPACE}] if has_prefix else []
-    strip = [{"type": "Strip", "content": " ", "start": 1, "stop": 0}] if has_prefix else []
+    pieces = model.id_to_piece(list(range(model.vocab_size())))
+    has_prefix = _has_prefix(model)
+    controls = [id for id in range(len(pieces)) if model.is_control(id) or model.is_unknown(id)]
     words, merges = _merges(model, pieces)
-    added = [id for id in range(size) if model.is_control(id) or model.is_unknown(id)]
-    start = pieces[model.bos_id()]
-    template = [
-        {"SpecialToken": {"id": start, "type_id": 0}},
-        {"Sequence": {"id": "A", "type_id": 0}},
-    ]
     return {
         "version": "1.0",
         "truncation": None,
         "padding": None,
         "added_tokens": [
-            *(_added_token(id, pieces[id], special=True) for id in added),
+            *(_added_token(id, pieces[id], special=True) for id in controls),
             *(_added_token(id, pieces[id], special=False) for id in words),
         ],
-        "normalizer": {
-            "type": "Sequence",
-            "normalizers": [
-                *prepend,
-                {"type": "Replace", "pattern": {"String": " "}, "content": SPACE},
-            ],
-        },
+        "normalizer": _normalizer(has_prefix),
         "pre_tokenizer": None,
-        "post_processor": {
-            "type": "TemplateProcessing",
-            "single": template,
-            "pair": [*template, {"Sequence": {"id": "B", "type_id": 1}}],
-            "special_tokens": {start: {"id": start, "ids": [model.bos_id()], "tokens": [start]}},
-        },
-        "decoder": {
-            "type": "Sequence",
-            "decoders": [
-                {"type": "Replace", "pattern": {"String": SPACE}, "content": " "},
-                {"type": "ByteFallback"},
-                {"type": "Fuse"},
-                *strip,
-            ],
-        },
+        "post_processor": _post_processor(pieces[model.bos_id()], model.bos_id()),
+        "decoder": _decoder(has_prefix),
         "model": {
             "type": "BPE",
             "dropout": None,
@@ -94,12 +60,54 @@ def describe_tokenizer(proto: bytes) -> dict:
     }
 
 
-def _added_token(id, piece, special):
+def _has_prefix(model: SentencePieceProcessor) -> bool:
+    """Whether a space is put in front of a text, by a model of the kind that can be described."""
+    plain, normalized = SAMPLE.replace(" ", SPACE), model.normalize(SAMPLE)
+    ids = range(model.vocab_size())
+    has_bytes = sum(map(model.is_byte, ids)) == 256
+    is_bpe = all(model.get_score(id).is_integer() for id in ids)  # a rank, no logarithm
+    if not (normalized in (plain, SPACE + plain) and has_bytes and is_bpe):
+        raise ValueError(
+            "This vocabulary is not like Mistral's: byte-pair encoding with bytes for unknown "
+            "characters, and no normalization. transformers would cut text in another way, so it "
+            "is not exported. Export the backbone alone."
+        )
+    return normalized != plain
+
+
+def _normalizer(has_prefix: bool) -> dict[str, Any]:
+    prepend = [{"type": "Prepend", "prepend": SPACE}] if has_prefix else []
+    replace = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}
+    return {"type": "Sequence", "normalizers": [*prepend, replace]}
+
+
+def _decoder(has_prefix: bool) -> dict[str, Any]:
+    strip = [{"type": "Strip", "content": " ", "start": 1, "stop": 0}] if has_prefix else []
+    replace = {"type": "Replace", "pattern": {"String": SPACE}, "content": " "}
+    decoders = [replace, {"type": "ByteFallback"}, {"type": "Fuse"}, *strip]
+    return {"type": "Sequence", "decoders": decoders}
+
+
+def _post_processor(start: str, id: int) -> dict[str, Any]:
+    """The start token in front of a text, or of the first of two."""
+    single = [
+        {"SpecialToken": {"id": start, "type_id": 0}},
+        {"Sequence": {"id": "A", "type_id": 0}},
+    ]
+    return {
+        "type": "TemplateProcessing",
+        "single": single,
+        "pair": [*single, {"Sequence": {"id": "B", "type_id": 1}}],
+        "special_tokens": {start: {"id": start, "ids": [id], "tokens": [start]}},
+    }
+
+
+def _added_token(id: int, piece: str, special: bool) -> dict[str, Any]:
     flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
     return {"id": id, "content": piece, **flags, "special": special}
 
 
-def _merges(model, pieces) -> tuple[list[int], list[str]]:
+def _merges(model: SentencePieceProcessor, pieces: list[str]) -> tuple[list[int], list[str]]:
     """The pieces that no pair makes, and every pair of pieces that makes one, best piece first."""
     ids = {
         piece: id

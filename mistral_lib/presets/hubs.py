@@ -41,7 +41,7 @@ class HuggingFaceModel(Source):
     model: str
     revision: str | None = None
 
-    def find(self, name):
+    def find(self, name: str) -> Path | None:
         commit = self._commit
         if is_known_to_be_missing(self.model, name, commit):
             return None
@@ -147,7 +147,7 @@ class KaggleModel(Source):
 
     handle: str
 
-    def find(self, name):
+    def find(self, name: str) -> Path | None:
         config = self._config
         if name == CONFIG_FILE:
             return config

@@ -17,7 +17,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from mistral_lib.config import OUTPUT, MistralConfig
+from mistral_lib.config import EMBEDDINGS, OUTPUT, MistralConfig
 from mistral_lib.layers.quantizable import float_policy
 from mistral_lib.presets.formats import Task
 from mistral_lib.presets.hdf5 import StoredTensor, list_tensors
@@ -41,7 +41,7 @@ VOCABULARY_FILE = "assets/tokenizer/vocabulary.spm"
 # "{}" is the number of a block, and nothing for the first.
 BLOCK = "mistral_transformer_decoder{}"
 LAYERS = {
-    "token_embedding.embeddings": ("reversible_embedding", "token_embedding"),
+    EMBEDDINGS: ("reversible_embedding", "token_embedding"),
     OUTPUT: ("reversible_embedding", "token_embedding"),
     "transformer_layer_{}.self_attention_layernorm.scale": (
         f"{BLOCK}/_self_attention_layernorm",
@@ -162,31 +162,28 @@ class KerasFormat:
     def places(self, config: MistralConfig, quantization: str | None = None) -> Iterator[Place]:
         """Where the files keep each variable of a model, in their order.
 
-        Both matrices of the embedding have a place even if they are tied: KerasHub's are not.
+        Both matrices of the embedding come first, even if they are tied: KerasHub's are not.
         """
-        weights = chain(
-            map(config.weight, ("token_embedding.embeddings", OUTPUT)),
-            chain.from_iterable(map(config.block_weights, range(config.num_layers))),
-            [config.weight("sequence_output_layernorm.scale")],
-        )
+        matrices = (EMBEDDINGS, OUTPUT)
+        others = (weight for weight in config.weights() if weight.pattern not in matrices)
         counts = Counter()  # of each layer's variables so far
-        for weight in weights:
+        for weight in chain(map(config.weight, matrices), others):
             path = LAYERS[weight.pattern][0].format(f"_{weight.block}" if weight.block else "")
             # Heads are an axis of their own there.
             shape = tuple(config.size(letter) for letters in weight.axes for letter in letters)
             variables = [(weight.name, shape, "float")]
             if quantization is not None and weight.is_matrix:
                 variables = stored_variables(weight, shape, quantization)
-            for variable, shape, kind in variables:
+            for variable, stored, kind in variables:
                 name = f"layers/{path}/vars/{counts[path]}"
                 counts[path] += 1
-                yield Place(variable, name, shape, kind, weight.pattern)
+                yield Place(variable, name, stored, kind, weight.pattern)
 
     def quantized_layers(self, config: MistralConfig) -> list[str]:
         """KerasHub's paths of the layers that are quantized."""
         paths = ["token_embedding"]
-        for weight in chain.from_iterable(map(config.block_weights, range(config.num_layers))):
-            if weight.is_matrix:
+        for weight in config.weights():
+            if weight.in_block and weight.is_matrix:
                 block, part, *_ = weight.name.split(".")
                 parent = f"{block}/{part}" if part == "self_attention" else block
                 paths.append(f"{parent}/{LAYERS[weight.pattern][1]}")

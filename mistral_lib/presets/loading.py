@@ -9,6 +9,7 @@ Models import this module, so it imports none: the classes to make are arguments
 
 import inspect
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -58,24 +59,24 @@ def load_backbone(
 ) -> T:
     """A backbone from a preset, of a class: see `MistralBackbone.from_preset`."""
     config = _read_config(cls, preset, overrides)
-    if not _is_auto(dtype):
-        dtype = check_dtype(dtype)
+    auto = isinstance(dtype, str) and dtype == "auto"
+    policy = _choose_policy(preset, "float32" if auto else dtype, quantization)
     tensors = {}
     if load_weights:
         _check_overrides(preset.config, config)
         tensors = preset.tensors()
-    policy = _choose_policy(preset, tensors, dtype, quantization)
-    quantization = quantization_of(policy)
+    if auto:  # what the files have is known now
+        policy = _choose_policy(preset, _auto_dtype(preset, tensors), quantization)
     working = max((tensor.num_bytes for tensor in tensors.values()), default=0)
-    if quantization is not None:
+    if policy.quantization_mode is not None:
         working *= 2  # beside the tensor, what it becomes
     can_quantize = load_weights and preset.quantization is None
     check_memory(config, policy, working, ALTERNATIVES if can_quantize else ["bfloat16"])
     arguments = {**preset.arguments, **overrides}
     if not load_weights:  # random weights are float before they are quantized
         backbone: Any = cls(**{**arguments, "dtype": float_policy(policy)})
-        if quantization is not None:
-            backbone.quantize(quantization)
+        if policy.quantization_mode is not None:
+            backbone.quantize(quantization_of(policy))
         return backbone
     with without_weights():
         backbone = cls(**{**arguments, "dtype": policy})
@@ -157,41 +158,36 @@ def _check_overrides(stored: MistralConfig, wanted: MistralConfig) -> None:
             )
 
 
-def _is_auto(dtype: Any) -> bool:
-    return isinstance(dtype, str) and dtype == "auto"
-
-
 def _choose_policy(
-    preset: Preset, tensors: Mapping[str, Tensor], dtype: Any, quantization: str | None
+    preset: Preset, dtype: Any, quantization: str | None
 ) -> keras.dtype_policies.DTypePolicy:
     """The dtype policy asked for, with the quantization that the files have or that is asked for.
 
     Args:
         preset: the preset.
-        tensors: its weights; none if they are not loaded.
-        dtype: a policy, or "auto" for what the files have.
+        dtype: a dtype policy, quantized or not.
         quantization: asked for; `None` leaves it to the policy and the files.
     """
-    held = preset.quantization
-    if _is_auto(dtype):
-        dtype = _main_dtype(tensors) if tensors and held is None else preset.dtype
-        if dtype == "bfloat16" and not has_bfloat16():
-            dtype = "float16"
-    asked = quantization_of(dtype) if quantization is None else check_quantization(quantization)
+    policy, held = check_dtype(dtype), preset.quantization
+    asked = quantization_of(policy) if quantization is None else check_quantization(quantization)
     if held is not None and asked not in (None, held):
         raise ValueError(
             f"{preset} holds weights that are quantized to {held}, which cannot become {asked}. "
             f"Leave quantization out, or load the weights from which they were quantized."
         )
-    return quantized_policy(dtype, asked or held)
+    return quantized_policy(policy, asked or held)
 
 
-def _main_dtype(tensors: Mapping[str, Tensor]) -> str:
-    """The dtype that most of the stored numbers have."""
-    sizes = {}
-    for tensor in tensors.values():
-        sizes[tensor.dtype] = sizes.get(tensor.dtype, 0) + math.prod(tensor.shape)
-    dtype = max(sizes, key=sizes.__getitem__)
+def _auto_dtype(preset: Preset, tensors: Mapping[str, Tensor]) -> str:
+    """The dtype of the files: of most numbers, or as the config has it; if this device has it."""
+    dtype = preset.dtype
+    if tensors and preset.quantization is None:
+        sizes = Counter()
+        for tensor in tensors.values():
+            sizes[tensor.dtype] += math.prod(tensor.shape)
+        ((dtype, _),) = sizes.most_common(1)
+    if dtype == "bfloat16" and not has_bfloat16():
+        return "float16"
     return "float32" if dtype == "float64" else dtype
 
 

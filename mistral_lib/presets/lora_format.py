@@ -7,6 +7,7 @@ Such a file holds, for each adapted projection, `<path>/a` and `<path>/b`; the p
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import h5py
 import keras
@@ -28,7 +29,7 @@ MESSAGES = Messages(
 )
 
 
-def save(backbone, filepath: str | os.PathLike) -> None:
+def save(backbone: Any, filepath: str | os.PathLike) -> None:
     """See `MistralBackbone.save_lora_weights`."""
     plan = lora.require(backbone)
     path = _checked_path(filepath)
@@ -45,7 +46,7 @@ def save(backbone, filepath: str | os.PathLike) -> None:
         partial.unlink(missing_ok=True)
 
 
-def load(backbone, filepath: str | os.PathLike, check_base: bool = True) -> None:
+def load(backbone: Any, filepath: str | os.PathLike, check_base: bool = True) -> None:
     """Loads a `.lora.h5` file; `check_base` compares the base's fingerprint."""
     path = _checked_path(filepath)
     if not path.exists():
@@ -78,7 +79,7 @@ def read_plan(path: Path) -> lora.Plan:
     return plan
 
 
-def fingerprint(backbone) -> dict[str, np.ndarray]:
+def fingerprint(backbone: Any) -> dict[str, np.ndarray]:
     """A few numbers of every tensor, which tell one base model from another.
 
     `norms` has one row for each RMSNorm, whose scales quantization leaves alone; `kernels`, one row
@@ -101,7 +102,7 @@ def _sample(variable: keras.Variable) -> np.ndarray:
     return np.asarray(variable.value[np.unravel_index(positions, variable.shape)], "float32")
 
 
-def _check_base(backbone, saved: dict[str, StoredTensor], path: Path) -> None:
+def _check_base(backbone: Any, saved: dict[str, StoredTensor], path: Path) -> None:
     mine = fingerprint(backbone)
     if "base/norms" not in saved:
         raise ValueError(f"{path} lacks the fingerprint of its base model.")

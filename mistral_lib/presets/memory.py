@@ -42,7 +42,7 @@ def available_bytes() -> int:
     return min(_system_bytes(), _control_group_bytes())
 
 
-def _system_bytes():
+def _system_bytes() -> int:
     try:
         for line in Path("/proc/meminfo").read_text().splitlines():
             if line.startswith("MemAvailable:"):
@@ -52,7 +52,7 @@ def _system_bytes():
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def _control_group_bytes(folder=Path("/sys/fs/cgroup")):
+def _control_group_bytes(folder: Path = Path("/sys/fs/cgroup")) -> int:
     """What is left of a container's limit; files in its page cache do not count as used."""
     try:
         limit = int((folder / "memory.max").read_text())
@@ -77,7 +77,7 @@ def weight_bytes(config: MistralConfig, dtype: Any, whole: bool = True) -> int:
     """
     policy = keras.dtype_policies.get(dtype)
 
-    def count(path, shape):
+    def count(path: str, shape: tuple[int, ...]) -> int:
         return math.prod(shape) if whole else numbers_in_memory(path, shape)
 
     return config.total(
@@ -119,7 +119,7 @@ def check_memory(
     """
     available = available_bytes()
 
-    def need(dtype):
+    def need(dtype: Any) -> int:
         return (
             weight_bytes(config, dtype, whole=False) + config.num_layers * BYTES_PER_BLOCK + working
         )

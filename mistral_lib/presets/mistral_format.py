@@ -15,8 +15,7 @@ Source: the package mistral-inference 1.6, `args.py`, `transformer.py`, `rope.py
 from pathlib import Path
 from typing import Any
 
-from mistral_lib.config import OUTPUT
-from mistral_lib.presets.checkpoints import EMBEDDINGS
+from mistral_lib.config import EMBEDDINGS, OUTPUT
 from mistral_lib.presets.sources import Source
 from mistral_lib.presets.transformers_format import TransformersFormat, check_window
 

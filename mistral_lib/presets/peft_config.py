@@ -6,7 +6,9 @@ import re
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
 
 from mistral_lib import lora
 from mistral_lib.checks import check_boolean, check_integer
@@ -58,7 +60,7 @@ json.dump([[name for name in names if re.fullmatch(p, name)] for p in patterns],
 """
 
 
-def module_names(backbone, prefix: str = "model.") -> dict[str, str]:
+def module_names(backbone: Any, prefix: str = "model.") -> dict[str, str]:
     """The projections' names in transformers, by their paths here.
 
     >>> from mistral_lib import MistralBackbone
@@ -71,7 +73,7 @@ def module_names(backbone, prefix: str = "model.") -> dict[str, str]:
     }
 
 
-def describe(plan: lora.Plan, names: dict[str, str], base: str | None) -> dict:
+def describe(plan: lora.Plan, names: dict[str, str], base: str | None) -> dict[str, Any]:
     """The adapter_config.json of a plan; what most projections have is the rule.
 
     Args:
@@ -107,7 +109,7 @@ def describe(plan: lora.Plan, names: dict[str, str], base: str | None) -> dict:
     }
 
 
-def read_plan(config: dict, names: dict[str, str], file) -> lora.Plan:
+def read_plan(config: dict[str, Any], names: dict[str, str], file: Path | str) -> lora.Plan:
     """The plan that an adapter_config.json describes.
 
     Args:
@@ -139,7 +141,7 @@ def read_plan(config: dict, names: dict[str, str], file) -> lora.Plan:
     return plan
 
 
-def _check_options(config, file):
+def _check_options(config: dict[str, Any], file: Path | str) -> None:
     kind = config.get("peft_type")
     if kind != "LORA":
         raise ValueError(f"{file} describes an adapter of the type {kind!r:.80}, not LORA.")
@@ -167,7 +169,7 @@ def _check_options(config, file):
     # Mistral has no biases: "all" and "lora_only" train none either.
 
 
-def _targets(config, names, file):
+def _targets(config: dict[str, Any], names: dict[str, str], file: Path | str) -> set[str]:
     """The names of the modules that the config adapts."""
     known = [*names.values(), *NOT_ADAPTED]
     targets, layers = config.get("target_modules"), config.get("layers_to_transform")
@@ -198,7 +200,7 @@ def _targets(config, names, file):
     return chosen
 
 
-def _chosen(targets, names, option, file):
+def _chosen(targets: Any, names: list[str], option: str, file: Path | str) -> set[str]:
     """The names that a list of names' ends, or a regular expression, chooses."""
     if isinstance(targets, str):
         return _matches([targets], names, option, file)[targets]
@@ -210,18 +212,20 @@ def _chosen(targets, names, option, file):
     return {name for name in names if any(_ends(name, target) for target in targets)}
 
 
-def _pattern(config, option, names, file):
+def _pattern(
+    config: dict[str, Any], option: str, names: dict[str, str], file: Path | str
+) -> Callable[[str, Any], Any]:
     """A function of a name and a default: the value of the first pattern that matches the name."""
     values = config.get(option) or {}
     if not isinstance(values, dict):
         raise ValueError(f"{file}: {option} must be an object, but is {values!r:.80}.")
-    names = list(names.values())
+    known = list(names.values())
     expressions = {key: rf"(.*\.)?({key})$" for key in values if not re.fullmatch(r"[\w.]+", key)}
-    found = _matches(expressions.values(), names, option, file)
+    found = _matches(expressions.values(), known, option, file)
     matched = {
         key: found[expressions[key]]
         if key in expressions
-        else {name for name in names if _ends(name, key)}
+        else {name for name in known if _ends(name, key)}
         for key in values
     }
 
@@ -231,11 +235,13 @@ def _pattern(config, option, names, file):
     return pick
 
 
-def _ends(name, end):
+def _ends(name: str, end: str) -> bool:
     return name == end or name.endswith(f".{end}")
 
 
-def _matches(patterns: Iterable[str], names: list[str], option: str, file) -> dict[str, set[str]]:
+def _matches(
+    patterns: Iterable[str], names: list[str], option: str, file: Path | str
+) -> dict[str, set[str]]:
     """The names that each regular expression matches as a whole.
 
     Found in a process of its own, which can be ended: matching a hostile expression may take for

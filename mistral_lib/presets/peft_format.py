@@ -7,6 +7,7 @@ An adapter is a folder of `adapter_config.json`, which says what was adapted and
 
 import os
 from pathlib import Path
+from typing import Any
 
 from mistral_lib import lora
 from mistral_lib.presets.addresses import open_source
@@ -22,7 +23,7 @@ WEIGHTS_FILE = "adapter_model.safetensors"
 PICKLED_FILE = "adapter_model.bin"
 
 
-def load(backbone, adapter: str | os.PathLike) -> None:
+def load(backbone: Any, adapter: str | os.PathLike) -> None:
     """Loads a PEFT adapter: see `MistralBackbone.load_lora_weights`."""
     address = os.fspath(adapter)
     if Path(address).is_file():
@@ -54,7 +55,9 @@ def load(backbone, adapter: str | os.PathLike) -> None:
     lora.assign(backbone, plan, arrays)
 
 
-def save(backbone, folder: str | os.PathLike, base_model_name_or_path: str | None = None) -> None:
+def save(
+    backbone: Any, folder: str | os.PathLike, base_model_name_or_path: str | None = None
+) -> None:
     """Writes a PEFT adapter: see `MistralBackbone.export_lora_to_peft`."""
     plan = lora.require(backbone)
     names = module_names(backbone)

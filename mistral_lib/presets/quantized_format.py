@@ -47,7 +47,7 @@ def stored_variables(
     ]
 
 
-def write_policy(backbone, layers: list[str]) -> dict[str, Any]:
+def write_policy(backbone: Any, layers: list[str]) -> dict[str, Any]:
     """The `dtype` of a quantized backbone for its config.json.
 
     Args:

@@ -42,7 +42,7 @@ from mistral_lib.presets.tensors import Place, owner_of
 PRESET_FILES = {CONFIG_FILE, TASK_FILE, PREPROCESSOR_FILE, TOKENIZER_FILE}
 
 
-def save_backbone(backbone, folder: str | Path, max_shard_size: float | None = 10) -> None:
+def save_backbone(backbone: Any, folder: str | Path, max_shard_size: float | None = 10) -> None:
     """Writes a backbone into a preset's folder: see `MistralBackbone.save_to_preset`."""
     with preset_folder(folder, KERAS, PRESET_FILES) as new:
         _write_backbone(backbone, new, max_shard_size)
@@ -50,7 +50,7 @@ def save_backbone(backbone, folder: str | Path, max_shard_size: float | None = 1
         (new / TASK_FILE).unlink(missing_ok=True)
 
 
-def save_causal_lm(model, folder: str | Path, max_shard_size: float | None = 10) -> None:
+def save_causal_lm(model: Any, folder: str | Path, max_shard_size: float | None = 10) -> None:
     """Writes a causal language model into a preset's folder: backbone, task, preprocessor."""
     with preset_folder(folder, KERAS, PRESET_FILES) as new:
         _write_backbone(model.backbone, new, max_shard_size, model.end_token_ids)
@@ -67,13 +67,13 @@ def save_causal_lm(model, folder: str | Path, max_shard_size: float | None = 10)
         write_json(new / TASK_FILE, task)
 
 
-def save_preprocessor(preprocessor, folder: str | Path) -> None:
+def save_preprocessor(preprocessor: Any, folder: str | Path) -> None:
     """Writes a preprocessor and its tokenizer into a preset's folder."""
     with preset_folder(folder, KERAS, PRESET_FILES) as new:
         _write_preprocessor(preprocessor, new)
 
 
-def save_tokenizer(tokenizer, folder: str | Path) -> None:
+def save_tokenizer(tokenizer: Any, folder: str | Path) -> None:
     """Writes a tokenizer into a preset's folder."""
     with preset_folder(folder, KERAS, PRESET_FILES) as new:
         _write_tokenizer(tokenizer, new)
@@ -110,7 +110,7 @@ def shard_bytes(max_shard_size: float | None) -> float:
 
 
 def _write_backbone(
-    backbone, new: Path, max_shard_size: float | None, end_token_ids: Iterable[int] = ()
+    backbone: Any, new: Path, max_shard_size: float | None, end_token_ids: Iterable[int] = ()
 ) -> None:
     for pattern in ("model.weights.*", "model_*.weights.h5", ADAPTER_FILE):
         for stale in new.glob(pattern):
@@ -131,7 +131,7 @@ def _write_backbone(
     write_json(new / METADATA_FILE, metadata)
 
 
-def _weights(backbone) -> Iterator[tuple[Place, np.ndarray]]:
+def _weights(backbone: Any) -> Iterator[tuple[Place, np.ndarray]]:
     """The tensors of a backbone as the file has them, one at a time."""
     places = KERAS.places(backbone.config, backbone.quantization)
     variables = {place: _variable(backbone, place) for place in places}
@@ -148,7 +148,7 @@ def _weights(backbone) -> Iterator[tuple[Place, np.ndarray]]:
             progress.update(variable.value.nbytes)
 
 
-def _variable(backbone, place: Place) -> keras.Variable:
+def _variable(backbone: Any, place: Place) -> keras.Variable:
     """The variable of a place. A tied output has the embedding's: KerasHub's file has both."""
     layer, attribute = owner_of(backbone, place.variable)
     if place.pattern == OUTPUT and backbone.tie_word_embeddings:
@@ -158,7 +158,7 @@ def _variable(backbone, place: Place) -> keras.Variable:
     return getattr(layer, attribute)
 
 
-def _check_whole(backbone, variables: Iterable[keras.Variable]) -> None:
+def _check_whole(backbone: Any, variables: Iterable[keras.Variable]) -> None:
     """Refuses a backbone with a weight that would be left out."""
     known = {id(variable) for variable in variables}
     for layer in lora.projections(backbone).values():  # the adapter has a file of its own
@@ -171,13 +171,13 @@ def _check_whole(backbone, variables: Iterable[keras.Variable]) -> None:
         )
 
 
-def _write_preprocessor(preprocessor, new: Path) -> None:
+def _write_preprocessor(preprocessor: Any, new: Path) -> None:
     content = _describe_preprocessor(preprocessor)
     write_json(new / PREPROCESSOR_FILE, content)
     _write_tokenizer(preprocessor.tokenizer, new)
 
 
-def _write_tokenizer(tokenizer, new: Path) -> None:
+def _write_tokenizer(tokenizer: Any, new: Path) -> None:
     write_json(new / TOKENIZER_FILE, _describe_tokenizer(tokenizer))
     tokenizer.save_assets((new / VOCABULARY_FILE).parent)
 
@@ -192,7 +192,7 @@ def _describe(class_name: str, module: str, config: dict[str, Any]) -> dict[str,
     }
 
 
-def _describe_backbone(backbone) -> dict[str, Any]:
+def _describe_backbone(backbone: Any) -> dict[str, Any]:
     """A backbone for config.json and task.json."""
     config = backbone.get_config()
     config.pop("lora", None)  # which the adapter's own file says
@@ -205,7 +205,7 @@ def _describe_backbone(backbone) -> dict[str, Any]:
     return _describe("MistralBackbone", "mistral_backbone", config)
 
 
-def _describe_tokenizer(tokenizer) -> dict[str, Any]:
+def _describe_tokenizer(tokenizer: Any) -> dict[str, Any]:
     """A tokenizer for tokenizer.json. Its vocabulary is a file of its own."""
     config = {
         "name": "mistral_tokenizer",
@@ -220,7 +220,7 @@ def _describe_tokenizer(tokenizer) -> dict[str, Any]:
     return _describe("MistralTokenizer", "mistral_tokenizer", config)
 
 
-def _describe_preprocessor(preprocessor) -> dict[str, Any]:
+def _describe_preprocessor(preprocessor: Any) -> dict[str, Any]:
     """A preprocessor for preprocessor.json and task.json."""
     config = {
         "name": "mistral_causal_lm_preprocessor",

@@ -46,7 +46,7 @@ class LocalFolder(Source):
 
     path: Path
 
-    def find(self, name):
+    def find(self, name: str) -> Path | None:
         file = self.path / name
         if not file.exists():
             return None

@@ -172,22 +172,14 @@ def list_shards(
         ValueError: the index names something else than files in its own folder, does not agree with
             the shards, or a tensor is in two of them.
     """
-    index = source.get(index_name)
-    weight_map = source.json(index_name).get("weight_map")
+    index, weight_map = source.get(index_name), source.json(index_name).get("weight_map")
     if not isinstance(weight_map, dict):
         raise ValueError(f"{index} has no object 'weight_map' that names the shards.")
-    shards = set()
-    for entry in weight_map.values():
-        for shard in entry if isinstance(entry, list) and not names_tensors else [entry]:
-            if not (
-                isinstance(shard, str) and re.fullmatch(rf"\w[\w.-]*{re.escape(suffix)}", shard)
-            ):
-                article = "an" if suffix == ".h5" else "a"
-                raise ValueError(
-                    f"{index} names the shard {shard!r}, which is not the name of {article} "
-                    f"{suffix} file in its own folder."
-                )
-            shards.add(shard)
+    shards = {
+        _check_shard(shard, suffix, index)
+        for entry in weight_map.values()
+        for shard in (entry if isinstance(entry, list) and not names_tensors else [entry])
+    }
     stored = {}
     for shard in sorted(shards):
         for name, tensor in list_tensors(source.get(shard)).items():
@@ -200,3 +192,14 @@ def list_shards(
                 raise ValueError(f"{name!r} is in two shards: {stored[name].file}, {tensor.file}.")
             stored[name] = tensor
     return stored
+
+
+def _check_shard(name: Any, suffix: str, index: Path) -> str:
+    """The name of a shard, if it is the name of a file and no path."""
+    if not (isinstance(name, str) and re.fullmatch(rf"\w[\w.-]*{re.escape(suffix)}", name)):
+        article = "an" if suffix == ".h5" else "a"
+        raise ValueError(
+            f"{index} names the shard {name!r}, which is not the name of {article} {suffix} file "
+            "in its own folder."
+        )
+    return name

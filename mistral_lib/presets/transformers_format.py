@@ -14,8 +14,8 @@ change the numbers and that Mistral here does not have is refused by name.
 from pathlib import Path
 from typing import Any
 
-from mistral_lib.config import OUTPUT
-from mistral_lib.presets.checkpoints import EMBEDDINGS, Checkpoint
+from mistral_lib.config import EMBEDDINGS, OUTPUT
+from mistral_lib.presets.checkpoints import Checkpoint
 from mistral_lib.presets.formats import Task
 from mistral_lib.presets.json_files import check_ids
 from mistral_lib.presets.sources import Source
