@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mistral_lib import MistralBackbone, without_weights
-from mistral_lib.config import MistralConfig
+from mistral_lib.config import MistralConfig, check_names
 
 SIZES = {
     "vocabulary_size": 10,
@@ -88,3 +88,30 @@ def test_head_dim_is_written_where_it_is_no_default():
     default = make(hidden_dim=16, head_dim=None)
     assert (default.head_dim, default.to_dict()["head_dim"]) == (4, None)
     assert make(hidden_dim=16, head_dim=4) == default
+
+
+def test_arguments_of_a_backbone_hold_a_config():
+    config = make(sliding_window=[3, None, 3])
+    arguments = {**config.to_dict(), "name": "mine", "dtype": "bfloat16", "trainable": True}
+    assert MistralConfig.from_arguments(arguments) == config
+    check_names(arguments)
+    with pytest.raises(TypeError, match="num_layers must be an integer, but is None"):
+        MistralConfig.from_arguments({**arguments, "num_layers": None})
+    del arguments["hidden_dim"]
+    with pytest.raises(TypeError, match="hidden_dim must be an integer, but is None"):
+        MistralConfig.from_arguments(arguments)
+    with pytest.raises(TypeError, match="has no argument 'b'. It takes vocabulary_size, .*, dtype"):
+        check_names([*arguments, "c", "b"])
+
+
+def test_what_a_weight_is():
+    gate = make().weight("transformer_layer_{}.feedforward.gate.kernel", 2)
+    assert (gate.layer, gate.attribute) == ("transformer_layer_2.feedforward.gate", "kernel")
+    assert (gate.path, gate.in_block) == ("transformer_layer_2/feedforward/gate/kernel", True)
+    kinds = {weight.attribute: weight.is_matrix for weight in make().weights()}
+    assert kinds == {
+        "embeddings": True,
+        "scale": False,
+        "kernel": True,
+        "reverse_embeddings": True,
+    }

@@ -13,7 +13,6 @@ from functools import cached_property
 from pathlib import Path
 
 import huggingface_hub
-from huggingface_hub import errors
 
 from mistral_lib.keras_inside import (
     cached_commit,
@@ -64,6 +63,8 @@ class HuggingFaceModel(Source):
 
     def _ask(self, revision: str) -> str | None:
         """The commit that the hub names for a branch or tag; `None` if it does not answer."""
+        from huggingface_hub import errors  # with a client for HTTP: not before it is needed
+
         try:
             url = huggingface_hub.hf_hub_url(self.model, CONFIG_FILE, revision=revision)
             return huggingface_hub.get_hf_file_metadata(url).commit_hash
@@ -76,6 +77,8 @@ class HuggingFaceModel(Source):
             return None
 
     def _download(self, name: str, revision: str) -> Path | None:
+        from huggingface_hub import errors
+
         try:
             return Path(huggingface_hub.hf_hub_download(self.model, name, revision=revision))
         except errors.LocalEntryNotFoundError as error:
