@@ -103,6 +103,15 @@ def test_a_run_and_its_table(tmp_path):
     assert re.search(r"a token after 1,024 \| – \| – \| \d+ %", made)
 
 
+def test_beside_another_checkout(tmp_path, monkeypatch):
+    monkeypatch.setenv("MISTRAL_LIB_BEFORE", str(house.ROOT))
+    output = tmp_path / "before.json"
+    both = ("--contenders", "mistral_lib,before", "--output", str(output))
+    script("run.py", *both, "--rounds", "1", "--only", "prefill_1024")
+    (row,) = json.loads(output.read_text())["workloads"].values()
+    assert list(row["contenders"]) == ["mistral_lib", "before"]
+
+
 def test_the_table_divides_by_our_time():
     def work(**seconds):
         return {
