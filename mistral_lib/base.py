@@ -1,7 +1,9 @@
 """What every backbone can do: presets, LoRA, inputs as they come (chapter 12, "The backbone")."""
 
+import os
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, Self, TypeVar
 
 from mistral_lib import lora
 from mistral_lib.checks import standardize_call_inputs, standardize_inputs
@@ -102,7 +104,10 @@ class Backbone(QuantizableModel):
         export_backbone(self, folder, max_shard_size)
 
     def enable_lora(
-        self, rank: int, target_layer_names=None, lora_alpha: float | None = None
+        self,
+        rank: int,
+        target_layer_names: str | Iterable[str] | None = None,
+        lora_alpha: float | None = None,
     ) -> None:
         """Freezes every weight and adds trainable low-rank factors to some projections.
 
@@ -147,7 +152,7 @@ class Backbone(QuantizableModel):
         """
         lora.merge(self, dequantize)
 
-    def save_lora_weights(self, filepath) -> None:
+    def save_lora_weights(self, filepath: str | os.PathLike) -> None:
         """Saves the low-rank factors alone, with their settings and the base's fingerprint.
 
         Args:
@@ -155,7 +160,7 @@ class Backbone(QuantizableModel):
         """
         lora_format.save(self, filepath)
 
-    def load_lora_weights(self, filepath) -> None:
+    def load_lora_weights(self, filepath: str | os.PathLike) -> None:
         """Enables LoRA as it was when the adapter was saved, and loads the factors.
 
         Args:
@@ -205,15 +210,15 @@ class Backbone(QuantizableModel):
         """The layer that embeds token ids, and with `reverse=True` projects back to logits."""
         return self._token_embedding
 
-    def __call__(self, inputs, *args, **kwargs):
+    def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         inputs = standardize_call_inputs(inputs, self.vocabulary_size)
         return super().__call__(inputs, *args, **kwargs)
 
-    def predict(self, x, *args, **kwargs):
+    def predict(self, x: Any, *args: Any, **kwargs: Any) -> Any:
         return super().predict(standardize_inputs(x, self.vocabulary_size), *args, **kwargs)
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any], custom_objects: dict | None = None) -> Self:
         config = dict(config)
         settings = config.pop("lora", None)
         backbone = cls(**config)
