@@ -29,7 +29,9 @@ class Backbone(QuantizableModel):
     _registered: "type[Backbone]"  # what `Backbone.from_preset` makes: see `register`
 
     @classmethod
-    def from_preset(cls, preset: str | Path, load_weights: bool = True, **kwargs) -> "Backbone":
+    def from_preset(
+        cls, preset: str | Path, load_weights: bool = True, **kwargs: Any
+    ) -> "Backbone":
         """A backbone with the architecture and weights of a preset.
 
         The preset may be in KerasHub's format, a checkpoint of Hugging Face transformers (Mistral
@@ -56,7 +58,7 @@ class Backbone(QuantizableModel):
         made = cls._registered if cls is Backbone else cls
         return load_backbone(made, Preset.open(preset), load_weights, **kwargs)
 
-    def save_to_preset(self, preset_dir, max_shard_size: float | None = 10) -> None:
+    def save_to_preset(self, preset_dir: str | Path, max_shard_size: float | None = 10) -> None:
         """Saves config and weights as a preset that opens here and in KerasHub.
 
         The folder is replaced as a whole: if saving fails or the process dies, the old preset is
@@ -79,7 +81,7 @@ class Backbone(QuantizableModel):
         """
         save_backbone(self, preset_dir, max_shard_size)
 
-    def export_to_transformers(self, folder, max_shard_size: float | None = 10) -> None:
+    def export_to_transformers(self, folder: str | Path, max_shard_size: float | None = 10) -> None:
         """Writes config and weights as a checkpoint of Hugging Face transformers.
 
         It opens with `AutoModelForCausalLM.from_pretrained`, here with `from_preset`, and in every
@@ -180,7 +182,9 @@ class Backbone(QuantizableModel):
         else:
             peft_format.load(self, filepath)
 
-    def export_lora_to_peft(self, folder, base_model_name_or_path: str | None = None) -> None:
+    def export_lora_to_peft(
+        self, folder: str | Path, base_model_name_or_path: str | None = None
+    ) -> None:
         """Writes the low-rank factors as an adapter for PEFT, on transformers' Mistral.
 
         Args:

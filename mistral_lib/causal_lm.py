@@ -121,7 +121,7 @@ class MistralCausalLM(TextGeneration, Scoring, TrainingLoss, QuantizableModel): 
 
     @classmethod
     def from_preset(
-        cls, preset: str | Path, load_weights: bool = True, **kwargs
+        cls, preset: str | Path, load_weights: bool = True, **kwargs: Any
     ) -> "MistralCausalLM":
         """A model with the backbone, vocabulary and preprocessor of a preset.
 
@@ -143,11 +143,11 @@ class MistralCausalLM(TextGeneration, Scoring, TrainingLoss, QuantizableModel): 
             **kwargs,
         )
 
-    def save_to_preset(self, preset_dir, max_shard_size: float | None = 10) -> None:
+    def save_to_preset(self, preset_dir: str | Path, max_shard_size: float | None = 10) -> None:
         """Saves everything as a preset: see `MistralBackbone.save_to_preset`."""
         save_causal_lm(self, preset_dir, max_shard_size)
 
-    def export_to_transformers(self, folder, max_shard_size: float | None = 10) -> None:
+    def export_to_transformers(self, folder: str | Path, max_shard_size: float | None = 10) -> None:
         """Writes backbone and tokenizer as a checkpoint of Hugging Face transformers.
 
         `AutoModelForCausalLM` and `AutoTokenizer` open it: see

@@ -113,7 +113,7 @@ def check_text(name: str, text: Any) -> str:
     return text
 
 
-def as_texts(text: str | Sequence[str]) -> tuple[list[str], bool]:
+def as_texts(text: str | Sequence[str] | np.ndarray) -> tuple[list[str], bool]:
     """A text or a batch of texts as a list of str, checked.
 
     Args:

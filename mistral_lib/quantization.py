@@ -67,7 +67,7 @@ class QuantizableModel(keras.Model):
         lora.forget_compiled(self)
 
 
-def check_dtype(dtype) -> keras.dtype_policies.DTypePolicy:
+def check_dtype(dtype: Any) -> keras.DTypePolicy:
     """A dtype policy that a model can have.
 
     Args:

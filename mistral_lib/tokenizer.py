@@ -162,7 +162,7 @@ class MistralTokenizer:
     ) -> list[list[int]]: ...
     def encode(
         self,
-        text: str | Sequence[str],
+        text: str | Sequence[str] | np.ndarray,
         add_bos: bool | None = None,
         add_eos: bool | None = None,
     ) -> list[int] | list[list[int]]:
