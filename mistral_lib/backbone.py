@@ -199,7 +199,7 @@ class MistralBackbone(Backbone):
         return self.transformer_layers[0].self_attention.attention_path
 
     @attention_path.setter
-    def attention_path(self, path: str):
+    def attention_path(self, path: str) -> None:
         check_choice("attention_path", path, ("auto", *PATHS))
         if path == "fused" and not fused_is_available(self.compute_dtype, self.head_dim):
             raise ValueError(
@@ -264,7 +264,7 @@ class MistralBackbone(Backbone):
         return self._rematerialize
 
     @rematerialize.setter
-    def rematerialize(self, on: bool):
+    def rematerialize(self, on: bool) -> None:
         check_boolean("rematerialize", on)
         if on and self.dropout:
             raise ValueError(

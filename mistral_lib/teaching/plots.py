@@ -12,11 +12,11 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
-from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
+from matplotlib.rcsetup import cycler
 from PIL import Image
 
 # Okabe and Ito's palette: colour-blind readers can tell these apart, and so can a grey printer.

@@ -5,10 +5,10 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
 from unittest.mock import patch
 
 import jax.numpy as jnp
+import keras
 
 from mistral_lib.generation.loops import Loops
 from mistral_lib.keras_inside import layers_inside
@@ -35,7 +35,7 @@ PARTS = {
 
 
 @contextmanager
-def transplanted(model: Any, **parts: Callable) -> Iterator[None]:
+def transplanted(model: keras.Model, **parts: Callable) -> Iterator[None]:
     """Puts functions of the reader in the place of parts of a model, in all of its layers.
 
     `PARTS` says how each is called. `attention` and `positions` are called once for each head of
