@@ -1,7 +1,7 @@
 """What every backbone can do: presets, LoRA, inputs as they come (chapter 12, "The backbone")."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -108,7 +108,7 @@ class Backbone(QuantizableModel):
     def enable_lora(
         self,
         rank: int,
-        target_layer_names: str | Iterable[str] | None = None,
+        target_layer_names: str | Collection[str] | None = None,
         lora_alpha: float | None = None,
     ) -> None:
         """Freezes every weight and adds trainable low-rank factors to some projections.

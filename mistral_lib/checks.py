@@ -2,7 +2,7 @@
 
 import math
 import numbers
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import keras
@@ -60,7 +60,7 @@ def check_boolean(name: str, value: Any) -> bool:
     return bool(value)
 
 
-def check_choice(name: str, value: Any, choices: Iterable[str]) -> str:
+def check_choice(name: str, value: Any, choices: Collection[str]) -> str:
     """`value`, if it is one of the strings `choices`.
 
     >>> check_choice("attention_path", "sparse", ("auto", "dense"))

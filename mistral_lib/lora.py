@@ -1,6 +1,6 @@
 """Choosing layers, enabling, merging (chapter 14, "LoRA")."""
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from typing import Any
 
 import keras
@@ -54,7 +54,7 @@ def settings(backbone: Any) -> Plan | None:
 def enable(
     backbone: Any,
     rank: int,
-    target_layer_names: str | Iterable[str] | None = None,
+    target_layer_names: str | Collection[str] | None = None,
     lora_alpha: float | None = None,
 ) -> None:
     """See `MistralBackbone.enable_lora`. Everything is checked before anything changes."""
