@@ -39,12 +39,14 @@ test: setup lint ## check the style, run the tests and docstring examples, compa
 quick: setup ## run what takes no more than two minutes of the tests, while you work
 	@$(PYTEST) -m "not slow"
 
-lint: setup ## check the format and the style of code and notebooks
+lint: setup ## check the format and the style of code and notebooks, and the library's types
 	@echo "Format and style"
 	@$(RUFF) format --quiet --check .
 	@$(RUFF) format --quiet --check --line-length 88 book/*.ipynb
 	@$(RUFF) check --quiet .
 	@$(RUFF) check --quiet --line-length 88 book/*.ipynb
+	@echo "Types"
+	@found=$$($(RUN) -m pyright --level error 2>&1) || { echo "$$found"; exit 1; }
 
 format: setup ## rewrite code and notebooks in that format
 	@$(RUFF) check --quiet --fix .

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import keras
 
 from mistral_lib import distribution, lora
+from mistral_lib.arrays import Array, Float
 from mistral_lib.base import Backbone, register
 from mistral_lib.checks import check_boolean, check_choice
 from mistral_lib.config import MistralConfig, Windows, check_names
@@ -121,11 +122,11 @@ class MistralBackbone(Backbone):
         layer_norm_epsilon: float = 1e-6,
         sliding_window: Windows = 512,
         dropout: float = 0,
-        dtype=None,
+        dtype: str | keras.DTypePolicy | None = None,
         *,
         head_dim: int | None = None,
         tie_word_embeddings: bool = False,
-        **kwargs,
+        **kwargs: Any,
     ):
         config = MistralConfig(
             vocabulary_size,
@@ -166,7 +167,7 @@ class MistralBackbone(Backbone):
             name="sequence_output_layernorm",
         )
         self._rematerialize = False
-        inputs = {
+        inputs: dict[str, Any] = {
             "token_ids": keras.Input((None,), dtype="int32", name="token_ids"),
             "padding_mask": keras.Input((None,), dtype="bool", name="padding_mask"),
         }
@@ -176,7 +177,9 @@ class MistralBackbone(Backbone):
         # Where the cache will lie, when text is written outside the distribution's scope too.
         self.distribution = keras.distribution.distribution()
 
-    def call(self, inputs, training=None, mask=None):
+    def call(
+        self, inputs: dict[str, Any], training: bool | None = None, mask: Any = None
+    ) -> Float[Array, "B S D"]:
         """Hidden states (B, S, D); `inputs` as they are documented for the class."""
         if not isinstance(inputs, dict):
             raise ValueError(
@@ -196,7 +199,7 @@ class MistralBackbone(Backbone):
         return self.transformer_layers[0].self_attention.attention_path
 
     @attention_path.setter
-    def attention_path(self, path: str):
+    def attention_path(self, path: str) -> None:
         check_choice("attention_path", path, ("auto", *PATHS))
         if path == "fused" and not fused_is_available(self.compute_dtype, self.head_dim):
             raise ValueError(
@@ -261,7 +264,7 @@ class MistralBackbone(Backbone):
         return self._rematerialize
 
     @rematerialize.setter
-    def rematerialize(self, on: bool):
+    def rematerialize(self, on: bool) -> None:
         check_boolean("rematerialize", on)
         if on and self.dropout:
             raise ValueError(
@@ -271,7 +274,7 @@ class MistralBackbone(Backbone):
         self._rematerialize = on
         self.train_function = None  # what Keras has compiled does it the old way
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = {
             "name": self.name,
             "trainable": self.trainable,

@@ -1,7 +1,9 @@
 """What every backbone can do: presets, LoRA, inputs as they come (chapter 12, "The backbone")."""
 
+import os
+from collections.abc import Collection
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, Self, TypeVar
 
 from mistral_lib import lora
 from mistral_lib.checks import standardize_call_inputs, standardize_inputs
@@ -27,7 +29,9 @@ class Backbone(QuantizableModel):
     _registered: "type[Backbone]"  # what `Backbone.from_preset` makes: see `register`
 
     @classmethod
-    def from_preset(cls, preset: str | Path, load_weights: bool = True, **kwargs) -> "Backbone":
+    def from_preset(
+        cls, preset: str | Path, load_weights: bool = True, **kwargs: Any
+    ) -> "Backbone":
         """A backbone with the architecture and weights of a preset.
 
         The preset may be in KerasHub's format, a checkpoint of Hugging Face transformers (Mistral
@@ -54,7 +58,7 @@ class Backbone(QuantizableModel):
         made = cls._registered if cls is Backbone else cls
         return load_backbone(made, Preset.open(preset), load_weights, **kwargs)
 
-    def save_to_preset(self, preset_dir, max_shard_size: float | None = 10) -> None:
+    def save_to_preset(self, preset_dir: str | Path, max_shard_size: float | None = 10) -> None:
         """Saves config and weights as a preset that opens here and in KerasHub.
 
         The folder is replaced as a whole: if saving fails or the process dies, the old preset is
@@ -77,7 +81,7 @@ class Backbone(QuantizableModel):
         """
         save_backbone(self, preset_dir, max_shard_size)
 
-    def export_to_transformers(self, folder, max_shard_size: float | None = 10) -> None:
+    def export_to_transformers(self, folder: str | Path, max_shard_size: float | None = 10) -> None:
         """Writes config and weights as a checkpoint of Hugging Face transformers.
 
         It opens with `AutoModelForCausalLM.from_pretrained`, here with `from_preset`, and in every
@@ -102,7 +106,10 @@ class Backbone(QuantizableModel):
         export_backbone(self, folder, max_shard_size)
 
     def enable_lora(
-        self, rank: int, target_layer_names=None, lora_alpha: float | None = None
+        self,
+        rank: int,
+        target_layer_names: str | Collection[str] | None = None,
+        lora_alpha: float | None = None,
     ) -> None:
         """Freezes every weight and adds trainable low-rank factors to some projections.
 
@@ -147,7 +154,7 @@ class Backbone(QuantizableModel):
         """
         lora.merge(self, dequantize)
 
-    def save_lora_weights(self, filepath) -> None:
+    def save_lora_weights(self, filepath: str | os.PathLike) -> None:
         """Saves the low-rank factors alone, with their settings and the base's fingerprint.
 
         Args:
@@ -155,7 +162,7 @@ class Backbone(QuantizableModel):
         """
         lora_format.save(self, filepath)
 
-    def load_lora_weights(self, filepath) -> None:
+    def load_lora_weights(self, filepath: str | os.PathLike) -> None:
         """Enables LoRA as it was when the adapter was saved, and loads the factors.
 
         Args:
@@ -175,7 +182,9 @@ class Backbone(QuantizableModel):
         else:
             peft_format.load(self, filepath)
 
-    def export_lora_to_peft(self, folder, base_model_name_or_path: str | None = None) -> None:
+    def export_lora_to_peft(
+        self, folder: str | Path, base_model_name_or_path: str | None = None
+    ) -> None:
         """Writes the low-rank factors as an adapter for PEFT, on transformers' Mistral.
 
         Args:
@@ -205,15 +214,15 @@ class Backbone(QuantizableModel):
         """The layer that embeds token ids, and with `reverse=True` projects back to logits."""
         return self._token_embedding
 
-    def __call__(self, inputs, *args, **kwargs):
+    def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         inputs = standardize_call_inputs(inputs, self.vocabulary_size)
         return super().__call__(inputs, *args, **kwargs)
 
-    def predict(self, x, *args, **kwargs):
+    def predict(self, x: Any, *args: Any, **kwargs: Any) -> Any:
         return super().predict(standardize_inputs(x, self.vocabulary_size), *args, **kwargs)
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any], custom_objects: dict | None = None) -> Self:
         config = dict(config)
         settings = config.pop("lora", None)
         backbone = cls(**config)

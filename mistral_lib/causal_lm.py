@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, Self
 
 import keras
 
@@ -29,7 +30,7 @@ from mistral_lib.training_loss import TrainingLoss
 
 
 @keras.saving.register_keras_serializable(package="mistral_lib")
-class MistralCausalLM(TextGeneration, Scoring, TrainingLoss, QuantizableModel):
+class MistralCausalLM(TextGeneration, Scoring, TrainingLoss, QuantizableModel):  # pyright: ignore[reportIncompatibleMethodOverride]  # Keras's quantize takes a mode
     """The backbone and its output projection: float32 logits of the next token at every position.
 
     Compiled on construction with Adam and cross-entropy, so that `fit` works at once; call
@@ -60,9 +61,9 @@ class MistralCausalLM(TextGeneration, Scoring, TrainingLoss, QuantizableModel):
     def __init__(
         self,
         backbone: MistralBackbone,
-        preprocessor=None,
+        preprocessor: MistralCausalLMPreprocessor | None = None,
         end_token_ids: Sequence[int] = (),
-        **kwargs,
+        **kwargs: Any,
     ):
         if not isinstance(backbone, MistralBackbone):
             raise TypeError(f"backbone must be a MistralBackbone, but is {backbone!r}.")
@@ -84,40 +85,43 @@ class MistralCausalLM(TextGeneration, Scoring, TrainingLoss, QuantizableModel):
             weighted_metrics=[keras.metrics.SparseCategoricalAccuracy()],
         )
 
-    def __call__(self, inputs, *args, **kwargs):
+    def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         inputs = standardize_call_inputs(inputs, self.backbone.vocabulary_size)
         return super().__call__(inputs, *args, **kwargs)
 
-    def fit(self, x=None, y=None, *args, validation_data=None, **kwargs):
+    def fit(
+        self, x: Any = None, y: Any = None, *args: Any, validation_data: Any = None, **kwargs: Any
+    ) -> keras.callbacks.History:
         """Keras's `fit`, on text too: a list of str becomes inputs, labels and weights."""
-        if self._is_text(x):
-            x, y, kwargs["sample_weight"] = self.preprocessor(x, y, kwargs.get("sample_weight"))
-        if self._is_text(validation_data):
-            validation_data = self.preprocessor(validation_data)
+        if preprocessor := self._preprocessor_for(x):
+            x, y, kwargs["sample_weight"] = preprocessor(x, y, kwargs.get("sample_weight"))
+        if preprocessor := self._preprocessor_for(validation_data):
+            validation_data = preprocessor(validation_data)
         check_compiled(self)
         x, y, validation_data = narrow_integers((x, y, validation_data))
         return super().fit(x, y, *args, validation_data=validation_data, **kwargs)
 
-    def evaluate(self, x=None, y=None, *args, **kwargs):
+    def evaluate(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Keras's `evaluate`, on text too."""
-        if self._is_text(x):
-            x, y, kwargs["sample_weight"] = self.preprocessor(x, y, kwargs.get("sample_weight"))
+        if preprocessor := self._preprocessor_for(x):
+            x, y, kwargs["sample_weight"] = preprocessor(x, y, kwargs.get("sample_weight"))
         x, y = narrow_integers((x, y))
         return super().evaluate(x, y, *args, **kwargs)
 
-    def predict(self, x, *args, **kwargs):
+    def predict(self, x: Any, *args: Any, **kwargs: Any) -> Any:
         """Keras's `predict`, on text too: logits (B, S, V) of the packed texts."""
-        if self._is_text(x):
-            x = self.preprocessor([x] if isinstance(x, str) else x)[0]
+        if preprocessor := self._preprocessor_for(x):
+            x = preprocessor([x] if isinstance(x, str) else x)[0]
         x = standardize_inputs(x, self.backbone.vocabulary_size)
         return super().predict(x, *args, **kwargs)
 
-    def _is_text(self, x) -> bool:
-        return self.preprocessor is not None and is_text(x)
+    def _preprocessor_for(self, x: Any) -> MistralCausalLMPreprocessor | None:
+        """The preprocessor, where there is one and `x` is text."""
+        return self.preprocessor if is_text(x) else None
 
     @classmethod
     def from_preset(
-        cls, preset: str | Path, load_weights: bool = True, **kwargs
+        cls, preset: str | Path, load_weights: bool = True, **kwargs: Any
     ) -> "MistralCausalLM":
         """A model with the backbone, vocabulary and preprocessor of a preset.
 
@@ -139,11 +143,11 @@ class MistralCausalLM(TextGeneration, Scoring, TrainingLoss, QuantizableModel):
             **kwargs,
         )
 
-    def save_to_preset(self, preset_dir, max_shard_size: float | None = 10) -> None:
+    def save_to_preset(self, preset_dir: str | Path, max_shard_size: float | None = 10) -> None:
         """Saves everything as a preset: see `MistralBackbone.save_to_preset`."""
         save_causal_lm(self, preset_dir, max_shard_size)
 
-    def export_to_transformers(self, folder, max_shard_size: float | None = 10) -> None:
+    def export_to_transformers(self, folder: str | Path, max_shard_size: float | None = 10) -> None:
         """Writes backbone and tokenizer as a checkpoint of Hugging Face transformers.
 
         `AutoModelForCausalLM` and `AutoTokenizer` open it: see
@@ -151,7 +155,7 @@ class MistralCausalLM(TextGeneration, Scoring, TrainingLoss, QuantizableModel):
         """
         export_causal_lm(self, folder, max_shard_size)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             "backbone": keras.saving.serialize_keras_object(self.backbone),
             "preprocessor": keras.saving.serialize_keras_object(self.preprocessor),
@@ -161,7 +165,7 @@ class MistralCausalLM(TextGeneration, Scoring, TrainingLoss, QuantizableModel):
         }
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any], custom_objects: dict | None = None) -> Self:
         config = dict(config)
         for name in ("backbone", "preprocessor"):
             config[name] = keras.saving.deserialize_keras_object(config[name])

@@ -6,6 +6,8 @@ whether these marks are control tokens or ordinary text, and in where the system
 """
 
 import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from mistral_lib.checks import check_choice, check_text
 
@@ -36,7 +38,7 @@ TEMPLATES = {
 }
 
 
-def detect_version(tokenizer) -> str:
+def detect_version(tokenizer: Any) -> str:
     """The newest version of which a vocabulary has the control tokens.
 
     Args:
@@ -53,7 +55,9 @@ def detect_version(tokenizer) -> str:
     return [name for name in TEMPLATES if not _missing_controls(tokenizer, name)][-1]
 
 
-def encode_conversation(conversation, tokenizer, version: str | None = None) -> list[int]:
+def encode_conversation(
+    conversation: Sequence[Mapping[str, str]], tokenizer: Any, version: str | None = None
+) -> list[int]:
     """The token ids of a conversation to which the model is to reply.
 
     Args:
@@ -94,7 +98,9 @@ def encode_conversation(conversation, tokenizer, version: str | None = None) -> 
     return ids
 
 
-def read_conversation(conversation) -> tuple[str | None, list[str]]:
+def read_conversation(
+    conversation: Sequence[Mapping[str, str]],
+) -> tuple[str | None, list[str]]:
     """The texts of a conversation, its form checked.
 
     Args:
@@ -136,7 +142,7 @@ def read_conversation(conversation) -> tuple[str | None, list[str]]:
         else:
             turns.append(content)
     if len(turns) % 2 == 0:
-        last = f"ends with the role {role!r}" if conversation else "is empty"
+        last = f"ends with the role {conversation[-1]['role']!r}" if conversation else "is empty"
         raise ValueError(
             f"The conversation {last}, expected 'user' at the end: the reply is what the model "
             "writes."
@@ -144,7 +150,7 @@ def read_conversation(conversation) -> tuple[str | None, list[str]]:
     return system, turns
 
 
-def is_conversation(inputs) -> bool:
+def is_conversation(inputs: Any) -> bool:
     """Whether the input is a list that begins with a message, not with a text or an id.
 
     >>> is_conversation([{"role": "user", "content": "Hi"}]), is_conversation(["Hi"])

@@ -2,13 +2,14 @@
 
 import math
 import numbers
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from typing import Any
 
 import keras
 import numpy as np
 
 
-def check_integer(name: str, value, minimum: int = 1) -> int:
+def check_integer(name: str, value: Any, minimum: int = 1) -> int:
     """`value` as an int, if it is an integer of at least `minimum` that JAX can hold (int32).
 
     >>> check_integer("num_layers", 0)
@@ -27,7 +28,7 @@ def check_integer(name: str, value, minimum: int = 1) -> int:
     return number
 
 
-def check_number(name: str, value, zero: bool = False, below: float = math.inf) -> float:
+def check_number(name: str, value: Any, zero: bool = False, below: float = math.inf) -> float:
     """`value` as an int or a float, if it is above 0 (or 0, with `zero`) and below `below`.
 
     >>> check_number("dropout", 1.5, zero=True, below=1)
@@ -47,7 +48,7 @@ def check_number(name: str, value, zero: bool = False, below: float = math.inf) 
     return number
 
 
-def check_boolean(name: str, value) -> bool:
+def check_boolean(name: str, value: Any) -> bool:
     """`value` as a bool, if it is one.
 
     >>> check_boolean("tie_word_embeddings", "no")
@@ -59,7 +60,7 @@ def check_boolean(name: str, value) -> bool:
     return bool(value)
 
 
-def check_choice(name: str, value, choices) -> str:
+def check_choice(name: str, value: Any, choices: Collection[str]) -> str:
     """`value`, if it is one of the strings `choices`.
 
     >>> check_choice("attention_path", "sparse", ("auto", "dense"))
@@ -73,7 +74,7 @@ def check_choice(name: str, value, choices) -> str:
     return value
 
 
-def check_name(argument: str, name) -> str | None:
+def check_name(argument: str, name: Any) -> str | None:
     """`name`, if it is one that Keras gives to a model, or `None`.
 
     >>> check_name("name", "a/b")
@@ -85,7 +86,7 @@ def check_name(argument: str, name) -> str | None:
     return name
 
 
-def check_text(name: str, text) -> str:
+def check_text(name: str, text: Any) -> str:
     """`text` as a str, if it is one that UTF-8 can hold; bytes stand for the str that they spell.
 
     >>> check_text("the text", 5)
@@ -112,7 +113,7 @@ def check_text(name: str, text) -> str:
     return text
 
 
-def as_texts(text: str | Sequence[str]) -> tuple[list[str], bool]:
+def as_texts(text: str | Sequence[str] | np.ndarray) -> tuple[list[str], bool]:
     """A text or a batch of texts as a list of str, checked.
 
     Args:
@@ -137,7 +138,7 @@ def as_texts(text: str | Sequence[str]) -> tuple[list[str], bool]:
     return [check_text(f"text {index}", row) for index, row in enumerate(text)], True
 
 
-def standardize_call_inputs(inputs, vocabulary_size: int | None = None) -> dict:
+def standardize_call_inputs(inputs: Any, vocabulary_size: int | None = None) -> dict[str, Any]:
     """As `standardize_inputs`, where nothing but a dictionary can be meant."""
     if not isinstance(inputs, dict):
         raise ValueError(
@@ -147,7 +148,7 @@ def standardize_call_inputs(inputs, vocabulary_size: int | None = None) -> dict:
     return standardize_inputs(inputs, vocabulary_size)
 
 
-def standardize_inputs(inputs, vocabulary_size: int | None = None):
+def standardize_inputs(inputs: Any, vocabulary_size: int | None = None) -> Any:
     """Nested lists become arrays; a wrong key, shape, type or token id is refused by name.
 
     Anything but a dictionary (a dataset, say) is returned as it is. Token ids are compared with
@@ -188,7 +189,7 @@ def standardize_inputs(inputs, vocabulary_size: int | None = None):
     return arrays
 
 
-def keras_knows(quantization) -> bool:
+def keras_knows(quantization: Any) -> bool:
     """Whether this Keras has a quantization: int4 with scales for blocks came with version 3.14.
 
     Args:
@@ -200,7 +201,7 @@ def keras_knows(quantization) -> bool:
     return "int4" not in str(quantization) or hasattr(keras.dtype_policies, "Int4DTypePolicy")
 
 
-def check_keras_for(quantization) -> None:
+def check_keras_for(quantization: Any) -> None:
     """Refuses a quantization that only a newer Keras has: see `keras_knows`."""
     if not keras_knows(quantization):
         raise ValueError(
@@ -209,7 +210,7 @@ def check_keras_for(quantization) -> None:
         )
 
 
-def narrow_integers(data):
+def narrow_integers(data: Any) -> Any:
     """The same data with every NumPy array of int64 as int32, in which JAX computes in any case.
 
     Where Keras traces a first step, newer versions of JAX would warn of each such array. What is
@@ -226,7 +227,7 @@ def narrow_integers(data):
     return keras.tree.map_structure(narrow, data)
 
 
-def check_token_ids(token_ids, vocabulary_size: int | None):
+def check_token_ids(token_ids: Any, vocabulary_size: int | None) -> None:
     """Refuses token ids that are not integers, or that the embedding does not have."""
     if "int" not in str(token_ids.dtype) and not isinstance(token_ids, keras.KerasTensor):
         raise TypeError(f"token_ids must be integers, but their dtype is {token_ids.dtype}.")

@@ -207,7 +207,7 @@ class MistralConfig:
             arguments["head_dim"] = None
         return arguments
 
-    def changed(self, **arguments) -> "MistralConfig":
+    def changed(self, **arguments: Any) -> "MistralConfig":
         """A config with other values of some arguments.
 
         >>> MistralConfig(10, 2, 4, 16, 32, 2).changed(num_layers=3).num_layers

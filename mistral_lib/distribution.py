@@ -8,6 +8,7 @@ axis, one after attention and one after the feed-forward network, and nothing el
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import keras
@@ -52,7 +53,9 @@ def _split_axis(axes: Sequence[str]) -> int | None:
 SPLIT_AXES = _split_axes()
 
 
-def layout_map(device_mesh, model_axis: str, data_axis: str) -> keras.distribution.LayoutMap:
+def layout_map(
+    device_mesh: keras.distribution.DeviceMesh, model_axis: str, data_axis: str
+) -> keras.distribution.LayoutMap:
     """See `MistralBackbone.get_layout_map`."""
     if not isinstance(device_mesh, keras.distribution.DeviceMesh):
         raise TypeError(
@@ -104,7 +107,7 @@ def check_sizes(config: MistralConfig) -> None:
             )
 
 
-def sharding_of(variable) -> jax.sharding.Sharding | None:
+def sharding_of(variable: keras.Variable) -> jax.sharding.Sharding | None:
     """Where the parts of a variable belong; `None` without a distribution.
 
     `jax.device_put(array, sharding_of(variable))` sends each device its own part of a NumPy array.
@@ -113,7 +116,7 @@ def sharding_of(variable) -> jax.sharding.Sharding | None:
     return None if layout is None else layout.backend_layout
 
 
-def cache_sharding(backbone, batch_size: int) -> jax.sharding.Sharding | None:
+def cache_sharding(backbone: Any, batch_size: int) -> jax.sharding.Sharding | None:
     """How keys and values (B, K, slots, h) lie: rows as the data, heads as the key kernel.
 
     Args:
@@ -160,7 +163,7 @@ def _devices_in_one_memory(mesh: jax.sharding.Mesh) -> int:
     return mesh.devices.size if mesh.devices.flat[0].platform == "cpu" else 1
 
 
-def bytes_per_device(model) -> dict[str, int]:
+def bytes_per_device(model: keras.layers.Layer) -> dict[str, int]:
     """How many bytes of a model's variables each device holds.
 
     Args:

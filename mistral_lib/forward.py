@@ -1,22 +1,26 @@
 """One way through the model, for training, scoring and writing (chapter 12, "The backbone")."""
 
 from collections.abc import Callable
+from typing import Any, TypeVar
 
 import keras
 
 from mistral_lib.arrays import Array, Bool, Float, Int
 from mistral_lib.rematerialization import rematerialized
 
+# An array; or, while a backbone is being built, what Keras puts in its place.
+Tensor = TypeVar("Tensor", Array, keras.KerasTensor)
+
 
 def forward(
-    backbone,
-    token_ids: Int[Array, "B S"] | keras.KerasTensor,
-    padding_mask: Bool[Array, "B S"] | keras.KerasTensor | None = None,
+    backbone: Any,
+    token_ids: Int[Tensor, "B S"],
+    padding_mask: Bool[Tensor, "B S"] | None = None,
     positions: Int[Array, "*#B S"] | None = None,
     attend: Callable | None = None,
     intercept: Callable | None = None,
     training: bool | None = None,
-) -> Float[Array, "B S D"] | keras.KerasTensor:
+) -> Float[Tensor, "B S D"]:
     """Embedding, blocks and final norm of a backbone.
 
     Args:

@@ -6,7 +6,9 @@ library is named. Its test fails with a clear sentence when a new version change
 
 import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import huggingface_hub
 import jax
@@ -17,7 +19,7 @@ from keras.src.backend.common import global_state
 
 
 @contextlib.contextmanager
-def without_weights():
+def without_weights() -> Iterator[None]:
     """Builds models whose variables have shapes and dtypes but no memory.
 
     For counting parameters, and for loading: a variable built here takes its first value from
@@ -58,7 +60,7 @@ def _lay_out(variables) -> None:
             variable._layout = distribution.get_variable_layout(variable)
 
 
-def layout_of(variable):
+def layout_of(variable: keras.Variable) -> Any:
     """How a variable is split over devices, a `TensorLayout`; `None` if it is not.
 
     Relies on the attribute `_layout` of Keras's variables on JAX (seen in 3.13 to 3.15).
@@ -67,7 +69,7 @@ def layout_of(variable):
 
 
 @contextlib.contextmanager
-def unlocked(layer: keras.layers.Layer):
+def unlocked(layer: keras.layers.Layer) -> Iterator[None]:
     """Lets a layer that is built already gain and lose weights inside the block.
 
     Relies on `Layer._tracker`, which locks a layer once it is built (seen in 3.13 to 3.15).
@@ -204,7 +206,7 @@ def compiled_arguments(model: keras.Model) -> dict:
     return model._compile_config.config
 
 
-def is_traced(array) -> bool:
+def is_traced(array: Any) -> bool:
     """Whether an array is a placeholder in a function that JAX is tracing.
 
     Relies on `jax.core.Tracer` (seen in 0.7 to 0.12).

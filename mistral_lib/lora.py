@@ -1,5 +1,9 @@
 """Choosing layers, enabling, merging (chapter 14, "LoRA")."""
 
+from collections.abc import Collection
+from typing import Any
+
+import keras
 import numpy as np
 
 from mistral_lib.checks import check_boolean, check_integer, check_number
@@ -13,7 +17,7 @@ DEFAULT_TARGETS = ("query", "value")
 Plan = dict[str, dict]
 
 
-def projections(backbone) -> dict[str, Projection]:
+def projections(backbone: Any) -> dict[str, Projection]:
     """Every `Projection` of a backbone by its path, `transformer_layer_0/self_attention/query`.
 
     >>> from mistral_lib import MistralBackbone
@@ -30,7 +34,7 @@ def projections(backbone) -> dict[str, Projection]:
     return found
 
 
-def settings(backbone) -> Plan | None:
+def settings(backbone: Any) -> Plan | None:
     """The plan of a backbone with LoRA, else `None`.
 
     >>> from mistral_lib import MistralBackbone
@@ -47,7 +51,12 @@ def settings(backbone) -> Plan | None:
     return plan or None
 
 
-def enable(backbone, rank: int, target_layer_names=None, lora_alpha: float | None = None) -> None:
+def enable(
+    backbone: Any,
+    rank: int,
+    target_layer_names: str | Collection[str] | None = None,
+    lora_alpha: float | None = None,
+) -> None:
     """See `MistralBackbone.enable_lora`. Everything is checked before anything changes."""
     layers = projections(backbone)
     known = sorted({layer.name for layer in layers.values()})
@@ -66,7 +75,7 @@ def enable(backbone, rank: int, target_layer_names=None, lora_alpha: float | Non
     apply(backbone, {path: wanted for path, layer in layers.items() if layer.name in targets})
 
 
-def apply(backbone, plan: Plan) -> None:
+def apply(backbone: Any, plan: Plan) -> None:
     """Freezes a backbone and adapts the projections of a plan.
 
     Raises:
@@ -95,7 +104,7 @@ def apply(backbone, plan: Plan) -> None:
     forget_compiled(backbone)
 
 
-def merge(backbone, dequantize: bool = False) -> None:
+def merge(backbone: Any, dequantize: bool = False) -> None:
     """See `MistralBackbone.merge_lora`."""
     require(backbone)
     if backbone.quantization is not None:
@@ -115,7 +124,7 @@ def merge(backbone, dequantize: bool = False) -> None:
     forget_compiled(backbone)
 
 
-def factor_shapes(backbone, plan: Plan) -> dict[str, tuple[int, int]]:
+def factor_shapes(backbone: Any, plan: Plan) -> dict[str, tuple[int, int]]:
     """The shapes of a plan's factors: `<path>/a` is (D, rank), `<path>/b` (rank, units).
 
     Raises:
@@ -130,7 +139,7 @@ def factor_shapes(backbone, plan: Plan) -> dict[str, tuple[int, int]]:
     return shapes
 
 
-def factors(backbone) -> dict[str, np.ndarray]:
+def factors(backbone: Any) -> dict[str, np.ndarray]:
     """The factors of a backbone with LoRA, float32, named as in `factor_shapes`."""
     layers = projections(backbone)
     found = {}
@@ -140,7 +149,7 @@ def factors(backbone) -> dict[str, np.ndarray]:
     return found
 
 
-def assign(backbone, plan: Plan, factors: dict[str, np.ndarray]) -> None:
+def assign(backbone: Any, plan: Plan, factors: dict[str, np.ndarray]) -> None:
     """Adapts a backbone by a plan and sets the factors, named as in `factor_shapes`."""
     apply(backbone, plan)
     layers = projections(backbone)
@@ -166,7 +175,7 @@ def describe(plan: Plan) -> str:
     return "; ".join(parts[:3]) + ("; and more" if parts[3:] else "")
 
 
-def require(backbone) -> Plan:
+def require(backbone: Any) -> Plan:
     """The plan of a backbone with LoRA; without LoRA, an error that says what to call."""
     plan = settings(backbone)
     if plan is None:
@@ -174,17 +183,17 @@ def require(backbone) -> Plan:
     return plan
 
 
-def check_alpha(alpha) -> float:
+def check_alpha(alpha: Any) -> float:
     """`alpha`, if it is a number above 0 that a float32 can scale with."""
     return check_number("lora_alpha", alpha, below=2**31)
 
 
-def forget_compiled(model) -> None:
+def forget_compiled(model: keras.Model) -> None:
     """Drops what Keras compiled with the old set of variables."""
     model.train_function = model.test_function = model.predict_function = None
 
 
-def check_compiled(model) -> None:
+def check_compiled(model: keras.Model) -> None:
     """Refuses to train on with an optimizer that was built for another set of weights.
 
     Raises:

@@ -67,4 +67,4 @@ def attention_mask(
     mask = can_see(query_positions[..., :, None], key_positions[..., None, :], window)
     if key_mask is not None:
         mask = mask & key_mask[..., None, :]
-    return mask
+    return mask  # pyright: ignore[reportReturnType]  # arrays came in

@@ -6,6 +6,7 @@ one for the labels. Generation does neither: a prompt keeps its length.
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -169,7 +170,7 @@ class MistralCausalLMPreprocessor:
         return [self.tokenizer.decode(row) for row in ids]
 
     @classmethod
-    def from_preset(cls, preset: str | Path, **kwargs) -> "MistralCausalLMPreprocessor":
+    def from_preset(cls, preset: str | Path, **kwargs: Any) -> "MistralCausalLMPreprocessor":
         """The preprocessor of a preset.
 
         Args:

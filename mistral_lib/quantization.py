@@ -7,6 +7,7 @@ round to 8 bits too: `benchmarks/quantization_quality.py` measures what that cos
 """
 
 import re
+from typing import Any
 
 import keras
 
@@ -28,12 +29,12 @@ FLOAT_DTYPES = {"float32", "bfloat16", "float16"}
 class QuantizableModel(keras.Model):
     """The base of models that can be quantized."""
 
-    def __new__(cls, *args, **kwargs):
+    def __new__(cls, *args: Any, **kwargs: Any):
         model = super().__new__(cls, *args, **kwargs)
         unwrap_quantize(model)
         return model
 
-    def quantize(self, quantization: str) -> None:
+    def quantize(self, quantization: str) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]  # Keras's takes a mode
         """Quantizes the weights: embedding and projections, one matrix after the other.
 
         Norms stay as they are. LoRA may be enabled before or after, and is kept in float32. A
@@ -66,7 +67,7 @@ class QuantizableModel(keras.Model):
         lora.forget_compiled(self)
 
 
-def check_dtype(dtype) -> keras.dtype_policies.DTypePolicy:
+def check_dtype(dtype: Any) -> keras.DTypePolicy:
     """A dtype policy that a model can have.
 
     Args:
@@ -120,7 +121,9 @@ def check_quantization(quantization: str) -> str:
     )
 
 
-def quantized_policy(policy, quantization: str | None) -> keras.dtype_policies.DTypePolicy:
+def quantized_policy(
+    policy: str | keras.DTypePolicy, quantization: str | None
+) -> keras.DTypePolicy:
     """The dtype policy that quantizes what is float in another.
 
     Args:
@@ -151,7 +154,7 @@ def quantized_policy(policy, quantization: str | None) -> keras.dtype_policies.D
     return dtype_policy(f"{quantization}_from_{source.name}")
 
 
-def quantization_of(policy) -> str | None:
+def quantization_of(policy: str | keras.DTypePolicy) -> str | None:
     """The quantization in a dtype policy: "int8", "int4/128", or `None`.
 
     >>> quantization_of("int8_from_float32"), quantization_of("float32")
@@ -163,7 +166,7 @@ def quantization_of(policy) -> str | None:
     return policy.name.partition("_from_")[0]
 
 
-def quantize(backbone, quantization: str) -> None:
+def quantize(backbone: Any, quantization: str) -> None:
     """See `MistralBackbone.quantize`. Everything is checked before anything changes."""
     quantization = check_quantization(quantization)
     present = backbone.quantization
@@ -175,16 +178,17 @@ def quantize(backbone, quantization: str) -> None:
             "Quantize the float model, or call dequantize first, which keeps the first errors."
         )
     policy = quantized_policy(backbone.projection_policy, quantization)
-    if quantization == "int8":
-        config = keras.quantizers.Int8QuantizationConfig(activation_quantizer=None)
+    block_size = block_size_of(policy)
+    if block_size is None:
+        config = keras.quantizers.Int8QuantizationConfig(activation_quantizer=None)  # pyright: ignore[reportArgumentType]  # None is Keras's word for no quantizer
     else:
-        config = keras.quantizers.Int4QuantizationConfig(block_size=block_size_of(policy))
+        config = keras.quantizers.Int4QuantizationConfig(block_size=block_size)
     for layer in _quantizable(backbone):
         layer.quantize(config=config)
     _set_policy(backbone, policy)
 
 
-def dequantize(backbone) -> None:
+def dequantize(backbone: Any) -> None:
     """See `MistralBackbone.dequantize`."""
     if backbone.quantization is None:
         return

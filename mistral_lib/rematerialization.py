@@ -1,10 +1,12 @@
 """Memory for one block instead of all (chapter 13, "Training a Mistral from nothing")."""
 
+from collections.abc import Callable
+
 import jax
 import keras
 
 
-def rematerialized(block: keras.layers.Layer):
+def rematerialized(block: keras.layers.Layer) -> Callable:
     """A block that keeps its input alone, and is computed a second time in the backward pass.
 
     As `jax.checkpoint`; but on CPUs XLA finds that the second computation equals the first, and

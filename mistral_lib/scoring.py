@@ -1,11 +1,13 @@
 """What a model gives every token of a text (chapter 1, "One token")."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax.numpy as jnp
 import keras
 import numpy as np
 
+from mistral_lib.arrays import Array, Float32
 from mistral_lib.checks import check_choice, standardize_inputs
 from mistral_lib.forward import forward
 from mistral_lib.generation.prompts import read_prompts
@@ -22,12 +24,12 @@ class Scoring(keras.Model):
 
     def score(
         self,
-        token_ids,
-        padding_mask=None,
+        token_ids: Any,
+        padding_mask: Any = None,
         scoring_mode: str = "logits",
         layer_intercept_fn: Callable | None = None,
-        target_ids=None,
-    ):
+        target_ids: Any = None,
+    ) -> Float32[Array, "B S V"] | Float32[Array, "B S"]:
         """Logits or loss at every token of texts that are there already.
 
         It can be differentiated with JAX, with respect to whatever `layer_intercept_fn` brings in.

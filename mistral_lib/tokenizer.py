@@ -149,9 +149,20 @@ class MistralTokenizer:
         piece = self.id_to_token(id)
         return int(piece[3:5], 16) if self._model.is_byte(operator.index(id)) else None
 
+    @overload
+    def encode(
+        self, text: str, add_bos: bool | None = None, add_eos: bool | None = None
+    ) -> list[int]: ...
+    @overload
     def encode(
         self,
-        text: str | Sequence[str],
+        text: list[str] | tuple[str, ...] | np.ndarray,
+        add_bos: bool | None = None,
+        add_eos: bool | None = None,
+    ) -> list[list[int]]: ...
+    def encode(
+        self,
+        text: str | Sequence[str] | np.ndarray,
         add_bos: bool | None = None,
         add_eos: bool | None = None,
     ) -> list[int] | list[list[int]]:
@@ -293,7 +304,7 @@ class MistralTokenizer:
         export_tokenizer(self, folder)
 
 
-def _as_rows(ids) -> tuple[list[list], bool]:
+def _as_rows(ids) -> tuple[list, bool]:
     """Rows of ids, not yet checked, and whether they came as a batch."""
     ids = _without_arrays(ids)
     if isinstance(ids, int):

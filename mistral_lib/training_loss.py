@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +30,7 @@ class DeferredLogits:
     """
 
     hidden_states: jax.Array
-    predictions: jax.Array | None = None
+    predictions: Any = None
 
 
 class TrainingLoss(keras.Model):
@@ -47,7 +48,7 @@ class TrainingLoss(keras.Model):
 
     _defers = False  # in the middle of a step
 
-    def compute_loss_and_updates(self, *args, **kwargs):
+    def compute_loss_and_updates(self, *args: Any, **kwargs: Any) -> tuple:
         step = super().compute_loss_and_updates
         labels = inspect.signature(step).bind(*args, **kwargs).arguments["y"]
         self._defers = (
@@ -61,12 +62,19 @@ class TrainingLoss(keras.Model):
         finally:
             self._defers = False
 
-    def call(self, inputs, training=None, mask=None):
+    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         if not self._defers:
             return super().call(inputs, training=training, mask=mask)
         return DeferredLogits(self.backbone(inputs, training=training))
 
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> Any:
         if isinstance(y_pred, DeferredLogits):
             y = y.reshape(y_pred.hidden_states.shape[:2])
             losses, y_pred.predictions = token_losses(
@@ -76,7 +84,9 @@ class TrainingLoss(keras.Model):
             return loss(y, losses, sample_weight)
         return super().compute_loss(x, y, y_pred, sample_weight, training)
 
-    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+    def compute_metrics(
+        self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None
+    ) -> dict[str, Any]:
         if isinstance(y_pred, DeferredLogits):
             # The metric takes the place of the highest score for the prediction. Of two scores the
             # first is highest, and right where the prediction is.

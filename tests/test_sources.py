@@ -1,10 +1,15 @@
-"""mistral_lib/presets/sources.py: files by their names, and JSON files read once."""
+"""mistral_lib/presets/sources.py: files by their names, and JSON files read once.
+
+And mistral_lib/teaching/sources.py: what a chapter shows of a file.
+"""
 
 from pathlib import Path
 
 import pytest
 
+from mistral_lib.layers.projection import Projection
 from mistral_lib.presets.sources import LocalFolder
+from mistral_lib.teaching.sources import show_source
 
 
 @pytest.mark.parametrize("kind", ["absolute", "relative", "folder"])
@@ -53,3 +58,9 @@ def test_a_json_file_is_read_once(tmp_path):
     assert LocalFolder(tmp_path) == source
     with pytest.raises(FileNotFoundError, match=r"has no file task\.json"):
         source.json("task.json")
+
+
+def test_a_chapter_shows_no_words_to_the_checker_of_types(capsys):
+    show_source(Projection.enable_lora)
+    head = capsys.readouterr().out.splitlines()[0]
+    assert head == "def enable_lora(self, rank: int, lora_alpha: float | None = None) -> None:"

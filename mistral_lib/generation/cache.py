@@ -295,5 +295,4 @@ def extend(
 
     positions = cache.lengths[:, None] + jnp.arange(token_ids.shape[1])
     hidden_states = forward(backbone, token_ids, positions=positions, attend=attend, training=False)
-    cache = RollingCache(tuple(layers), cache.lengths + counts)
-    return hidden_states, cache  # pyright: ignore[reportReturnType] - no KerasTensor went in
+    return jnp.asarray(hidden_states), RollingCache(tuple(layers), cache.lengths + counts)

@@ -38,7 +38,7 @@ class CompiledFunction:
     (1, 5, 8)
     """
 
-    def __init__(self, function: Callable, *backbones, donate: bool = True):
+    def __init__(self, function: Callable, *backbones: keras.Model, donate: bool = True):
         self.name = function.__name__.lstrip("_")
         self._backbones = backbones
         self._times_traced = 0
@@ -51,7 +51,7 @@ class CompiledFunction:
         run.__name__ = self.name
         self._jitted = jax.jit(run, donate_argnums=(1,) if donate else ())
 
-    def __call__(self, *arguments) -> typing.Any:
+    def __call__(self, *arguments: typing.Any) -> typing.Any:
         weights = [variable.value for variable in self._variables()]
         if not _watchers:
             return self._jitted(weights, *arguments)
@@ -63,7 +63,7 @@ class CompiledFunction:
             calls.append(call)
         return result
 
-    def lower(self, *arguments) -> jax.stages.Lowered:
+    def lower(self, *arguments: typing.Any) -> jax.stages.Lowered:
         """The program for some arguments, to be read, compiled or measured without running it.
 
         Args:

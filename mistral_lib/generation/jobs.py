@@ -82,8 +82,7 @@ def write(
                 for index, (reader, row) in enumerate(zip(readers, rows)):
                     texts[index] += reader.read(row)
                 bar.update(len(done) + int(state.finished.sum()) - bar.n)
-            # `blocks` yields at least once, which pyright cannot know.
-            finished = rows, state  # pyright: ignore[reportPossiblyUnboundVariable]
+            finished = rows, state  # pyright: ignore[reportPossiblyUnboundVariable]  # blocks yields
             done += _continuations(*finished, readers, texts)
             bar.update(len(done) - bar.n)
     return done

@@ -1,9 +1,11 @@
 """Many query heads over fewer key heads (chapter 6, "Many heads, fewer keys")."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax.numpy as jnp
 import keras
+from jax.typing import DTypeLike
 
 from mistral_lib.arrays import Array, Bool, Float, Int, Shaped
 from mistral_lib.config import MistralConfig
@@ -18,7 +20,7 @@ from mistral_lib.layers.rotary import rotary_angles, rotate
 PATHS = {"dense": dense_attention, "banded": banded_attention, "fused": fused_attention}
 
 
-def choose_path(length: int, dtype, head_dim: int) -> str:
+def choose_path(length: int, dtype: DTypeLike, head_dim: int) -> str:
     """The attention path for one shape: "fused", "banded" or "dense".
 
     Fused where the GPU has it; otherwise banded from 256 tokens on, where it is faster even if the
@@ -58,12 +60,12 @@ class MistralAttention(ConfiguredLayer):
     Source: Jiang et al., "Mistral 7B", 2023; Ainslie et al., "GQA", 2023.
     """
 
-    def __init__(self, config: MistralConfig, layer: int = 0, **kwargs):
+    def __init__(self, config: MistralConfig, layer: int = 0, **kwargs: Any):
         super().__init__(config, layer, **kwargs)
         self.sliding_window = config.window(layer)
         self.attention_path = "auto"
 
-    def build(self, input_shape):
+    def build(self, input_shape: tuple) -> None:
         config = self.config
         sizes = {
             "query": config.num_query_heads * config.head_dim,
@@ -120,6 +122,8 @@ class MistralAttention(ConfiguredLayer):
         key = rotate(self.key(hidden_states).reshape(key_heads), angles)
         return query, key, self.value(hidden_states).reshape(key_heads)
 
-    def compute_output_spec(self, hidden_states, **kwargs):
+    def compute_output_spec(
+        self, hidden_states: keras.KerasTensor, **kwargs: Any
+    ) -> keras.KerasTensor:
         # The call branches on S, which is unknown while a functional model is being built.
         return keras.KerasTensor(hidden_states.shape, dtype=self.compute_dtype)

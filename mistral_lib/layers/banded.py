@@ -159,9 +159,10 @@ def attend_in_tiles(
         visible, used = mask(start)
 
         def attend_tile(so_far):
-            tile = (_take(array, start, keys, axis=2) for array in (key, value))
+            tile_keys = _take(key, start, keys, axis=2)
+            tile_values = _take(value, start, keys, axis=2)
             for_heads = visible[:, None] if visible.ndim == 2 else visible[:, None, :, None]
-            return _attend(so_far, query, *tile, for_heads)
+            return _attend(so_far, query, tile_keys, tile_values, for_heads)
 
         return jax.lax.cond(used, attend_tile, lambda so_far: so_far, so_far), None
 

@@ -1,6 +1,7 @@
 """Long sequences through token-wise layers, a chunk at a time (chapter 10, "SwiGLU")."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,9 @@ from mistral_lib.keras_inside import is_traced
 CHUNK_SIZE = 1024  # tokens
 
 
-def in_chunks(function: Callable, *arrays: Shaped[Array, "B S ..."], chunk_size: int = CHUNK_SIZE):
+def in_chunks(
+    function: Callable, *arrays: Shaped[Array, "B S ..."], chunk_size: int = CHUNK_SIZE
+) -> Any:
     """Applies a function that treats every token alone to one chunk of tokens after the other.
 
     On a CPU a matrix product of a thousand rows runs from the cache; one of ten thousand waits for
@@ -53,7 +56,7 @@ def in_chunks(function: Callable, *arrays: Shaped[Array, "B S ..."], chunk_size:
     return jax.tree.map(join, map_in_order(one, count, after=arrays[0]))
 
 
-def map_in_order(function: Callable, count: int, after: Shaped[Array, "..."]):
+def map_in_order(function: Callable, count: int, after: Shaped[Array, "..."]) -> Any:
     """The results of `function(0)` to `function(count - 1)`, stacked; as `jax.lax.map`.
 
     The memory of the results is taken when `after` is there. Left to itself, XLA fills the results

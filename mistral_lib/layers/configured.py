@@ -1,5 +1,7 @@
 """Layers that know the whole architecture (chapter 12, "The backbone")."""
 
+from typing import Any, Self
+
 from mistral_lib.config import MistralConfig
 from mistral_lib.layers.quantizable import Composite
 
@@ -13,14 +15,14 @@ class ConfiguredLayer(Composite):
         **kwargs: `name`, `dtype` and `trainable`.
     """
 
-    def __init__(self, config: MistralConfig, layer: int = 0, **kwargs):
+    def __init__(self, config: MistralConfig, layer: int = 0, **kwargs: Any):
         super().__init__(**kwargs)
         self.config = config
         self.layer = layer
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "config": self.config.to_dict(), "layer": self.layer}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> Self:
         return cls(**{**config, "config": MistralConfig(**config["config"])})

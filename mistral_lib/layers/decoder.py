@@ -1,6 +1,7 @@
 """The block and the residual stream (chapter 11, "The block and the residual stream")."""
 
 from collections.abc import Callable
+from typing import Any
 
 import keras
 
@@ -30,7 +31,7 @@ class MistralDecoder(ConfiguredLayer):
         A float array (B, S, D).
     """
 
-    def build(self, input_shape):
+    def build(self, input_shape: tuple) -> None:
         config = self.config
         epsilon, policy = config.layer_norm_epsilon, self.dtype_policy
         self.self_attention_layernorm = RMSNorm(
@@ -72,5 +73,7 @@ class MistralDecoder(ConfiguredLayer):
             lambda x: x + self.feedforward(self.feedforward_layernorm(x)), hidden_states
         )
 
-    def compute_output_spec(self, hidden_states, **kwargs):
+    def compute_output_spec(
+        self, hidden_states: keras.KerasTensor, **kwargs: Any
+    ) -> keras.KerasTensor:
         return keras.KerasTensor(hidden_states.shape, dtype=self.compute_dtype)

@@ -1,5 +1,7 @@
 """From token ids to vectors and back to logits (chapter 3, "Embeddings and back")."""
 
+from typing import Any
+
 import jax.numpy as jnp
 import keras
 
@@ -9,7 +11,7 @@ from mistral_lib.layers.quantized import lookup, matmul
 
 
 @keras.saving.register_keras_serializable(package="mistral_lib")
-class TokenEmbedding(Quantizable, keras.layers.ReversibleEmbedding):
+class TokenEmbedding(Quantizable, keras.layers.ReversibleEmbedding):  # pyright: ignore[reportIncompatibleMethodOverride]  # in Keras, shapes have other names
     """A lookup table of token vectors, and the projection from vectors back to the vocabulary.
 
     Differs from Keras's layer in one thing: the logits are float32 whatever the dtype policy, and
@@ -35,7 +37,7 @@ class TokenEmbedding(Quantizable, keras.layers.ReversibleEmbedding):
     ((1, 3, 4), 'bfloat16', (1, 3, 10), 'float32')
     """
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         for name in ("reverse_dtype", "logit_soft_cap"):
             if getattr(self, name) is not None:
@@ -61,7 +63,7 @@ class TokenEmbedding(Quantizable, keras.layers.ReversibleEmbedding):
         self, inputs: Int[Array, "B S"] | Float[Array, "B S D"], reverse: bool = False
     ) -> Float[Array, "B S _"]:
         if not reverse:
-            return super().call(inputs)
+            return jnp.asarray(super().call(inputs))
         kernel = jnp.asarray(
             self.embeddings if self.tie_weights else self.reverse_embeddings, self.compute_dtype
         )
@@ -82,6 +84,8 @@ class TokenEmbedding(Quantizable, keras.layers.ReversibleEmbedding):
         name = "embeddings" if self.tie_weights else "reverse_embeddings"
         return matmul(jnp.asarray(inputs, self.compute_dtype), self.quantized_matrix(name))
 
-    def compute_output_spec(self, inputs, reverse=False):
+    def compute_output_spec(
+        self, inputs: keras.KerasTensor, reverse: bool = False
+    ) -> keras.KerasTensor:
         spec = super().compute_output_spec(inputs, reverse=reverse)
         return keras.KerasTensor(spec.shape, dtype="float32") if reverse else spec

@@ -1,5 +1,7 @@
 """The gated feed-forward network (chapter 10, "SwiGLU")."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import keras
@@ -30,11 +32,11 @@ class SwiGLU(Composite):
     (2, 3, 4)
     """
 
-    def __init__(self, intermediate_dim: int, **kwargs):
+    def __init__(self, intermediate_dim: int, **kwargs: Any):
         super().__init__(**kwargs)
         self.intermediate_dim = intermediate_dim
 
-    def build(self, input_shape):
+    def build(self, input_shape: tuple) -> None:
         policy = self.projection_policy
         self.gate = Projection(self.intermediate_dim, dtype=policy, name="gate")
         self.up = Projection(self.intermediate_dim, dtype=policy, name="up")
@@ -48,8 +50,8 @@ class SwiGLU(Composite):
         gate = jax.nn.silu(jnp.asarray(self.gate(hidden_states), "float32"))
         return self.down(gate.astype(self.compute_dtype) * self.up(hidden_states))
 
-    def compute_output_spec(self, hidden_states):
+    def compute_output_spec(self, hidden_states: keras.KerasTensor) -> keras.KerasTensor:
         return keras.KerasTensor(hidden_states.shape, dtype=self.compute_dtype)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "intermediate_dim": self.intermediate_dim}

@@ -5,13 +5,14 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from mistral_lib.arrays import Array, Bool, Float
 from mistral_lib.devices import compute_capability
 from mistral_lib.layers.banded import banded_attention
 
 
-def fused_is_available(dtype, head_dim: int) -> bool:
+def fused_is_available(dtype: DTypeLike, head_dim: int) -> bool:
     """Whether this machine's GPU has cuDNN's attention kernel for this dtype and head size.
 
     It needs float16 or bfloat16, a GPU of compute capability 8.0 (Ampere) or newer, and a head size

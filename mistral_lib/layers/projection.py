@@ -1,5 +1,7 @@
 """A linear map of every token (chapter 14, "LoRA")."""
 
+from typing import Any
+
 import jax.numpy as jnp
 import keras
 
@@ -10,7 +12,7 @@ from mistral_lib.layers.quantized import matmul
 
 
 @keras.saving.register_keras_serializable(package="mistral_lib")
-class Projection(Quantizable, keras.layers.EinsumDense):
+class Projection(Quantizable, keras.layers.EinsumDense):  # pyright: ignore[reportIncompatibleMethodOverride]  # in Keras, shapes have other names
     """`x @ kernel` for every token, with a 2-D kernel and no bias, and LoRA on demand.
 
     Heads are made by a reshape afterwards, never by a 3-D kernel: the LoRA factors of a 2-D kernel
@@ -43,12 +45,12 @@ class Projection(Quantizable, keras.layers.EinsumDense):
     ((4, 2), (2, 6))
     """
 
-    def __init__(self, units: int, **kwargs):
+    def __init__(self, units: int, **kwargs: Any):
         kwargs.setdefault("kernel_initializer", keras.initializers.RandomNormal(stddev=0.02))
         super().__init__("bsd,df->bsf", output_shape=(None, units), **kwargs)
         self.units = units
 
-    def build(self, input_shape):
+    def build(self, input_shape: tuple) -> None:
         self.input_dim = input_shape[-1]
         super().build(input_shape)
 
@@ -81,20 +83,20 @@ class Projection(Quantizable, keras.layers.EinsumDense):
     quantized_call = call
 
     @property
-    def kernel(self):
+    def kernel(self) -> keras.Variable:
         """The variable of the base kernel, as stored. Keras would return it merged with LoRA."""
         return getattr(self, matrix_attribute("kernel"))
 
-    def lora_factors(self) -> list:
+    def lora_factors(self) -> list[keras.Variable]:
         """The variables A and B, or nothing without LoRA."""
         return [self.lora_kernel_a, self.lora_kernel_b] if self.lora_enabled else []
 
     def _lora_update(self, inputs):
         """What LoRA adds to the output, float32 (..., units)."""
         inner = jnp.asarray(inputs, "float32") @ jnp.asarray(self.lora_kernel_a)  # (..., rank)
-        return (self.lora_alpha / self.lora_rank) * (inner @ jnp.asarray(self.lora_kernel_b))
+        return self.lora_scale * (inner @ jnp.asarray(self.lora_kernel_b))
 
-    def enable_lora(self, rank: int, lora_alpha: float | None = None):
+    def enable_lora(self, rank: int, lora_alpha: float | None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]  # Keras's takes initializers too
         """Freezes the kernel and adds the trainable factors A (D, rank) and B (rank, units).
 
         B starts at zero, so that the output is unchanged.
@@ -118,12 +120,13 @@ class Projection(Quantizable, keras.layers.EinsumDense):
         self.lora_enabled = True
         self.lora_rank = rank
         self.lora_alpha = rank if lora_alpha is None else lora_alpha
+        self.lora_scale = self.lora_alpha / rank
 
-    def merge_lora(self):
+    def merge_lora(self) -> None:
         """Adds the update to the kernel, in float32, and takes LoRA off again."""
         update = jnp.asarray(self.lora_kernel_a) @ jnp.asarray(self.lora_kernel_b)
         kernel = jnp.asarray(self.kernel.value, "float32")
-        self.kernel.assign(kernel + (self.lora_alpha / self.lora_rank) * update)
+        self.kernel.assign(kernel + self.lora_scale * update)
         with unlocked(self):
             remove_weight(self, "lora_kernel_a")
             remove_weight(self, "lora_kernel_b")
@@ -131,7 +134,7 @@ class Projection(Quantizable, keras.layers.EinsumDense):
         self.lora_enabled = False
         self.lora_rank = self.lora_alpha = None
 
-    def save_own_variables(self, store):
+    def save_own_variables(self, store: Any) -> None:
         # Keras would save the merged kernel. The base stays as it is, the factors beside it.
         enabled, self.lora_enabled = self.lora_enabled, False
         try:
@@ -142,13 +145,13 @@ class Projection(Quantizable, keras.layers.EinsumDense):
             store["lora_kernel_a"] = self.lora_kernel_a
             store["lora_kernel_b"] = self.lora_kernel_b
 
-    def load_own_variables(self, store):
+    def load_own_variables(self, store: Any) -> None:
         super().load_own_variables(store)  # which sets the factors to zero
         if self.lora_enabled and "lora_kernel_a" in store:
             self.lora_kernel_a.assign(store["lora_kernel_a"])
             self.lora_kernel_b.assign(store["lora_kernel_b"])
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = super().get_config()
         for name in ("equation", "output_shape", "bias_axes", "activation"):
             config.pop(name, None)

@@ -1,5 +1,7 @@
 """Which layers are quantized, and which are made of such (chapter 18, "Quantization")."""
 
+from typing import Any
+
 import keras
 import numpy as np
 
@@ -17,7 +19,7 @@ MODES = ("int8", "int4")
 INT4_BLOCK_SIZE = 128  # Keras's default
 
 
-def dtype_policy(policy) -> keras.dtype_policies.DTypePolicy:
+def dtype_policy(policy: Any) -> keras.DTypePolicy:
     """`keras.dtype_policies.get`, with a sentence of our own where Keras is too old for int4.
 
     >>> dtype_policy("bfloat16").name
@@ -27,7 +29,7 @@ def dtype_policy(policy) -> keras.dtype_policies.DTypePolicy:
     return keras.dtype_policies.get(policy)
 
 
-def float_policy(policy) -> keras.dtype_policies.DTypePolicy:
+def float_policy(policy: str | keras.DTypePolicy) -> keras.DTypePolicy:
     """What a quantized dtype policy was made from; a policy that is not quantized, itself.
 
     >>> float_policy("int8_from_bfloat16").name, float_policy("mixed_bfloat16").name
@@ -36,16 +38,16 @@ def float_policy(policy) -> keras.dtype_policies.DTypePolicy:
     policy = dtype_policy(policy)
     if policy.quantization_mode is None:
         return policy
-    return keras.dtype_policies.get(policy.name.partition("_from_")[2])
+    return dtype_policy(policy.name.partition("_from_")[2])
 
 
-def block_size_of(policy) -> int | None:
+def block_size_of(policy: str | keras.DTypePolicy) -> int | None:
     """Rows that share a scale in a policy such as "int4/128_from_float32"; `None` in any other.
 
     >>> block_size_of("int4/64_from_bfloat16"), block_size_of("int8_from_float32")
     (64, None)
     """
-    size = keras.dtype_policies.get(policy).name.partition("_from_")[0].partition("/")[2]
+    size = dtype_policy(policy).name.partition("_from_")[0].partition("/")[2]
     return int(size) if size else None
 
 
@@ -61,11 +63,11 @@ class Composite(keras.layers.Layer):
     ('float32', 'int8_from_float32')
     """
 
-    def __init__(self, dtype=None, **kwargs):
+    def __init__(self, dtype: str | keras.DTypePolicy | None = None, **kwargs: Any):
         self.projection_policy = dtype_policy(dtype)
         super().__init__(dtype=float_policy(self.projection_policy), **kwargs)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         policy = keras.dtype_policies.serialize(self.projection_policy)
         return {**super().get_config(), "dtype": policy}
 
@@ -81,11 +83,16 @@ class Quantizable(keras.layers.Layer):
     (`pairs` and `transposed` of a `KernelLayout`), and `matrix_shape`, (D, N) of all.
     """
 
-    def __init__(self, *args, dtype=None, **kwargs):
+    def __init__(self, *args: Any, dtype: str | keras.DTypePolicy | None = None, **kwargs: Any):
         check_keras_for(dtype)
         super().__init__(*args, dtype=dtype, **kwargs)
 
-    def quantize(self, mode=None, type_check=True, config=None):
+    def quantize(
+        self,
+        mode: str | None = None,
+        type_check: bool = True,
+        config: keras.quantizers.QuantizationConfig | None = None,
+    ) -> None:
         """Replaces the float matrices by quantized ones: see `MistralBackbone.quantize`."""
         block_size = getattr(config, "block_size", INT4_BLOCK_SIZE)
         _check_kind(mode, block_size)
@@ -94,15 +101,21 @@ class Quantizable(keras.layers.Layer):
             attribute = matrix_attribute(name)
             floats[name] = np.asarray(getattr(self, attribute).value)
             remove_weight(self, attribute)
-        self.quantized_build(floats[name].shape, mode, config)  # of the first, as Keras does
+        first = next(iter(self.matrices))  # as Keras does
+        self.quantized_build(floats[first].shape, mode, config)
         kind = mode if mode == "int8" else f"int4/{block_size}"
         self.dtype_policy = f"{kind}_from_{self.dtype_policy.name}"
         for name in list(floats):
             self.assign_float(name, floats.pop(name))
 
-    def quantized_build(self, shape, mode, config=None):
+    def quantized_build(  # pyright: ignore[reportIncompatibleMethodOverride]  # Layer's has no config
+        self,
+        shape: tuple[int, ...],
+        mode: str | None,
+        config: keras.quantizers.QuantizationConfig | None = None,
+    ) -> None:
         _check_kind(mode, getattr(config, "block_size", block_size_of(self.dtype_policy)))
-        super().quantized_build(shape, mode, config)
+        super().quantized_build(shape, mode, config)  # pyright: ignore[reportCallIssue]  # not Layer's
         for name in self.matrices:
             # In a mixed policy a product would get the scale rounded to the compute dtype.
             without_autocast(getattr(self, f"{name}_scale"))
@@ -149,7 +162,7 @@ class Quantizable(keras.layers.Layer):
         scale_variable = getattr(self, f"{name}_scale")
         scale_variable.assign(scale.reshape(scale_variable.shape))
         getattr(self, matrix_attribute(name)).assign(values)
-        if zero is not None:
+        if layout.block_size is not None:
             getattr(self, f"{name}_zero").assign(zero)
             self.g_idx.assign(np.arange(layout.shape[0]) // layout.block_size)
 

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import keras
 import numpy as np
+from jax.typing import DTypeLike
 
 from mistral_lib.arrays import Array, Float, Float32, Int
 
@@ -153,7 +154,7 @@ def _backward(residuals, gradient):
 matmul.defvjp(_forward, _backward)
 
 
-def dequantize(kernel: QuantizedKernel, dtype="float32") -> Float[Array, "D N"]:
+def dequantize(kernel: QuantizedKernel, dtype: DTypeLike = "float32") -> Float[Array, "D N"]:
     """The whole matrix in float, (D, N).
 
     >>> kernel = QuantizedKernel(
@@ -186,10 +187,10 @@ def quantize(matrix: Float[np.ndarray, "D N"], layout: KernelLayout) -> tuple:
     matrix = matrix.T if layout.transposed else matrix
     depth, width = layout.shape
     step = max(2, PIECE_SIZE // depth // 2 * 2)  # even: no byte holds columns of two pieces
-    arrays = None
+    arrays = []
     for start in range(0, width, step):
         piece = _quantize_piece(matrix[:, start : start + step], layout)
-        if arrays is None:  # made once, so that no piece is held beside the whole
+        if not arrays:  # made once, so that no piece is held beside the whole
             halved = -(-width // 2) if layout.pairs == "columns" else width
             widths = [halved, width, width]
             arrays = [_empty(part, columns, layout) for part, columns in zip(piece, widths)]
@@ -219,7 +220,9 @@ def _empty(part, columns, layout):
     return np.empty((len(part), columns), part.dtype)
 
 
-def lookup(kernel: QuantizedKernel, indices: Int[Array, "*rows"], dtype) -> Float[Array, "*rows D"]:
+def lookup(
+    kernel: QuantizedKernel, indices: Int[Array, "*rows"], dtype: DTypeLike
+) -> Float[Array, "*rows D"]:
     """Columns of a kernel that is stored transposed: the rows of a table.
 
     Args:

@@ -1,5 +1,7 @@
 """Root-mean-square normalisation (chapter 9, "RMSNorm")."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import keras
@@ -32,11 +34,11 @@ class RMSNorm(keras.layers.Layer):
     [[0.8485 1.1314]]
     """
 
-    def __init__(self, epsilon: float = 1e-6, **kwargs):
+    def __init__(self, epsilon: float = 1e-6, **kwargs: Any):
         super().__init__(**kwargs)
         self.epsilon = epsilon
 
-    def build(self, input_shape):
+    def build(self, input_shape: tuple) -> None:
         # autocast=False: a mixed policy would round the float32 scale before it is used.
         self.scale = self.add_weight(
             name="scale", shape=(input_shape[-1],), initializer="ones", autocast=False
@@ -48,8 +50,8 @@ class RMSNorm(keras.layers.Layer):
         x = x * jax.lax.rsqrt(mean_square + self.epsilon)
         return (x * jnp.asarray(self.scale, "float32")).astype(self.compute_dtype)
 
-    def compute_output_spec(self, hidden_states):
+    def compute_output_spec(self, hidden_states: keras.KerasTensor) -> keras.KerasTensor:
         return keras.KerasTensor(hidden_states.shape, dtype=self.compute_dtype)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "epsilon": self.epsilon}

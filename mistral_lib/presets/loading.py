@@ -55,7 +55,7 @@ def load_backbone(
     load_weights: bool = True,
     dtype: Any = None,
     quantization: str | None = None,
-    **overrides,
+    **overrides: Any,
 ) -> T:
     """A backbone from a preset, of a class: see `MistralBackbone.from_preset`."""
     config = _read_config(cls, preset, overrides)
@@ -93,7 +93,7 @@ def load_causal_lm(
     tokenizer_class: Callable[..., Any],
     preset: Preset,
     load_weights: bool = True,
-    **overrides,
+    **overrides: Any,
 ) -> T:
     """A causal language model from a preset, and its parts: see `MistralCausalLM.from_preset`."""
     task = preset.format.read_task(preset.source)
@@ -117,7 +117,7 @@ def load_causal_lm(
 
 
 def load_preprocessor(
-    cls: Callable[..., T], tokenizer_class: Callable[..., Any], preset: Preset, **overrides
+    cls: Callable[..., T], tokenizer_class: Callable[..., Any], preset: Preset, **overrides: Any
 ) -> T:
     """A preprocessor from a preset: see `MistralCausalLMPreprocessor.from_preset`."""
     tokenizer = load_tokenizer(tokenizer_class, preset)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
 
 from mistral_lib.teaching.next_token import MONOSPACE, token_label
-from mistral_lib.teaching.plots import BLUE, GREY, INK, ORANGE, PALE, PAPER, SMALL
+from mistral_lib.teaching.plots import BLUE, GREY, INK, ORANGE, PALE, PAPER, SMALL, Looks
 
 # The rows of `model_map` from below: what stands on the stream, and what beside it reads and adds.
 _ROWS = ("vocabulary", "embedding", "norm", "attention", "norm", "network", "norm", "logits")
@@ -85,14 +86,14 @@ def model_map(
 def _box(ax: Axes, x: float, y: float, text: str, *, filled: bool) -> None:
     corner = (x - _WIDTH / 2 + 0.1, y - _HEIGHT / 2 + 0.1)
     size = _WIDTH - 0.2, _HEIGHT - 0.2
-    colours = {"facecolor": BLUE if filled else PAPER, "edgecolor": BLUE}
+    colours: Looks = {"facecolor": BLUE if filled else PAPER, "edgecolor": BLUE}
     ax.add_patch(FancyBboxPatch(corner, *size, boxstyle="round,pad=0.1", zorder=2, **colours))
     colour = PAPER if filled else INK
     ax.text(x, y, text, ha="center", va="center", size=SMALL, color=colour, zorder=3)
 
 
 def _arrow(ax: Axes, start: tuple[float, float], end: tuple[float, float]) -> None:
-    look = {"arrowstyle": "-|>", "mutation_scale": 10, "color": INK, "linewidth": 1.1}
+    look: Looks = {"arrowstyle": "-|>", "mutation_scale": 10, "color": INK, "linewidth": 1.1}
     ax.add_patch(FancyArrowPatch(start, end, shrinkA=0, shrinkB=0, zorder=1.5, **look))
 
 
@@ -125,18 +126,18 @@ def lens_grid(
     ['a']
     """
     chances = np.asarray(chances)
-    for (row, column), chance in np.ndenumerate(chances):
-        token = likeliest[row][column]
+    for row, column in product(*map(range, chances.shape)):
+        token, chance = likeliest[row][column], float(chances[row, column])
         hit = token == right[column]
-        cell = {"edgecolor": PAPER, "linewidth": 2}
+        cell: Looks = {"edgecolor": PAPER, "linewidth": 2}
         ax.add_patch(Rectangle((column, row), 1, 1, facecolor=PALE, **cell))
-        bar = {"facecolor": ORANGE, "edgecolor": INK, "linewidth": 0.5}
+        bar: Looks = {"facecolor": ORANGE, "edgecolor": INK, "linewidth": 0.5}
         ax.add_patch(Rectangle((column + 0.08, row + 0.1), 0.84 * chance, 0.12, **bar))
         if hit:
-            frame = {"fill": False, "edgecolor": BLUE, "linewidth": 1.6}
+            frame: Looks = {"fill": False, "edgecolor": BLUE, "linewidth": 1.6}
             ax.add_patch(Rectangle((column + 0.04, row + 0.05), 0.92, 0.9, **frame))
-        middle = {"ha": "center", "va": "center"}
-        look = {**MONOSPACE, "size": SMALL, "weight": "bold" if hit else "normal"}
+        middle: Looks = {"ha": "center", "va": "center"}
+        look: Looks = {**MONOSPACE, "size": SMALL, "weight": "bold" if hit else "normal"}
         colour = BLUE if hit else INK
         ax.text(column + 0.5, row + 0.72, token_label(token), color=colour, **middle, **look)
         ax.text(column + 0.5, row + 0.41, f"{chance:.0%}", color=INK, size=SMALL, **middle)

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
-from mistral_lib.teaching.plots import BLUE, GREY, INK, PALE, PAPER, SMALL
+from mistral_lib.teaching.plots import BLUE, GREY, INK, PALE, PAPER, SMALL, Looks
 
 # Bits of sign, exponent and fraction. The leading 1 of the fraction is not stored.
 FORMATS = {"float32": (1, 8, 23), "bfloat16": (1, 8, 7), "float16": (1, 5, 10)}
@@ -55,7 +55,7 @@ def draw_bits(
     >>> len(ax.patches), ax.texts[-1].get_text()
     (16, '256')
     """
-    looks = (
+    looks: tuple[Looks, ...] = (
         {"facecolor": PAPER, "edgecolor": INK},
         {"facecolor": BLUE, "edgecolor": PAPER},
         {"facecolor": PALE, "edgecolor": GREY, "hatch": "////"},
@@ -72,7 +72,7 @@ def draw_bits(
                     else {"fc": look["facecolor"], "ec": "none", "pad": 0.6}
                 )
                 colour = PAPER if look is looks[1] else INK
-                where = {"ha": "center", "va": "center", "size": SMALL}
+                where: Looks = {"ha": "center", "va": "center", "size": SMALL}
                 ax.text(place + 0.47, row, bit, color=colour, bbox=box, **where)
                 place += 1
         dtype = np.dtype(ml_dtypes.bfloat16 if kind == "bfloat16" else kind)

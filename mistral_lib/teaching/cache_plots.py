@@ -85,7 +85,7 @@ def draw_film(
             before = held[frame - 1, slot] if frame else -1
             _draw_slot(ax, frame, slot, position, before, tokens)
     ax.set(xlim=(0, slots), ylim=(frames, 0), xlabel="slot")
-    ax.set_xticks(np.arange(slots) + 0.5, range(slots))
+    ax.set_xticks(np.arange(slots) + 0.5, [str(slot) for slot in range(slots)])
     read = [f"{frame}  {token_label(tokens[frame])}" for frame in range(frames)]
     ax.set_yticks(np.arange(frames) + 0.5, read)
     ax.xaxis.set_label_position("top")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
@@ -14,7 +16,7 @@ HATCHES = ("", "////", "....", "\\\\\\\\", "xxxx", "||||", "----", "++++")
 Part = tuple[tuple[int, int], tuple[int, int]]  # rows and columns, from and to
 
 
-def parts_of(array) -> dict[Part, list[int]]:
+def parts_of(array: Any) -> dict[Part, list[int]]:
     """The parts of a matrix, in order of their places, and the devices that hold each.
 
     Args:
@@ -35,7 +37,13 @@ def parts_of(array) -> dict[Part, list[int]]:
     return {part: sorted(devices) for part, devices in sorted(parts.items())}
 
 
-def draw_mesh(ax: Axes, ids, *, corner: tuple[float, float], cell: tuple[float, float]) -> None:
+def draw_mesh(
+    ax: Axes,
+    ids: Sequence[Sequence[int]] | np.ndarray,
+    *,
+    corner: tuple[float, float],
+    cell: tuple[float, float],
+) -> None:
     """Draws a mesh of devices: a box for each, which looks like the part that its column holds.
 
     Args:

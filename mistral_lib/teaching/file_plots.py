@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import ConnectionPatch, Rectangle
 
-from mistral_lib.teaching.plots import BLUE, GREY, INK, PALE, PAPER, SMALL
+from mistral_lib.teaching.plots import BLUE, GREY, INK, PALE, PAPER, SMALL, Looks
 
 GAP = 0.4  # between groups of bytes, in cells
 
@@ -135,7 +135,7 @@ def draw_names(
     for row, cells in enumerate(rows):
         for (text, mark), start, end in zip(cells, starts, starts[1:]):
             _, colour, hatch = ARRANGEMENTS.get(mark, ("", PAPER, None))
-            box = dict(facecolor=colour, edgecolor=GREY, lw=0.5)
+            box: Looks = dict(facecolor=colour, edgecolor=GREY, lw=0.5)
             ax.add_patch(Rectangle((start, row), end - start, 1, **box))
             ax.text(start + pad, row + 0.52, text, va="center", fontsize=SMALL)
             if mark:

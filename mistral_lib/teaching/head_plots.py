@@ -9,7 +9,18 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Arc, Circle, Rectangle
 
 from mistral_lib.teaching.next_token import token_label
-from mistral_lib.teaching.plots import BLUE, FUTURE, GREY, INK, ORANGE, PALE, PAPER, RED, SMALL
+from mistral_lib.teaching.plots import (
+    BLUE,
+    FUTURE,
+    GREY,
+    INK,
+    ORANGE,
+    PALE,
+    PAPER,
+    RED,
+    SMALL,
+    Looks,
+)
 
 
 def draw_grid(
@@ -94,22 +105,22 @@ def draw_bars(
     >>> [text.get_text() for text in ax.texts]
     ['0.5', '▸']
     """
-    values = np.asarray(values, float)
-    shown = np.ones(len(values), bool) if mask is None else np.asarray(mask, bool)
-    top = values[shown].max()
-    for place, value in enumerate(values):
+    heights = np.asarray(values, float)
+    shown = np.ones(len(heights), bool) if mask is None else np.asarray(mask, bool)
+    top = heights[shown].max()
+    for place, height in enumerate(heights):
         if not shown[place]:
             ax.text(place, 0, FUTURE, color=GREY, ha="center", va="bottom", fontsize=SMALL)
             continue
-        looks = {"facecolor": BLUE, "edgecolor": BLUE}
+        looks: Looks = {"facecolor": BLUE, "edgecolor": BLUE}
         if place in marked:
             looks = {"facecolor": ORANGE, "edgecolor": INK, "hatch": "////"}
-        ax.bar(place, value, 0.8, linewidth=0.8, **looks)
+        ax.bar(place, height, 0.8, linewidth=0.8, **looks)
         if write:
-            text = format(value, write)
-            where = {"ha": "center", "va": "bottom", "rotation": 90, "fontsize": SMALL}
-            ax.text(place, value + 0.06 * top, text, **where)
-    ax.set(xlim=(-0.5, len(values) - 0.5), ylim=(0, top * (1.75 if write else 1.1)), yticks=[])
+            text = format(height, write)
+            where: Looks = {"ha": "center", "va": "bottom", "rotation": 90, "fontsize": SMALL}
+            ax.text(place, height + 0.06 * top, text, **where)
+    ax.set(xlim=(-0.5, len(heights) - 0.5), ylim=(0, top * (1.75 if write else 1.1)), yticks=[])
     ax.set_xticks(range(len(values)), [token_label(token) for token in tokens], rotation=90)
     ax.tick_params(length=0, labelsize=SMALL, pad=2)
     ax.spines["left"].set_visible(False)
@@ -182,10 +193,10 @@ def draw_turn(ax: Axes, query_angle: float, key_angle: float) -> None:
     """
     ax.add_patch(Circle((0, 0), 1, facecolor=PALE, edgecolor=GREY, linewidth=0.8))
     for name, angle, colour, line in (("q", query_angle, BLUE, "-"), ("k", key_angle, RED, "--")):
-        tip = np.array([np.cos(angle), np.sin(angle)])
+        x, y = np.cos(angle), np.sin(angle)
         arrow = {"arrowstyle": "-|>", "color": colour, "linestyle": line, "linewidth": 2}
-        ax.annotate("", tip, (0, 0), arrowprops={**arrow, "shrinkA": 0, "shrinkB": 0})
-        ax.text(*(1.22 * tip), name, color=colour, weight="bold", ha="center", va="center")
+        ax.annotate("", (x, y), (0, 0), arrowprops={**arrow, "shrinkA": 0, "shrinkB": 0})
+        ax.text(1.22 * x, 1.22 * y, name, color=colour, weight="bold", ha="center", va="center")
     start, stop = np.degrees([key_angle, query_angle])
     ax.add_patch(Arc((0, 0), 0.7, 0.7, theta1=start, theta2=stop, color=INK, linewidth=1.2))
     middle = (query_angle + key_angle) / 2

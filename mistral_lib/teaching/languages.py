@@ -41,7 +41,7 @@ def mistral_vocabulary() -> MistralTokenizer | None:
     True
     """
     package = importlib.util.find_spec("mistral_common")
-    if package is None:
+    if package is None or package.submodule_search_locations is None:
         return None
     folder = Path(package.submodule_search_locations[0])
     return MistralTokenizer(folder / "data" / "tokenizer.model.v1")

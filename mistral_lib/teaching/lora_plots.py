@@ -5,7 +5,7 @@ from __future__ import annotations
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
-from mistral_lib.teaching.plots import BLUE, GREY, INK, ORANGE, PALE
+from mistral_lib.teaching.plots import BLUE, GREY, INK, ORANGE, PALE, Looks
 
 GAP = 44  # between two matrices, in rows of a matrix
 
@@ -28,9 +28,9 @@ def draw_product(ax: Axes, tokens: int, inputs: int, outputs: int, rank: int) ->
     >>> [patch.get_width() for patch in ax.patches]
     [192, 512, 192, 8, 512]
     """
-    frozen = {"facecolor": PALE, "edgecolor": GREY, "hatch": "////"}
-    trained = {"facecolor": ORANGE, "edgecolor": ORANGE}
-    read = {"facecolor": BLUE, "edgecolor": BLUE}
+    frozen: Looks = {"facecolor": PALE, "edgecolor": GREY, "hatch": "////"}
+    trained: Looks = {"facecolor": ORANGE, "edgecolor": ORANGE}
+    read: Looks = {"facecolor": BLUE, "edgecolor": BLUE}
     kernel_left, below = inputs + GAP, -inputs - 2 * GAP
     boxes = [
         (0, 0, inputs, tokens, read),

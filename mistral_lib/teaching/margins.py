@@ -7,14 +7,17 @@ wrote first asserts that no choice was close.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from mistral_lib import MistralCausalLM
+from mistral_lib.generation.prompts import read_prompts
 
 PLACES = 64  # lengths are rounded up to a multiple of it, so that few programs are compiled
 
 
-def smallest_margin(model: MistralCausalLM, prompt: str, **arguments) -> float:
+def smallest_margin(model: MistralCausalLM, prompt: str, **arguments: Any) -> float:
     """How far ahead the likeliest token was where the model's greedy choice was closest.
 
     Args:
@@ -31,7 +34,7 @@ def smallest_margin(model: MistralCausalLM, prompt: str, **arguments) -> float:
     >>> smallest_margin(model, PROMPT, max_length=64) > 0.3
     True
     """
-    prompt_ids = model.preprocessor.generate_preprocess(prompt)[0]
+    [prompt_ids] = read_prompts(prompt, model.preprocessor, model.backbone.vocabulary_size).rows
     ids = model.generate(prompt_ids, **arguments)
     places = -(-len(ids) // PLACES) * PLACES
     token_ids = np.zeros((1, places), "int32")

@@ -64,7 +64,7 @@ def merge_tree(
             f"rank {rank:,}", (x, y), (beside, 0), textcoords="offset points", va="center", size=9
         )
     ax.set(xlim=(-0.6, len(text) - 0.1), ylim=(-0.5, len(history) + 0.5), xticks=[])
-    ax.set_yticks(range(len(history) + 1), ["letters", *range(1, len(history) + 1)])
+    ax.set_yticks(range(len(history) + 1), ["letters", *map(str, range(1, len(history) + 1))])
     ax.set_ylabel("merge")
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)

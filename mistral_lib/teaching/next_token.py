@@ -7,10 +7,11 @@ from collections.abc import Sequence
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
-from mistral_lib.teaching.plots import BLUE, GREY, INK, ORANGE, PALE, PAPER
+from mistral_lib.teaching.plots import BLUE, GREY, INK, ORANGE, PALE, PAPER, Looks
 
-MONOSPACE = {"family": "DejaVu Sans Mono", "size": 10}
+MONOSPACE: Looks = {"family": "DejaVu Sans Mono", "size": 10}
 MONOSPACE_WIDTH = 0.602 * MONOSPACE["size"]  # points from one character to the next
 
 # Where `writing_steps` places a row's text, in its axes. It stands above the top bar, so that a
@@ -97,7 +98,7 @@ def writing_steps(
     return figure
 
 
-def _text_so_far(ax: Axes, text: str, taken: str) -> plt.Text:
+def _text_so_far(ax: Axes, text: str, taken: str) -> Text:
     """Writes the end of a text, its last token in a box; returns that token's artist."""
     text, taken = (token_label(part).replace("▁", " ") for part in (text, taken))
     ax.set_axis_off()
@@ -126,15 +127,15 @@ def _text_so_far(ax: Axes, text: str, taken: str) -> plt.Text:
     )
 
 
-def _lead_back(label: plt.Text, ax: Axes, taken: plt.Text) -> None:
+def _lead_back(label: Text, ax: Axes, taken: Text) -> None:
     """Draws the line from a bar's label down to the same token at the end of the next text."""
     line = {"color": BLUE, "linewidth": 1.4, "shrinkA": 0, "shrinkB": 0}
     corner = {"arrowstyle": "-", "connectionstyle": "angle,angleA=180,angleB=90,rad=6"}
     head = {"arrowstyle": "-|>", "mutation_scale": 12}
     gutter = (_GUTTER, _LEVEL)
-    ax.annotate("", gutter, (-0.1, 0.5), "axes fraction", label, arrowprops=line | corner)
-    ax.annotate("", (1, 0.5), gutter, taken, "axes fraction", arrowprops=line | head)
-    for annotation in ax.texts[-2:]:
+    out = ax.annotate("", gutter, (-0.1, 0.5), "axes fraction", label, arrowprops=line | corner)
+    back = ax.annotate("", (1, 0.5), gutter, taken, "axes fraction", arrowprops=line | head)
+    for annotation in (out, back):
         annotation.set_annotation_clip(False)
         annotation.set_in_layout(False)
 
@@ -153,14 +154,19 @@ def written_text(ax: Axes, prompt: str, continuation: str) -> None:
     ['One', ' two']
     """
     ax.set_axis_off()
-    prompt_style, own_style = {"color": INK}, {"color": BLUE, "weight": "bold"}
+    prompt_style: Looks = {"color": INK}
+    own_style: Looks = {"color": BLUE, "weight": "bold"}
     row, column = 0, 0
     for part, looks in ((prompt, prompt_style), (continuation, own_style)):
         for index, line in enumerate(part.split("\n")):
             row, column = (row + 1, 0) if index else (row, column)
             if line:
                 shift = (column * MONOSPACE_WIDTH, -row * 1.5 * MONOSPACE["size"])
-                where = {"xycoords": "axes fraction", "textcoords": "offset points", "va": "top"}
+                where: Looks = {
+                    "xycoords": "axes fraction",
+                    "textcoords": "offset points",
+                    "va": "top",
+                }
                 ax.annotate(line, (0, 1), shift, **where, **MONOSPACE, **looks)
             column += len(line)
 
@@ -224,5 +230,5 @@ def _lines(pieces: Sequence[str]) -> list[list[int]]:
 
 
 def _figure_title(figure: Figure, title: str) -> None:
-    size, weight = (plt.rcParams[f"axes.title{name}"] for name in ("size", "weight"))
+    size, weight = plt.rcParams["axes.titlesize"], plt.rcParams["axes.titleweight"]
     figure.suptitle(title, x=0.01, ha="left", fontsize=size, weight=weight)

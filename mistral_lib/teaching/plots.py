@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from io import BytesIO
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
+from matplotlib.rcsetup import cycler
 from PIL import Image
 
 # Okabe and Ito's palette: colour-blind readers can tell these apart, and so can a grey printer.
@@ -29,6 +32,8 @@ SYMBOL_KEY = (
 
 SMALL = 9  # points: the smallest text of the book's figures
 PIXELS_PER_INCH = 96  # of the page, whose column holds 672: figures are at most 7 inches wide
+
+Looks = dict[str, Any]  # named arguments of matplotlib's artists
 
 
 def style() -> None:
@@ -58,7 +63,7 @@ def style() -> None:
             "axes.titleweight": "bold",
             "axes.spines.top": False,
             "axes.spines.right": False,
-            "axes.prop_cycle": plt.cycler(color=[BLUE, RED, GREEN, ORANGE, PURPLE, SKY]),
+            "axes.prop_cycle": cycler(color=[BLUE, RED, GREEN, ORANGE, PURPLE, SKY]),
             "xtick.color": INK,
             "ytick.color": INK,
             "lines.linewidth": 2,
@@ -159,7 +164,7 @@ def draw_mask(
     ax.set_facecolor(PALE)
     ax.pcolormesh(
         np.ma.masked_equal(mask, False),
-        cmap=plt.matplotlib.colors.ListedColormap([BLUE]),
+        cmap=ListedColormap([BLUE]),
         edgecolors="none",
     )
     for (row, column), seen in np.ndenumerate(mask):

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
 from mistral_lib.teaching.next_token import MONOSPACE, token_label
-from mistral_lib.teaching.plots import BLUE, GREY, INK, PALE, PAPER, RED, SMALL
+from mistral_lib.teaching.plots import BLUE, GREY, INK, PALE, PAPER, RED, SMALL, Looks
 
 
 def draw_choices(
@@ -43,7 +43,8 @@ def draw_choices(
     for place, (now, then) in enumerate(zip(probabilities, before, strict=True)):
         label = "×" if now == 0 else f"{now:.0%}" if now >= 0.005 else "<1%"
         ax.text(max(now, then) + 0.03, place, label, va="center", size=SMALL)
-    ax.set_yticks(places, [token_label(token) for token in tokens], **MONOSPACE | {"size": SMALL})
+    look: Looks = {**MONOSPACE, "size": SMALL}
+    ax.set_yticks(places, [token_label(token) for token in tokens], **look)
     ax.set(xlim=(0, 1.25), ylim=(len(tokens) - 0.5, -0.5), xticks=[])
     ax.tick_params(length=0)
     ax.spines["bottom"].set_visible(False)
@@ -82,7 +83,7 @@ def draw_tree(
     """
     heights, roots = _heights(paths), {path[:1] for path in paths}
     for path, probability in paths.items():
-        place = (len(path), heights[path])
+        place, text = (len(path), heights[path]), f"{token_label(path[-1])} {_percent(probability)}"
         on_best, on_greedy = path == best[: len(path)], path == greedy[: len(path)]
         if len(path) > 1 or len(roots) > 1:
             parent = path[:-1]
@@ -95,7 +96,6 @@ def draw_tree(
         face = BLUE if on_best else PAPER if path in kept else PALE
         edge = RED if on_greedy and not on_best else BLUE if on_best else GREY
         box = {"boxstyle": "round,pad=0.25", "facecolor": face, "edgecolor": edge}
-        text = f"{token_label(path[-1])} {_percent(probability)}"
         ax.text(*place, text, color=ink, size=SMALL, ha="center", va="center", bbox=box, zorder=2)
     depth = max(map(len, paths))
     ax.set(
@@ -132,7 +132,7 @@ def draw_rounds(
     columns = len(rounds[0][0]) + 1
     for row, (proposed, accepted, own) in enumerate(rounds):
         for column, token in enumerate([*proposed, own]):
-            looks = {"facecolor": PALE, "edgecolor": PAPER}
+            looks: Looks = {"facecolor": PALE, "edgecolor": PAPER}
             colour = GREY
             if column < accepted:
                 looks, colour = {"facecolor": BLUE, "edgecolor": PAPER}, PAPER

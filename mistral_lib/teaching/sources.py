@@ -7,8 +7,13 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 import textwrap
 from collections.abc import Callable
+from typing import Any
+
+# A comment that is meant for pyright, and tells a reader nothing about the code.
+TO_CHECKER = re.compile(r"  # pyright: ignore\[.*")
 
 
 def show_source(*functions: Callable | type, numbers: bool = False) -> None:
@@ -23,7 +28,11 @@ def show_source(*functions: Callable | type, numbers: bool = False) -> None:
 
     >>> from mistral_lib.masks import can_see
     >>> show_source(can_see)
-    def can_see(query_positions, key_positions, window=None):
+    def can_see(
+        query_positions: Int[Array, "..."] | int,
+        key_positions: Int[Array, "..."] | int,
+        window: int | Int[Array, ""] | None = None,
+    ) -> Bool[Array, "..."] | bool:
         distance = query_positions - key_positions
         visible = distance >= 0
         if window is not None:
@@ -42,18 +51,18 @@ def show_source(*functions: Callable | type, numbers: bool = False) -> None:
 
 def _without_docstrings(source: str) -> tuple[list[str], list[str]]:
     """The lines of a definition up to its first statement, and the lines from there on."""
-    source = textwrap.dedent(source)
-    lines = source.splitlines()
-    definition = ast.parse(source).body[0]
+    source = textwrap.dedent(TO_CHECKER.sub("", source))
+    definition: Any = ast.parse(source).body[0]
+    hidden = set()
     documented = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
     for node in ast.walk(definition):
         if isinstance(node, documented) and ast.get_docstring(node) is not None:
-            for number in range(node.body[0].lineno - 1, node.body[0].end_lineno):
-                lines[number] = None
-    first = definition.body[0]
-    end_of_head = first.lineno - 1
-    head = [line for line in lines[:end_of_head] if line is not None]
-    body = [line for line in lines[end_of_head:] if line is not None]
+            first: Any = node.body[0]
+            hidden.update(range(first.lineno, first.end_lineno + 1))
+    lines = enumerate(source.splitlines(), 1)
+    shown = [(number, line) for number, line in lines if number not in hidden]
+    head = [line for number, line in shown if number < definition.body[0].lineno]
+    body = [line for number, line in shown if number >= definition.body[0].lineno]
     while body and not body[0].strip():
         del body[0]
     return head, body

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mistral_lib import MistralCausalLM, MistralCausalLMPreprocessor
 from mistral_lib.teaching.corpus import Document
 
 OPENER = "TELEGRAM "
@@ -81,7 +82,9 @@ def find_examples(documents: Iterable[Document], longest: int = 240) -> list[Exa
     return found
 
 
-def answer_rows(preprocessor, pairs: Iterable[tuple[str, str]], length: int) -> Rows:
+def answer_rows(
+    preprocessor: MistralCausalLMPreprocessor, pairs: Iterable[tuple[str, str]], length: int
+) -> Rows:
     """What `fit` needs to learn answers: inputs, labels, and weights 1 on the answers alone.
 
     Args:
@@ -100,7 +103,7 @@ def answer_rows(preprocessor, pairs: Iterable[tuple[str, str]], length: int) -> 
     return x, y, weights & (np.arange(length) >= starts[:, None])
 
 
-def bits_per_byte(model, rows: Rows, texts: Iterable[str]) -> float:
+def bits_per_byte(model: MistralCausalLM, rows: Rows, texts: Iterable[str]) -> float:
     """What the weighted labels cost a model, for each byte of the texts that they spell.
 
     Args:

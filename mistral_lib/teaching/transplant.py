@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 from unittest.mock import patch
 
 import jax.numpy as jnp
+import keras
 
 from mistral_lib.generation.loops import Loops
 from mistral_lib.keras_inside import layers_inside
@@ -34,7 +35,7 @@ PARTS = {
 
 
 @contextmanager
-def transplanted(model, **parts: Callable) -> Iterator[None]:
+def transplanted(model: keras.Model, **parts: Callable) -> Iterator[None]:
     """Puts functions of the reader in the place of parts of a model, in all of its layers.
 
     `PARTS` says how each is called. `attention` and `positions` are called once for each head of
@@ -63,17 +64,17 @@ def transplanted(model, **parts: Callable) -> Iterator[None]:
         raise ValueError(f"No part is called {min(unknown)!r}: there are {', '.join(PARTS)}.")
     if {"attention", "heads"} <= parts.keys():
         raise ValueError("attention is one head and heads are all of them: give one of the two.")
-    parts = {name: _Part(name, function) for name, function in parts.items()}
+    counted = {name: _Part(name, function) for name, function in parts.items()}
     with ExitStack() as stack:
-        for target, attribute, replacement in _replacements(model, parts):
+        for target, attribute, replacement in _replacements(model, counted):
             stack.enter_context(patch.object(target, attribute, replacement))
         if parts.keys() & {"attention", "heads", "mask"}:
-            path = {"transplant": _attention_path(parts)}
+            path = {"transplant": _attention_path(counted)}
             stack.enter_context(patch.dict(library.PATHS, path))
         _forget_compiled(model)
         stack.callback(_forget_compiled, model)
         yield
-    for part in parts.values():
+    for part in counted.values():
         if not part.calls:
             raise RuntimeError(
                 f"{part.name} was never called. Call the model inside the `with` block."

@@ -47,7 +47,7 @@ def _by_listing(V, n, H, K, D, F):
 
 
 def _number(name):
-    return int(NAME.fullmatch(name)[1] or 0)
+    return int(name.partition("_")[2] or 0)
 
 
 def _numbers_in_order(*names):

@@ -30,7 +30,7 @@ def _softmax(scores, axis=-1):
 
 def _attend(query, key, value, *, size=math.sqrt, tri=0, hidden=-np.inf, axis=-1):
     scores = query @ key.T / size(query.shape[1])
-    visible = np.tri(*scores.shape, tri, dtype=bool)
+    visible = np.tri(len(query), len(key), tri, dtype=bool)
     return _softmax(np.where(visible, scores, hidden), axis) @ value
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from mistral_lib.teaching.exercises.report import difference, same
 
@@ -52,7 +53,7 @@ class Exercise:
     difficulty: int
     hints: tuple[str, str, str]
 
-    def examine(self, mine: object) -> Verdict:
+    def examine(self, mine: Any) -> Verdict:
         """Judges an answer; never raises."""
         if _untouched(mine):
             return Verdict(None, f"{self.name}: not tried yet.")
@@ -66,7 +67,7 @@ class Exercise:
             return Verdict(True, f"{self.name}: right.{self.praise()}")
         return Verdict(False, f"{self.name}: not yet.\n{complaint}")
 
-    def complaint(self, mine: object) -> str | None:
+    def complaint(self, mine: Any) -> str | None:
         """What is wrong with an answer, or `None` if it is right."""
         raise NotImplementedError
 
@@ -91,7 +92,7 @@ class Function(Exercise):
     mistakes: Mapping[str, Callable] = field(default_factory=dict)
     also_right: tuple[Callable, ...] = ()
 
-    def complaint(self, mine):
+    def complaint(self, mine: Any) -> str | None:
         if not callable(mine):
             return f"A function is asked for, and this is {type(mine).__name__}."
         for case in self.cases():
@@ -126,7 +127,7 @@ class Value(Exercise):
     solution: object
     mistakes: tuple[tuple[object, str], ...] = ()
 
-    def complaint(self, mine):
+    def complaint(self, mine: Any) -> str | None:
         if same(mine, self.solution):
             return None
         for wrong, sentence in self.mistakes:
@@ -151,7 +152,7 @@ class Estimate(Exercise):
     unit: str = ""
     mistakes: tuple[tuple[float, str], ...] = ()
 
-    def complaint(self, mine):
+    def complaint(self, mine: Any) -> str | None:
         ratio = float(mine) / self.solution
         if 1 / self.factor <= ratio <= self.factor:
             return None
@@ -160,7 +161,7 @@ class Estimate(Exercise):
                 return f"{_times(ratio)}: {sentence}"
         return f"{_times(ratio)}."
 
-    def praise(self):
+    def praise(self) -> str:
         return f" Exactly: {self.solution:,}{' ' if self.unit else ''}{self.unit}."
 
 
@@ -184,7 +185,7 @@ class BreakingInput(Exercise):
     also_right: tuple[tuple, ...] = ()
     harmless: tuple[tuple, ...] = ()
 
-    def complaint(self, mine):
+    def complaint(self, mine: Any) -> str | None:
         arguments = tuple(mine)
         refusal = self.valid(*arguments)
         if refusal:
@@ -205,7 +206,7 @@ class Explanation(Exercise):
 
     points: tuple[str, ...]
 
-    def examine(self, mine):
+    def examine(self, mine: Any) -> Verdict:
         if _untouched(mine) or not str(mine).strip():
             return Verdict(None, f"{self.name}: not tried yet.")
         points = "".join(f"\n  [ ] {point}" for point in self.points)
@@ -216,7 +217,7 @@ class _NotTried(Exception):
     """A stub that still returns `...`."""
 
 
-def _untouched(answer: object) -> bool:
+def _untouched(answer: Any) -> bool:
     return answer is ...
 
 
@@ -233,7 +234,7 @@ def _times(ratio: float) -> str:
     return f"{ratio:.3g} × too large" if ratio > 1 else f"{1 / ratio:.3g} × too small"
 
 
-def _short(argument: object) -> str:
+def _short(argument: Any) -> str:
     """An argument as the reader would write it, arrays as lists."""
     text = repr(argument.tolist() if hasattr(argument, "tolist") else argument)
     return text if len(text) <= 60 else text[:57] + "..."

@@ -15,7 +15,7 @@ from mistral_lib.teaching.exercises.kinds import (
 )
 
 
-def _turn(x, positions, *, base=10000.0, steps=1, sign=1, speed=1, layout="halves"):
+def _turn(x, positions, *, base=10000.0, steps=1.0, sign=1, speed=1.0, layout="halves"):
     """Turns pairs of features; the options are mistakes."""
     size = x.shape[1]
     pairs = np.arange(size // 2)
