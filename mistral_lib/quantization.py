@@ -76,8 +76,8 @@ def check_dtype(dtype: Any) -> keras.DTypePolicy:
     Raises:
         ValueError: anything but float dtypes, alone or quantized.
 
-    >>> check_dtype("int4/64_from_bfloat16").name
-    'int4/64_from_bfloat16'
+    >>> check_dtype("int8_from_bfloat16").name
+    'int8_from_bfloat16'
     >>> check_dtype("float64")
     Traceback (most recent call last):
     ValueError: dtype must be 'float32', 'bfloat16', 'float16', 'mixed_bfloat16', ...

@@ -14,8 +14,10 @@ from mistral_lib import MistralBackbone, MistralCausalLM, without_weights
 from mistral_lib.generation.decoding import DecodingLoop
 from mistral_lib.generation.protocol import Job
 from mistral_lib.generation.reading import PromptReader
+from mistral_lib.layers.projection import Projection
 from mistral_lib.layers.quantizable import Quantizable
 from mistral_lib.lora import projections
+from mistral_lib.presets.memory import weight_bytes
 from mistral_lib.quantization import quantized_policy
 
 ERRORS = {"int8": 0.02, "int4": 0.25, "int4/4": 0.35}  # of the logits of random weights
@@ -320,3 +322,32 @@ def test_peak_of_memory_while_loading(large_presets, form, kind):
     result = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     peak, size = map(int, result.stdout.split())
     assert size * 0.9 < peak <= size + block
+
+
+SERIALIZED = {
+    "module": "keras.dtype_policies",
+    "class_name": "Int4DTypePolicy",
+    "config": {"mode": "int4/128", "source_name": "float32"},
+    "registered_name": None,
+}
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda: small_backbone().quantize("int4"),
+        lambda: small_backbone(dtype="int4/128_from_bfloat16"),
+        lambda: small_backbone(dtype=SERIALIZED),
+        lambda: MistralBackbone.from_preset("mistral_tiny_en", quantization="int4/64"),
+        lambda: MistralCausalLM.from_preset("mistral_tiny_en", dtype="int4/64_from_float32"),
+        lambda: Projection(4, dtype="int4/2_from_float32"),
+        lambda: weight_bytes(small_backbone().config, "int4/128_from_float32"),
+    ],
+    ids=["quantize", "dtype", "serialized", "preset", "dtype of a preset", "layer", "memory"],
+)
+def test_on_an_older_keras_int4_is_refused_in_one_sentence(ask, monkeypatch):
+    monkeypatch.delattr(keras.dtype_policies, "Int4DTypePolicy", raising=False)
+    monkeypatch.setattr(keras, "version", lambda: "3.13.2")
+    sentence = "^int4 needs Keras 3.14 or newer, but this is Keras 3.13.2. Upgrade it .*int8.$"
+    with pytest.raises(ValueError, match=sentence):
+        ask()

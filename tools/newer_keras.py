@@ -1,8 +1,9 @@
 """What cannot pass on Keras 3.13, whose int4 has no blocks: versions/needs_keras_3_14.txt.
 
-There each test and each cell of a notebook that needs Keras 3.14 has a line, with `*` for any
-characters. On an older Keras these have to fail, and a listed one that passes is a failure too, so
-that the list cannot grow stale. Nothing else may fail or be skipped there.
+There each test that needs Keras 3.14 has a line, with `*` for any characters, and so has each such
+cell of a notebook, which is named by one of its lines. On an older Keras these have to fail, and a
+listed one that passes is a failure too, so that the list cannot grow stale. Nothing else may fail
+or be skipped there.
 """
 
 import re
@@ -18,8 +19,8 @@ LIST = Path(__file__).parent.parent / "versions" / "needs_keras_3_14.txt"
 
 def listed() -> list[str]:
     """The lines of the list without its comments."""
-    lines = [line.partition("#")[0].strip() for line in LIST.read_text().splitlines()]
-    return [line for line in lines if line]
+    lines = LIST.read_text().splitlines()
+    return [line for line in lines if line and not line.startswith("#")]
 
 
 def matches(line: str, name: str) -> bool:
@@ -31,6 +32,14 @@ def matches(line: str, name: str) -> bool:
     return re.fullmatch(re.escape(line).replace(r"\*", ".*"), name) is not None
 
 
+def names(item: pytest.Item) -> list[str]:
+    """What a test can be listed as: its name, or the file and a line of a notebook's cell."""
+    if not hasattr(item, "cell"):
+        return [item.nodeid]
+    file = item.nodeid.partition("::")[0]
+    return [f"{file}::{line.strip()}" for line in item.cell.source.splitlines()]
+
+
 def expect_failures(items: list[pytest.Item], installed: str | None = None) -> None:
     """Marks the listed tests, if the installed Keras is too old for them."""
     if Version(installed or version("keras")) >= Version(NEEDED):
@@ -38,5 +47,5 @@ def expect_failures(items: list[pytest.Item], installed: str | None = None) -> N
     mark = pytest.mark.xfail(reason=f"needs Keras {NEEDED}", strict=True)
     lines = listed()
     for item in items:
-        if any(matches(line, item.nodeid) for line in lines):
+        if any(matches(line, name) for line in lines for name in names(item)):
             item.add_marker(mark)

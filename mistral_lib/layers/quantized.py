@@ -17,6 +17,7 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from mistral_lib.arrays import Array, Float, Float32, Int
+from mistral_lib.checks import check_keras_for
 
 # A tile's size in float. On CPUs it has to stay in the cache; on GPUs fewer, larger kernels win.
 CPU_TILE_BYTES = 4 * 2**20
@@ -184,6 +185,7 @@ def quantize(matrix: Float[np.ndarray, "D N"], layout: KernelLayout) -> tuple:
     Returns:
         Values, scale and zero, as the attributes of `QuantizedKernel`, in NumPy.
     """
+    check_keras_for("int4" if layout.block_size else "int8")
     matrix = matrix.T if layout.transposed else matrix
     depth, width = layout.shape
     step = max(2, PIECE_SIZE // depth // 2 * 2)  # even: no byte holds columns of two pieces

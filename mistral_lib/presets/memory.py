@@ -14,6 +14,7 @@ from mistral_lib.checks import keras_knows
 from mistral_lib.config import MistralConfig, Weight
 from mistral_lib.distribution import numbers_in_memory
 from mistral_lib.keras_inside import quantized_variables
+from mistral_lib.layers.quantizable import dtype_policy
 from mistral_lib.quantization import quantization_of
 
 # What Keras itself keeps for a block, whatever its size (measured: 162 KB).
@@ -75,7 +76,7 @@ def weight_bytes(config: MistralConfig, dtype: Any, whole: bool = True) -> int:
     >>> f"{weight_bytes(mistral_7b, 'int8_from_bfloat16') / 2**30:.1f} GiB"
     '6.7 GiB'
     """
-    policy = keras.dtype_policies.get(dtype)
+    policy = dtype_policy(dtype)
 
     def count(path: str, shape: tuple[int, ...]) -> int:
         return math.prod(shape) if whole else numbers_in_memory(path, shape)
