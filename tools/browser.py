@@ -107,9 +107,10 @@ def open_page(context: BrowserContext, address: str, theme: str = "light"):
     context.set_default_timeout(PATIENCE)
     page = context.new_page()
     pending = set()
-    page.on("request", pending.add)
-    page.on("requestfinished", pending.discard)
-    page.on("requestfailed", pending.discard)
+    # Playwright marks its handlers, which it cannot do with a method of a built-in type.
+    page.on("request", lambda request: pending.add(request))
+    page.on("requestfinished", lambda request: pending.discard(request))
+    page.on("requestfailed", lambda request: pending.discard(request))
     page.goto(address, wait_until="load")
     page.evaluate(AT_REST)
     while pending:  # a script asked for more
