@@ -5,6 +5,7 @@ import shutil
 import sys
 from collections import Counter
 
+import keras
 import pytest
 from reference.make_formats import FOLDER
 from small_presets import KERAS_HUB, small_backbone, small_causal_lm, small_tokenizer
@@ -159,3 +160,15 @@ def test_a_refused_argument_is_found_in_its_file(tmp_path):
             _ = Preset.open(tmp_path).config
         assert str(caught.value).startswith(f"{tmp_path}/config.json: ")
         assert str(caught.value).count("config.json") == 1
+
+
+def test_the_global_policy_is_not_blamed_on_a_file():
+    """What a preset says does not depend on it; only what is loaded does."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("float64")
+    try:
+        assert Preset.open(KERAS_HUB["single"]).config.num_layers == 2
+        with pytest.raises(ValueError, match=r"^dtype must be 'float32'.*, but is None"):
+            MistralBackbone.from_preset(KERAS_HUB["single"])
+    finally:
+        keras.config.set_dtype_policy(before)

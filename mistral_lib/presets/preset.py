@@ -87,7 +87,8 @@ class Preset:
             check_names(arguments)
             check_name("name", arguments.get("name"))
             check_boolean("trainable", arguments.get("trainable", True))
-            check_dtype(arguments.get("dtype"))
+            if "dtype" in arguments:
+                check_dtype(arguments["dtype"])
             return MistralConfig.from_arguments(arguments)
 
     @property
