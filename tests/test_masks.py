@@ -5,7 +5,7 @@ import itertools
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mistral_lib.masks import attention_mask, can_see
@@ -41,6 +41,7 @@ def test_every_small_mask_equals_the_loops():
     assert count == 1_747
 
 
+@settings(deadline=None)
 @given(
     first=st.integers(0, 10_000),
     queries=st.integers(1, 12),
@@ -57,6 +58,7 @@ def test_any_positions_equal_the_loops(first, queries, keys, window, seed):
     np.testing.assert_array_equal(attention_mask(*call), loops(*call))
 
 
+@settings(deadline=None)
 @given(
     length=st.integers(1, 20),
     window=st.none() | st.integers(1, 24),
@@ -74,6 +76,7 @@ def test_chunks_of_queries_stack_up_to_the_whole_mask(length, window, chunk, see
     np.testing.assert_array_equal(np.concatenate(chunks), whole)
 
 
+@settings(deadline=None)
 @given(
     shift=st.integers(-1_000, 1_000),
     length=st.integers(1, 12),
