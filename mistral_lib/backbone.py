@@ -181,11 +181,6 @@ class MistralBackbone(Backbone):
         self, inputs: dict[str, Any], training: bool | None = None, mask: Any = None
     ) -> Float[Array, "B S D"]:
         """Hidden states (B, S, D); `inputs` as they are documented for the class."""
-        if not isinstance(inputs, dict):
-            raise ValueError(
-                "The inputs must be a dictionary of token_ids and padding_mask, but are a "
-                f"{type(inputs).__name__}."
-            )
         return forward(
             self,
             jnp.asarray(inputs["token_ids"], "int32"),

@@ -229,14 +229,16 @@ class MistralConfig:
         """All weights of the model, from the embedding to the output."""
         yield self.weight(EMBEDDINGS)
         for block in range(self.num_layers):
-            yield from self.block_weights(block)
+            yield from (self.weight(pattern, block) for pattern in WEIGHTS if "{}" in pattern)
         yield self.weight("sequence_output_layernorm.scale")
         if not self.tie_word_embeddings:
             yield self.weight(OUTPUT)
 
-    def block_weights(self, block: int = 0) -> Iterator[Weight]:
-        """The weights of one block."""
-        return (self.weight(pattern, block) for pattern in WEIGHTS if "{}" in pattern)
+    def kinds(self) -> Iterator[Weight]:
+        """One weight of each kind: those outside the blocks, and those of the first block."""
+        for pattern in WEIGHTS:
+            if not (pattern == OUTPUT and self.tie_word_embeddings):
+                yield self.weight(pattern)
 
     def weight(self, pattern: str, block: int = 0) -> Weight:
         """One weight: its pattern in `WEIGHTS`, and the number of its block."""
@@ -258,9 +260,9 @@ class MistralConfig:
         >>> MistralConfig(10, 2, 4, 16, 32, 2).total(lambda weight: 1)
         21
         """
-        outside = self.changed(num_layers=1, sliding_window=None)
-        others = sum(measure(weight) for weight in outside.weights() if not weight.in_block)
-        return others + self.num_layers * sum(map(measure, self.block_weights()))
+        return sum(
+            measure(weight) * (self.num_layers if weight.in_block else 1) for weight in self.kinds()
+        )
 
 
 def check_names(names: Iterable[str]) -> None:

@@ -91,7 +91,7 @@ def check_sizes(config: MistralConfig) -> None:
     if distribution is None:
         return
     mesh = distribution.device_mesh
-    for weight in config.weights():
+    for weight in config.kinds():
         axis = _split_axis(weight.axes)
         layout = distribution.get_tensor_layout(weight.path)
         name = None if layout is None or axis is None else layout.axes[axis]

@@ -14,7 +14,8 @@ import pytest
 from eight_devices import LENGTH, ROWS, SIZES
 
 from mistral_lib import MistralBackbone
-from mistral_lib.distribution import SPLIT_AXES
+from mistral_lib.config import WEIGHTS, MistralConfig
+from mistral_lib.distribution import SPLIT_AXES, check_sizes
 from mistral_lib.teaching.collectives import sent_per_block
 
 TESTS = Path(__file__).parent
@@ -306,3 +307,18 @@ def test_low_rank_factors_and_moments_are_split_as_their_kernel(results):
     for kind in ("fit", "lora"):
         parts = results[kind]["2x4"]["parts"].values()
         assert results[kind]["2x4"]["optimizer"] == [part for part in parts for _ in range(2)]
+
+
+def test_sizes_are_checked_once_however_many_blocks_there_are(monkeypatch):
+    """A preset may claim a billion."""
+    asked = []
+    mesh = keras.distribution.DeviceMesh((1, 1), ("batch", "model"))
+    layouts = MistralBackbone.get_layout_map(mesh)
+    parallel = keras.distribution.ModelParallel(layout_map=layouts, batch_dim_name="batch")
+    layout_of = parallel.get_tensor_layout
+    monkeypatch.setattr(
+        parallel, "get_tensor_layout", lambda path: asked.append(path) or layout_of(path)
+    )
+    with parallel.scope():
+        check_sizes(MistralConfig(10, 1000, 2, 8, 16, 1))
+    assert 0 < len(asked) <= len(WEIGHTS)

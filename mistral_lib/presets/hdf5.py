@@ -52,12 +52,12 @@ def list_tensors(file: Path) -> dict[str, StoredTensor]:
     tensors = {}
     with _opened(file) as h5:
         groups: list[tuple[str, h5py.Group]] = [("", h5)]
-        seen = set()
+        visited = set()
         while groups:
             prefix, group = groups.pop()
-            if group in seen:
+            if group in visited:
                 raise ValueError(f"the group {prefix!r} is linked from two places.")
-            seen.add(group)
+            visited.add(group)
             for key in group:
                 name = f"{prefix}/{key}".lstrip("/")
                 link = type(group.get(key, getlink=True))
