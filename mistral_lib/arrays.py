@@ -1,7 +1,7 @@
 """Shapes and dtypes in signatures (chapter 12, "The backbone").
 
-`Float[Array, "B S D"]` is an array of floats with three axes, and a letter has one value in all of
-a signature. Nothing is checked when the library runs; its tests check every call.
+`Float[Array, "B S D"]` is an array of floats with three axes, and a letter means the same size
+everywhere in a signature. Nothing is checked when the library runs; its tests check every call.
 
 >>> def first(x: Float[Array, "B S D"]) -> Float[Array, "B D"]:
 ...     return x[:, 0]

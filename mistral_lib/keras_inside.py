@@ -1,7 +1,7 @@
-"""The one door to what other libraries do not document (chapter 12, "The backbone").
+"""The only place that uses what other libraries do not document (chapter 12, "The backbone").
 
-Each function says what it relies on, and in which versions that was seen: of Keras, where no other
-library is named. Its test fails with a clear sentence when a new version changes that.
+Each function says what it relies on, and in which versions that was seen (versions of Keras, if no
+other library is named). Its test fails with a clear sentence when a new version changes that.
 """
 
 import contextlib

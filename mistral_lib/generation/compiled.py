@@ -1,4 +1,4 @@
-"""What generation compiles, and the one place to look at it (chapter 16, "Sampling")."""
+"""The functions that generation compiles, and how to watch them (chapter 16, "Sampling")."""
 
 import contextlib
 import dataclasses

@@ -1,4 +1,4 @@
-"""All ways in which one model writes (chapter 16, "Sampling")."""
+"""All the ways in which a model writes (chapter 16, "Sampling")."""
 
 import functools
 

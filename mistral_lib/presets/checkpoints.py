@@ -1,7 +1,7 @@
 """Weights as PyTorch lays them out, in safetensors (chapter 17, "Presets and checkpoints").
 
-Transformers and Mistral write the same tensors by other names. A kernel is (outputs, inputs) there
-and (inputs, outputs) here. Pickled weights are refused: to read them is to run the code in them.
+Transformers and Mistral write the same tensors under different names. A kernel is (outputs, inputs)
+there and (inputs, outputs) here. Pickled weights are refused: reading them runs the code in them.
 """
 
 from collections.abc import Iterator

@@ -5,8 +5,9 @@ SentencePiece model it would make one that leaves out the space in front of a te
 what SentencePiece does: put a space in front, write spaces as `▁`, join the pair whose piece has
 the best score until no pair is a piece, and spell what is left in bytes.
 
-Two differences stay. The name of a control token inside a text becomes that token in transformers,
-and what follows a token in a text is taken for the beginning of a text, with a space in front.
+Two differences remain. The name of a control token inside a text becomes that token in
+transformers, and what follows a token in a text is taken for the beginning of a text, with a space
+in front.
 """
 
 from typing import Any

@@ -1,8 +1,8 @@
-"""What is asked of a format of presets (chapter 17, "Presets and checkpoints").
+"""What the library asks of a preset format (chapter 17, "Presets and checkpoints").
 
-KerasHub, transformers and Mistral write the same model into other files, under other names. A
-format answers the same questions about each: `keras_format`, `transformers_format` and
-`mistral_format` have one each, and `preset` tells which one a preset has.
+KerasHub, transformers and Mistral write the same model into different files, under different names.
+A `Format` answers the same questions about each: `keras_format`, `transformers_format` and
+`mistral_format` have one each, and `preset` finds out which one a preset has.
 """
 
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Reading tensors from HDF5 files that nobody vouches for (chapter 17, "Presets and checkpoints").
+"""Reading tensors from untrusted HDF5 files (chapter 17, "Presets and checkpoints").
 
 HDF5 can point out of a file (external and soft links, external and virtual datasets) and can
 declare far more than it stores. Here a file is taken for an ordinary table of tensors, and anything

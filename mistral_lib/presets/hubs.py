@@ -1,9 +1,9 @@
 """Presets on Hugging Face and Kaggle (chapter 17, "Presets and checkpoints").
 
 A file is downloaded when it is asked for, by the hub's own client, and kept in that client's cache.
-Before the first file the hub is asked for the commit or version that the address means. All files
-come from that one, even if the model is changed meanwhile, and what the cache knows of it needs no
-network.
+Before the first file, the hub is asked which commit or version the address means. All files come
+from that one, even if the model is changed meanwhile, and what the cache already knows of it needs
+no network.
 """
 
 import contextlib

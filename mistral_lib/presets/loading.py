@@ -1,8 +1,8 @@
 """From a preset's files to a model (chapter 17, "Presets and checkpoints").
 
-The config is checked before anything is built, all tensors' shapes before anything is allocated.
-Then the model is built, once, and each tensor goes from its file into a variable that was never
-initialised, one at a time.
+The config is checked before anything is built, and all tensors' shapes before anything is
+allocated. Then the model is built, once, and each tensor goes from its file into a variable that
+was never initialised, one at a time.
 
 Models import this module, so it imports none: the classes to make are arguments.
 """

@@ -7,7 +7,7 @@ A checkpoint in this format is a folder of
     tokenizer.model            SentencePiece's vocabulary; or tokenizer.model.v3
 
 The rotary positions turn features 2p and 2p + 1 of a head together, where the other formats turn
-p and p + h/2: the rows of the query and key kernels are put into the other order while reading.
+p and p + h/2, so the rows of the query and key kernels are reordered while reading.
 
 Source: the package mistral-inference 1.6, `args.py`, `transformer.py`, `rope.py`.
 """

@@ -1,7 +1,7 @@
 """One opened preset: its files and what they mean (chapter 17, "Presets and checkpoints").
 
-A preset is opened once for all that is loaded from it. So all of it has one source, which is one
-commit of a model on a hub; its format is decided once, and each of its JSON files is read once.
+A preset is opened once for all that is loaded from it. So all of it has one source, which on a hub
+is one commit of a model; its format is decided once, and each of its JSON files is read once.
 """
 
 import contextlib

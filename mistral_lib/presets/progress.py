@@ -1,4 +1,4 @@
-"""Progress of long reading and writing, in bytes (chapter 17, "Presets and checkpoints")."""
+"""Progress bars for long reads and writes, in bytes (chapter 17, "Presets and checkpoints")."""
 
 from tqdm import tqdm
 

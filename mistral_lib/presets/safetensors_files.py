@@ -1,7 +1,7 @@
 """Safetensors files: tensors in and out, one at a time (chapter 17, "Presets and checkpoints").
 
 A file is eight bytes with the length of the header, the header in JSON, and the numbers of one
-tensor after the other. The header is believed only where it agrees with the file: every byte
+tensor after the other. The header is trusted only if it agrees with the file: every byte
 belongs to exactly one tensor, and every tensor has as many bytes as its shape needs. The library
 `safetensors` checks that too, but takes the last of two equal names, gives no bfloat16 to NumPy
 before version 0.8, and maps the file into memory, where a file that shrinks ends the process.

@@ -1,8 +1,8 @@
-"""Which tensors a file must hold, and which it holds (chapter 17, "Presets and checkpoints").
+"""Which tensors a file must hold, and which it does hold (chapter 17, "Presets and checkpoints").
 
-Every format says at which places it keeps a model's variables. Before anything is allocated, what
-is stored is matched with that: every tensor has one place, every place has one tensor, and shapes
-and kinds of dtypes agree.
+Every format says where it keeps a model's variables. Before anything is allocated, what is stored
+is matched against that: every tensor has one place, every place has one tensor, and shapes and
+kinds of dtypes agree.
 """
 
 import functools

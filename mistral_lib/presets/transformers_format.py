@@ -7,8 +7,8 @@ A checkpoint in this format is a folder of
     generation_config.json  the ids that end a text
     tokenizer.model         SentencePiece's vocabulary; or tokenizer.model.v3
 
-What the config leaves out is what transformers' `MistralConfig` takes. Anything in it that would
-change the numbers and that Mistral here does not have is refused by name.
+What the config leaves out has the default of transformers' `MistralConfig`. Anything in it that
+would change the numbers and that this library's Mistral does not have is refused by name.
 """
 
 from pathlib import Path
