@@ -34,7 +34,8 @@ def forward(
         intercept: a function that sees what flows between the blocks and may replace it. It is
             called with hidden states (B, S, D) and an index, -1 for the embeddings and i after
             block i, and returns the hidden states to go on with.
-        training: whether dropout is on.
+        training: whether dropout is on, and whether the blocks are rematerialized if the backbone
+            has been told to.
 
     Returns:
         Hidden states (B, S, D) in the compute dtype.

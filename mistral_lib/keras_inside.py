@@ -259,7 +259,7 @@ def _ref(model: str, revision: str) -> Path:
 def kaggle_models_folder() -> Path:
     """Where Kaggle's client keeps the models that it has downloaded, `user/model/…/version`.
 
-    Relies on `kagglehub.config.get_cache_folder` and its folder `models` (seen in kagglehub 0.3 to
+    Relies on `kagglehub.config.get_cache_folder` and its folder `models` (seen in kagglehub 0.4 to
     1.0).
     """
     from kagglehub import config  # an optional dependency
