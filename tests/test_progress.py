@@ -27,7 +27,9 @@ def test_short_work_shows_nothing(capsys):
 
 @pytest.mark.parametrize("max_shard_size", [None, 1e-6], ids=["one file", "shards"])
 def test_every_byte_is_counted(tmp_path, monkeypatch, capsys, max_shard_size):
-    """The bars of saving, exporting and loading end at 100 %, of the weights' bytes."""
+    """The bars of saving, exporting and loading end at 100 %, and fit a narrow terminal."""
+    monkeypatch.setenv("COLUMNS", "80")  # tqdm reads them where stderr is no terminal
+    monkeypatch.setenv("LINES", "24")
     monkeypatch.setattr(progress, "PROGRESS_FROM", 0)
     backbone = small_backbone(tie_word_embeddings=False)
     size = sum(variable.value.nbytes for variable in backbone.weights)

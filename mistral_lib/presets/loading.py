@@ -196,7 +196,7 @@ def _assign(backbone: Any, tensors: Mapping[str, Tensor], preset: Preset) -> Non
     if backbone.tie_word_embeddings:
         tensors = {n: t for n, t in tensors.items() if not n.startswith("token_embedding.reverse_")}
     size = sum(tensor.num_bytes for tensor in tensors.values())
-    with progress_bar(f"Loading {preset}", size) as progress:
+    with progress_bar("Loading weights", size) as progress:
         for name, tensor in tensors.items():
             layer, attribute = owner_of(backbone, name)
             if from_float and backbone.quantization and isinstance(layer, Quantizable):
