@@ -112,6 +112,11 @@ def test_beside_another_checkout(tmp_path, monkeypatch):
     assert list(row["contenders"]) == ["mistral_lib", "before"]
 
 
+def test_whatever_two_versions_do_can_be_compared():
+    tasks = {workload.task for workload in run.WORKLOADS}
+    assert tasks == {*run.TOLERANCE, "generate"}  # tokens are equal, or nearly all of them
+
+
 def test_the_table_divides_by_our_time():
     def work(**seconds):
         return {
