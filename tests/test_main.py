@@ -31,13 +31,6 @@ def preset(tmp_path_factory):
     return str(folder)
 
 
-@pytest.fixture(autouse=True)
-def quiet_keras(monkeypatch):
-    """Keras 3.13 asks NumPy for `np.object`, which warns on the stderr of every process."""
-    warning = "ignore::FutureWarning:keras.src.export.tf2onnx_lib"
-    monkeypatch.setenv("PYTHONWARNINGS", warning)
-
-
 def run(*arguments, **options):
     """In a process of its own."""
     command = [sys.executable, "-m", "mistral_lib", *arguments]

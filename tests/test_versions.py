@@ -77,7 +77,7 @@ def test_the_set_up_cell_brings_what_colab_lacks():
     """It installs without looking for what its packages need, so that nothing else changes."""
     brought = {
         canonicalize_name(Requirement(name).name)
-        for name in re.search(r"needed = (\[.*\])", notebooks.setup_source())[1][2:-2].split('", "')
+        for name in re.search(r'needed = "(.*)"', notebooks.setup_source())[1].split()
     }
     needed = {canonicalize_name(Requirement(line).name) for line in house.PROJECT["dependencies"]}
     for name in brought:

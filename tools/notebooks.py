@@ -40,7 +40,7 @@ os.environ.setdefault("KERAS_BACKEND", "jax")
 find = importlib.util.find_spec
 if find("google") and find("google.colab") and not find("mistral_lib"):
     library = "git+{repository}@{tag}"
-    needed = ["{keras}", "{sentencepiece}", "{jaxtyping}", "wadler_lindig"]
+    needed = "{keras} {sentencepiece} {jaxtyping} wadler_lindig".split()
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"]
     subprocess.run([*pip, *needed, library], check=True)
     importlib.invalidate_caches()"""
