@@ -7,6 +7,7 @@ axis, one after attention and one after the feed-forward network, and nothing el
 """
 
 import math
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -53,6 +54,16 @@ def _split_axis(axes: Sequence[str]) -> int | None:
 SPLIT_AXES = _split_axes()
 
 
+class _WholePaths(keras.distribution.LayoutMap):
+    """A map whose keys match whole paths, as in newer versions of Keras.
+
+    Before 3.14 a key matches wherever it stands in a path, that of a kernel also its scales.
+    """
+
+    def __getitem__(self, key: str) -> keras.distribution.TensorLayout | None:
+        return super().__getitem__(key) if any(re.fullmatch(k, key) for k in self) else None
+
+
 def layout_map(
     device_mesh: keras.distribution.DeviceMesh, model_axis: str, data_axis: str
 ) -> keras.distribution.LayoutMap:
@@ -75,7 +86,7 @@ def layout_map(
             f"model_parallel_dim_name and data_parallel_dim_name must be two axes of the mesh, but "
             f"both are {model_axis!r}."
         )
-    layouts = keras.distribution.LayoutMap(device_mesh)
+    layouts = _WholePaths(device_mesh)
     for path, axis in SPLIT_AXES.items():
         layouts[path] = tuple(model_axis if each == axis else None for each in range(2))
     return layouts

@@ -217,7 +217,7 @@ def is_traced(array: Any) -> bool:
 def is_known_to_be_missing(model: str, name: str, commit: str) -> bool:
     """Whether Hugging Face has said before that a commit of a model has no such file.
 
-    Relies on `huggingface_hub._CACHED_NO_EXIST` (seen in huggingface_hub 0.34 to 2.4).
+    Relies on `huggingface_hub._CACHED_NO_EXIST` (seen in huggingface_hub 1.27 to 2.4).
     """
     known = huggingface_hub.try_to_load_from_cache(model, name, revision=commit)
     return known is huggingface_hub._CACHED_NO_EXIST
@@ -227,7 +227,7 @@ def cached_commit(model: str, revision: str) -> str | None:
     """The commit for which a branch or tag stood when Hugging Face was last asked.
 
     Relies on the file `models--user--name/refs/…` in the cache of `huggingface_hub` (seen in
-    huggingface_hub 0.34 to 2.4).
+    huggingface_hub 1.27 to 2.4).
     """
     file = _ref(model, revision)
     return file.read_text() if file.is_file() else None
@@ -239,7 +239,7 @@ def remember_commit(model: str, revision: str, commit: str) -> None:
     The client writes this down too, but only with a file that it asks for by the branch: another
     commit could come between its two requests.
 
-    Relies on what `cached_commit` does (seen in huggingface_hub 0.34 to 2.4).
+    Relies on what `cached_commit` does (seen in huggingface_hub 1.27 to 2.4).
     """
     file = _ref(model, revision)
     if file.is_file() and file.read_text() == commit:

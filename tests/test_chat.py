@@ -76,7 +76,7 @@ TEXT = st.lists(st.text(max_size=8) | st.sampled_from([*CONTROLS, " ", "\n"]), m
 @settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_any_conversation_equals_mistral_common(data):
-    replies = data.draw(st.lists(st.tuples(TEXT, TEXT.filter(lambda text: text != "")), max_size=3))
+    replies = data.draw(st.lists(st.tuples(TEXT, TEXT.filter(bool)), max_size=3))
     texts = [text for pair in replies for text in pair]
     system = data.draw(st.none() | TEXT)
     conversation = conversation_of(*texts, data.draw(TEXT), system=system)
