@@ -1,12 +1,13 @@
 """What every backbone can do: presets, LoRA, inputs as they come (chapter 12, "The backbone")."""
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Hashable
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from mistral_lib import lora
 from mistral_lib.checks import standardize_call_inputs, standardize_inputs
+from mistral_lib.keras_inside import layers_inside
 from mistral_lib.layers.embedding import TokenEmbedding
 from mistral_lib.presets import lora_format, peft_format
 from mistral_lib.presets.exporting import export_backbone
@@ -208,6 +209,22 @@ class Backbone(QuantizableModel):
     def quantization(self) -> str | None:
         """How the weights are quantized: "int8", "int4/128", or `None`."""
         return quantization_of(self.projection_policy)
+
+    def traced_settings(self) -> Hashable:
+        """Everything but shapes and dtypes on which a compiled program of this backbone depends.
+
+        Keras's steps and the loops that write compare it before each use, so nothing that changes a
+        setting has to know what has been compiled. A new setting that a call reads belongs here.
+        """
+        layers = (self.token_embedding, *lora.projections(self).values())
+        return (
+            self.config,
+            self.rematerialize,
+            tuple((b.name, b.self_attention.attention_path) for b in self.transformer_layers),
+            tuple(layer.dtype_policy.name for layer in layers_inside(self)),
+            tuple(getattr(layer, "lora_scale", None) for layer in layers),
+            tuple(variable.path for variable in self.variables),
+        )
 
     @property
     def token_embedding(self) -> TokenEmbedding:

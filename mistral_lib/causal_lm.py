@@ -16,6 +16,7 @@ from mistral_lib.checks import (
 from mistral_lib.generation.generate import TextGeneration
 from mistral_lib.generation.loops import Loops
 from mistral_lib.generation.prompts import is_text
+from mistral_lib.layers.configured import SetOnce
 from mistral_lib.lora import check_compiled
 from mistral_lib.preprocessor import MistralCausalLMPreprocessor
 from mistral_lib.presets.exporting import export_causal_lm
@@ -57,6 +58,7 @@ class MistralCausalLM(TextGeneration, Scoring, TrainingLoss, QuantizableModel): 
     """
 
     presets = PresetTable()
+    backbone = SetOnce()
 
     def __init__(
         self,
@@ -97,9 +99,12 @@ class MistralCausalLM(TextGeneration, Scoring, TrainingLoss, QuantizableModel): 
             x, y, kwargs["sample_weight"] = preprocessor(x, y, kwargs.get("sample_weight"))
         if preprocessor := self._preprocessor_for(validation_data):
             validation_data = preprocessor(validation_data)
-        check_compiled(self)
         x, y, validation_data = narrow_integers((x, y, validation_data))
         return super().fit(x, y, *args, validation_data=validation_data, **kwargs)
+
+    def make_train_function(self, force: bool = False) -> None:
+        check_compiled(self)
+        super().make_train_function(force)
 
     def evaluate(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Keras's `evaluate`, on text too."""

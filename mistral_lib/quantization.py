@@ -7,13 +7,14 @@ round to 8 bits too: `benchmarks/quantization_quality.py` measures what that cos
 """
 
 import re
+from collections.abc import Hashable
 from typing import Any
 
 import keras
 
 from mistral_lib import lora
 from mistral_lib.checks import check_keras_for
-from mistral_lib.keras_inside import matrix_attribute, unwrap_quantize
+from mistral_lib.keras_inside import Steps, matrix_attribute, unwrap_quantize
 from mistral_lib.layers.quantizable import (
     INT4_BLOCK_SIZE,
     MODES,
@@ -26,7 +27,7 @@ from mistral_lib.layers.quantizable import (
 FLOAT_DTYPES = {"float32", "bfloat16", "float16"}
 
 
-class QuantizableModel(keras.Model):
+class QuantizableModel(Steps):
     """The base of models that can be quantized."""
 
     def __new__(cls, *args: Any, **kwargs: Any):
@@ -56,7 +57,6 @@ class QuantizableModel(keras.Model):
         'int8'
         """
         quantize(getattr(self, "backbone", self), quantization)
-        lora.forget_compiled(self)
 
     def dequantize(self) -> None:
         """Makes every weight float again, in the dtype policy that it was quantized from.
@@ -64,7 +64,11 @@ class QuantizableModel(keras.Model):
         The errors of quantization stay. Without quantization the call does nothing.
         """
         dequantize(getattr(self, "backbone", self))
-        lora.forget_compiled(self)
+
+    def compiled_with(self) -> Hashable:
+        variables = self.trainable_variables, self.non_trainable_variables
+        settings = getattr(self, "backbone", self).traced_settings()
+        return settings, *(tuple(v.path for v in each) for each in variables)
 
 
 def check_dtype(dtype: Any) -> keras.DTypePolicy:
@@ -208,7 +212,6 @@ def _set_policy(backbone, policy):
     for block in backbone.transformer_layers:
         for layer in (block, block.self_attention, block.feedforward):
             layer.projection_policy = policy
-    lora.forget_compiled(backbone)
 
 
 def _quantizable(backbone) -> list[Quantizable]:
