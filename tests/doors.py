@@ -3,15 +3,16 @@
 import functools
 
 import numpy as np
+import pytest
 from small_presets import small_tokenizer
 
 from mistral_lib import (
     MistralBackbone,
     MistralCausalLM,
     MistralCausalLMPreprocessor,
-    lora,
     without_weights,
 )
+from mistral_lib.keras_inside import optimizer_weights
 
 # In blocks of 60 and of 64 rows, 100 rows have two scales; and LoRA of rank 100 has square factors.
 SIZES = {
@@ -57,7 +58,7 @@ def fresh(model) -> MistralCausalLM:
     known = {variable.path: variable for variable in model.backbone.variables}
     assert known.keys() == {variable.path for variable in backbone.variables}
     for variable in backbone.variables:
-        variable.assign(known[variable.path].value)
+        variable.assign(np.array(known[variable.path].value))  # training uses its arrays up
         variable.trainable = known[variable.path].trainable
     backbone.rematerialize = model.backbone.rematerialize
     for block, other in zip(backbone.transformer_layers, model.backbone.transformer_layers):
@@ -76,12 +77,12 @@ def trained(train):
 
     def run(model):
         before = [np.array(variable.value) for variable in model.variables]
-        try:
-            loss = train(model)
-        except ValueError as error:
-            assert "Call compile again" in str(error), error
+        known = optimizer_weights(model.optimizer)
+        if known and [*map(id, known)] != [*map(id, model.trainable_variables)]:
+            with pytest.raises(ValueError, match="Call compile again"):
+                train(model)
             model.compile("sgd", loss=model.loss)
-            loss = train(model)
+        loss = train(model)
         after = {v.path: np.array(v.value, "float32") for v in model.variables}
         for variable, value in zip(model.variables, before, strict=True):
             variable.assign(value)
@@ -102,12 +103,12 @@ def written(**options):
 
 DOORS = {
     "__call__": lambda model: model(X),
-    "predict": lambda model: model.predict(X, batch_size=2, verbose=0),
+    "predict": lambda model: model.predict(X, verbose=0),
     "predict_on_batch": lambda model: model.predict_on_batch(X),
-    "evaluate": lambda model: model.evaluate(X, Y, batch_size=2, verbose=0)[:1],
+    "evaluate": lambda model: model.evaluate(X, Y, verbose=0)[:1],
     "test_on_batch": lambda model: np.ravel(model.test_on_batch(X, Y))[:1],
     "score": lambda model: model.score(**X, scoring_mode="loss"),
-    "generate": written(return_log_probs=True),
+    "generate": written(),
     "generate, drawn": written(temperature=2.0),
     "generate, beams": written(num_beams=2),
     "generate, with a draft": lambda model: written(draft_model=main_model())(model),

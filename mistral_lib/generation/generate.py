@@ -85,9 +85,9 @@ class TextGeneration(keras.Model):
             repetition_penalty: above 1, tokens that prompt or continuation hold already become
                 less likely. The steps are applied in the order of transformers: this penalty,
                 temperature, top_k, top_p, min_p.
-            seed: an integer s gives the rows the seeds s, s + 1, ...; a list, one for each row; `None`,
-                others at each call. A
-                row with its seed gets the same tokens alone and in any batch.
+            seed: an integer s gives the rows the seeds s, s + 1, ...; a list, one for each row;
+                `None`, others at each call. A row with its seed gets the same tokens alone and in
+                any batch.
             num_samples: how many continuations to draw for each prompt, which is read once. Each
                 prompt's result is then a list of them, and each counts as a row.
             num_beams: above 1, searches for the likeliest continuation with so many beams; see
