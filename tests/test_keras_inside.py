@@ -223,6 +223,36 @@ def test_what_a_model_was_compiled_with():
     assert keras_inside.compiled_arguments(model)["loss_weights"] == [2.0], message
 
 
+def test_steps():
+    model = small_causal_lm(preprocessor=None)
+    labels = np.roll(INPUTS["token_ids"], -1, axis=1)
+    message = changed("Steps", "a loop hands its state on in another way")
+    seen = []
+
+    def look(batch, logs=None):
+        seen.append([np.array(v.value) for v in (*model.variables, *model.optimizer.variables)])
+
+    hooks = dict.fromkeys(("on_train_batch_end", "on_test_batch_end", "on_predict_batch_end"), look)
+    callback = keras.callbacks.Callback()
+    for name, function in hooks.items():
+        setattr(callback, name, function)
+    model.fit(INPUTS, labels, batch_size=1, epochs=2, verbose=0, callbacks=[callback])
+    assert int(seen[-1][len(model.variables)]) == len(seen) == 4, message  # the optimizer's steps
+    for loop, arguments in (("evaluate", (INPUTS, labels)), ("predict", (INPUTS,))):
+        functions = []
+        for _ in range(2):
+            getattr(model, loop)(*arguments, verbose=0, callbacks=[callback])
+            functions.append((model.test_function, model.predict_function))
+        assert functions[0] == functions[1], message  # compiled once
+    for values in seen[4:]:
+        for value, last in zip(values, seen[3], strict=True):
+            np.testing.assert_array_equal(value, last, err_msg=message)
+    train_function = model.train_function
+    model.backbone.attention_path = "banded"
+    model.train_on_batch(INPUTS, labels)
+    assert model.train_function is not train_function, message
+
+
 def test_layout_of():
     mesh = keras.distribution.DeviceMesh(
         (1, 1), ("batch", "model"), keras.distribution.list_devices()[:1]
