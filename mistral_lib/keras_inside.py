@@ -248,7 +248,8 @@ class Steps(keras.Model):
         """Looks at a batch before its step; what it raises leaves everything as it was."""
 
     def jax_state_sync(self) -> None:
-        """Nothing: the values are where they belong."""
+        """Has the next step ask for the variables. The values are where they belong."""
+        self._jax_state_synced = True
 
     def _is_stale(self, function) -> bool:
         return getattr(function, "compiled_with", None) != self.compiled_with()

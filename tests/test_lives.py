@@ -1,4 +1,4 @@
-"""Long lives of one model: after each event it agrees with a new one of its weights and settings."""
+"""Long lives of one model: after each event it agrees with a new one of the same weights."""
 
 import signal
 import tempfile
