@@ -58,7 +58,7 @@ class MistralCausalLM(TextGeneration, Scoring, TrainingLoss, QuantizableModel): 
     """
 
     presets = PresetTable()
-    backbone = SetOnce()
+    backbone = SetOnce()  # pyright: ignore[reportAssignmentType]  # it holds one
 
     def __init__(
         self,

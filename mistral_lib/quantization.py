@@ -67,8 +67,9 @@ class QuantizableModel(Steps):
 
     def compiled_with(self) -> Hashable:
         variables = self.trainable_variables, self.non_trainable_variables
-        settings = getattr(self, "backbone", self).traced_settings()
-        return settings, *(tuple(v.path for v in each) for each in variables)
+        backbone: Any = getattr(self, "backbone", self)
+        paths = (tuple(v.path for v in each) for each in variables)
+        return backbone.traced_settings(), *paths
 
 
 def check_dtype(dtype: Any) -> keras.DTypePolicy:

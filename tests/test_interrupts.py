@@ -1,4 +1,4 @@
-"""Ctrl-C, or any other error, at any moment: weights, optimizer and settings stay whole."""
+"""mistral_lib/interrupts.py, and Ctrl-C or any other error at any moment: all values stay whole."""
 
 import itertools
 import os

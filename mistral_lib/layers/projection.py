@@ -88,9 +88,10 @@ class Projection(Quantizable, keras.layers.EinsumDense):  # pyright: ignore[repo
         return getattr(self, matrix_attribute("kernel"))
 
     @property
-    def lora_scale(self) -> float | None:
-        """What LoRA's update is multiplied by; `None` without LoRA."""
-        return self.lora_alpha / self.lora_rank if self.lora_enabled else None
+    def lora_scale(self) -> float:
+        """What LoRA's update is multiplied by; 0 without LoRA."""
+        alpha, rank = self.lora_alpha, self.lora_rank
+        return 0.0 if alpha is None or rank is None else alpha / rank
 
     def lora_factors(self) -> list[keras.Variable]:
         """The variables A and B, or nothing without LoRA."""
