@@ -5,9 +5,12 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
+import keras
+
 from mistral_lib import lora
 from mistral_lib.checks import standardize_call_inputs, standardize_inputs
 from mistral_lib.layers.embedding import TokenEmbedding
+from mistral_lib.master_weights import MasterWeightsModel
 from mistral_lib.presets import lora_format, peft_format
 from mistral_lib.presets.exporting import export_backbone
 from mistral_lib.presets.loading import load_backbone
@@ -17,7 +20,7 @@ from mistral_lib.presets.saving import save_backbone
 from mistral_lib.quantization import QuantizableModel, quantization_of
 
 
-class Backbone(QuantizableModel):
+class Backbone(MasterWeightsModel, QuantizableModel):
     """What every backbone can do: take token ids as they come, name its embedding, use presets.
 
     Attributes:
@@ -205,6 +208,18 @@ class Backbone(QuantizableModel):
         peft_format.save(self, folder, base_model_name_or_path)
 
     @property
+    def trainable(self) -> bool:
+        """Whether anything is trained; with LoRA, whether the factors are."""
+        return super().trainable
+
+    @trainable.setter
+    def trainable(self, value: bool) -> None:
+        if getattr(self, "transformer_layers", None) and lora.settings(self):
+            lora.set_trainable(self, bool(value))
+        else:
+            keras.Model.trainable.__set__(self, value)
+
+    @property
     def quantization(self) -> str | None:
         """How the weights are quantized: "int8", "int4/128", or `None`."""
         return quantization_of(self.projection_policy)
@@ -227,7 +242,8 @@ class Backbone(QuantizableModel):
         settings = config.pop("lora", None)
         backbone = cls(**config)
         if settings is not None:
-            lora.apply(backbone, settings)
+            lora.apply(backbone, settings)  # which thaws the backbone, for the factors
+            backbone.trainable = config.get("trainable", True)
         return backbone
 
 

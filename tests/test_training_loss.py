@@ -100,10 +100,9 @@ def test_fit_and_evaluate_give_kerass_numbers(monkeypatch, settings):
         {"loss_weights": [2.0]},
         {"metrics": ["accuracy"]},
         {"metrics": [lambda y_true, y_pred: jnp.zeros(())]},
-        {"loss": keras.losses.SparseCategoricalCrossentropy(from_logits=False)},
         {"loss": keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=0)},
     ],
-    ids="mse loss-weights accuracy lambda no-logits ignore-class".split(),
+    ids="mse loss-weights accuracy lambda ignore-class".split(),
 )
 def test_anything_else_is_left_to_keras(monkeypatch, settings):
     monkeypatch.setattr(training_loss, "token_losses", None)  # calling it would fail
