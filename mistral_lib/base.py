@@ -118,7 +118,9 @@ class Backbone(MasterWeightsModel, QuantizableModel):
 
         An adapted projection computes `x @ W + (lora_alpha / rank) * (x @ A) @ B` with A and B in
         float32; B starts at zero, so that the outputs do not change. A model that contains the
-        backbone and has been trained already must be compiled again.
+        backbone and has been trained already must be compiled again. From then on `trainable` of
+        the backbone freezes and thaws the factors, never the base; to train some other weights
+        beside them, set `trainable` of their layers.
 
         Args:
             rank: inner size of the factors, at least 1.
