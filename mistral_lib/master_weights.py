@@ -24,10 +24,10 @@ class MasterWeights(keras.optimizers.Optimizer):
 
     `compile` of a model with weights of 16 bits wraps its optimizer in one of these. The state of
     each trainable weight of 16 bits is then a master, 4 bytes a parameter, and what the optimizer
-    keeps in float32: 8 bytes with Adam, AdamW and Nadam; 4 with Lion, and with SGD that has momentum;
-    none with plain SGD. So Adam takes 12 bytes a parameter, beside 2 for the weight and 2 for its
-    gradient. Frozen weights cost nothing, and trainable weights of float32, such as the factors of
-    LoRA, have no master.
+    keeps in float32: 8 bytes with Adam, AdamW and Nadam; 4 with Lion, and with SGD that has
+    momentum; none with plain SGD. So Adam takes 12 bytes a parameter, beside 2 for the weight and 2
+    for its gradient. Frozen weights cost nothing, and trainable weights of float32, such as the
+    factors of LoRA, have no master.
 
     A weight that has been changed since the last step, by `load_weights`, `assign`, `merge_lora` or
     a callback, is no longer its master rounded. The next step then goes on from the weight.
