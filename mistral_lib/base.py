@@ -5,10 +5,13 @@ from collections.abc import Collection, Hashable
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
+import keras
+
 from mistral_lib import lora
 from mistral_lib.checks import standardize_call_inputs, standardize_inputs
 from mistral_lib.keras_inside import layers_inside
 from mistral_lib.layers.embedding import TokenEmbedding
+from mistral_lib.master_weights import MasterWeightsModel
 from mistral_lib.presets import lora_format, peft_format
 from mistral_lib.presets.exporting import export_backbone
 from mistral_lib.presets.loading import load_backbone
@@ -18,7 +21,7 @@ from mistral_lib.presets.saving import save_backbone
 from mistral_lib.quantization import QuantizableModel, quantization_of
 
 
-class Backbone(QuantizableModel):
+class Backbone(MasterWeightsModel, QuantizableModel):
     """What every backbone can do: take token ids as they come, name its embedding, use presets.
 
     Attributes:
@@ -116,7 +119,9 @@ class Backbone(QuantizableModel):
 
         An adapted projection computes `x @ W + (lora_alpha / rank) * (x @ A) @ B` with A and B in
         float32; B starts at zero, so that the outputs do not change. A model that contains the
-        backbone and has been trained already must be compiled again.
+        backbone and has been trained already must be compiled again. From then on `trainable` of
+        the backbone freezes and thaws the factors, never the base; to train some other weights
+        beside them, set `trainable` of their layers.
 
         Args:
             rank: inner size of the factors, at least 1.
@@ -206,6 +211,18 @@ class Backbone(QuantizableModel):
         peft_format.save(self, folder, base_model_name_or_path)
 
     @property
+    def trainable(self) -> bool:
+        """Whether anything is trained; with LoRA, whether the factors are."""
+        return super().trainable
+
+    @trainable.setter
+    def trainable(self, value: bool) -> None:
+        if getattr(self, "transformer_layers", None) and lora.settings(self):
+            lora.set_trainable(self, bool(value))
+        else:
+            keras.Model.trainable.__set__(self, value)
+
+    @property
     def quantization(self) -> str | None:
         """How the weights are quantized: "int8", "int4/128", or `None`."""
         return quantization_of(self.projection_policy)
@@ -244,7 +261,8 @@ class Backbone(QuantizableModel):
         settings = config.pop("lora", None)
         backbone = cls(**config)
         if settings is not None:
-            lora.apply(backbone, settings)
+            lora.apply(backbone, settings)  # which thaws the backbone, for the factors
+            backbone.trainable = config.get("trainable", True)
         return backbone
 
 

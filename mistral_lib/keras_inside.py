@@ -188,6 +188,29 @@ def optimizer_weights(optimizer: keras.optimizers.Optimizer) -> list[keras.Varia
     return list(getattr(inner, "_trainable_variables", []))
 
 
+def take_path(variable: keras.Variable, other: keras.Variable) -> None:
+    """Gives a variable the path of another, by which some optimizers choose how to train it.
+
+    Relies on the attribute `_path` of Keras's variables (seen in 3.13 to 3.15).
+    """
+    variable._path = other.path
+
+
+def exclude_as(
+    optimizer: keras.optimizers.Optimizer, variable: keras.Variable, other: keras.Variable
+) -> None:
+    """Takes weight decay off `other` where the optimizer was told to take it off `variable`.
+
+    Relies on `Optimizer._exclude_from_weight_decay`, a set of `id`s, on `inner_optimizer` of a
+    `LossScaleOptimizer` and `optimizers` of a `MultiOptimizer` (seen in 3.13 to 3.15).
+    """
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    for each in getattr(inner, "optimizers", [inner]):
+        excluded = getattr(each, "_exclude_from_weight_decay", set())
+        if id(variable) in excluded:
+            excluded.add(id(other))
+
+
 def compiled_metrics(model: keras.Model) -> list[keras.metrics.Metric]:
     """The metrics, weighted or not, with which a model evaluates.
 

@@ -103,6 +103,26 @@ def apply(backbone: Any, plan: Plan) -> None:
         layers[path].enable_lora(**wanted)
 
 
+def set_trainable(backbone: Any, value: bool) -> None:
+    """Freezes a backbone with LoRA, or thaws what was trainable before: the factors, as a rule.
+
+    Keras alone would thaw the base beside them.
+
+    >>> from mistral_lib import MistralBackbone
+    >>> backbone = MistralBackbone(10, 1, 2, 8, 16, 1)
+    >>> backbone.enable_lora(2)
+    >>> backbone.trainable = False
+    >>> backbone.trainable = True
+    >>> len(backbone.trainable_variables)  # A and B of query and value
+    4
+    """
+    if backbone.trainable:
+        backbone.trained_beside_base = tuple(v.path for v in backbone.variables if v.trainable)
+    keras.Model.trainable.__set__(backbone, value)
+    for variable in backbone.variables:
+        variable.trainable = value and variable.path in backbone.trained_beside_base
+
+
 def merge(backbone: Any, dequantize: bool = False) -> None:
     """See `MistralBackbone.merge_lora`."""
     require(backbone)
@@ -119,7 +139,7 @@ def merge(backbone: Any, dequantize: bool = False) -> None:
         if layer.lora_enabled:
             layer.merge_lora()
     for variable in backbone.variables:
-        variable.trainable = variable.path in backbone.frozen_by_lora
+        variable.trainable = backbone.trainable and variable.path in backbone.frozen_by_lora
 
 
 def factor_shapes(backbone: Any, plan: Plan) -> dict[str, tuple[int, int]]:

@@ -35,7 +35,7 @@ class QuantizableModel(Steps):
         unwrap_quantize(model)
         return model
 
-    def quantize(self, quantization: str) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]  # Keras's takes a mode
+    def quantize(self, quantization: str | None = None, *, mode: str | None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]  # Keras's takes a mode first
         """Quantizes the weights: embedding and projections, one matrix after the other.
 
         Norms stay as they are. LoRA may be enabled before or after, and is kept in float32. A
@@ -45,8 +45,10 @@ class QuantizableModel(Steps):
         Args:
             quantization: "int8"; "int4", or "int4/B" for a scale every B rows, an even number
                 (128 in "int4").
+            mode: another name for it, Keras's.
 
         Raises:
+            TypeError: both are given.
             ValueError: an unknown quantization, another one than the model has already, or int8
                 with float16. Nothing has changed then.
 
@@ -56,7 +58,12 @@ class QuantizableModel(Steps):
         >>> str(backbone.transformer_layers[0].feedforward.gate.kernel.dtype)
         'int8'
         """
-        quantize(getattr(self, "backbone", self), quantization)
+        if None not in (quantization, mode):
+            raise TypeError(
+                "mode is Keras's name for quantization: give one of them, not "
+                f"{quantization!r} and {mode!r}."
+            )
+        quantize(getattr(self, "backbone", self), quantization or mode)
 
     def dequantize(self) -> None:
         """Makes every weight float again, in the dtype policy that it was quantized from.
@@ -104,7 +111,7 @@ def check_dtype(dtype: Any) -> keras.DTypePolicy:
     return policy
 
 
-def check_quantization(quantization: str) -> str:
+def check_quantization(quantization: Any) -> str:
     """The full name of a quantization, if it is one.
 
     >>> check_quantization("int8"), check_quantization("int4"), check_quantization("int4/64")
@@ -171,7 +178,7 @@ def quantization_of(policy: str | keras.DTypePolicy) -> str | None:
     return policy.name.partition("_from_")[0]
 
 
-def quantize(backbone: Any, quantization: str) -> None:
+def quantize(backbone: Any, quantization: str | None) -> None:
     """See `MistralBackbone.quantize`. Everything is checked before anything changes."""
     quantization = check_quantization(quantization)
     present = backbone.quantization

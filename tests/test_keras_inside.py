@@ -211,6 +211,27 @@ def test_optimizer_weights(scaled):
     )
 
 
+def test_take_path():
+    one, other = (dense().kernel for _ in range(2))
+    keras_inside.take_path(one, other)
+    assert one.path == other.path, changed("take_path", "a variable keeps its path elsewhere")
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_exclude_as(inside):
+    """A weight and its master: both are free of weight decay, and no other is."""
+    optimizer = keras.optimizers.SGD(0.1, weight_decay=0.5)
+    weights = [keras.Variable(np.ones(2), name=name) for name in ("weight", "master", "other")]
+    optimizer.exclude_from_weight_decay(var_list=weights[:1])
+    outer = keras.optimizers.LossScaleOptimizer(optimizer) if inside else optimizer
+    keras_inside.exclude_as(outer, weights[0], weights[1])
+    optimizer.build(weights)
+    optimizer.apply([np.zeros(2)] * 3)
+    found = [float(weight.value[0]) for weight in weights]
+    message = "an optimizer remembers elsewhere what it must not let decay"
+    assert found == pytest.approx([1, 1, 0.95]), changed("exclude_as", message)
+
+
 def test_what_a_model_was_compiled_with():
     model = small_causal_lm(preprocessor=None)
     metrics = keras_inside.compiled_metrics(model)
