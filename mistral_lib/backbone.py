@@ -13,6 +13,7 @@ from mistral_lib.checks import check_boolean, check_choice
 from mistral_lib.config import MistralConfig, Windows, check_names
 from mistral_lib.forward import forward
 from mistral_lib.layers.attention import PATHS
+from mistral_lib.layers.configured import SetOnce
 from mistral_lib.layers.decoder import MistralDecoder
 from mistral_lib.layers.embedding import TokenEmbedding
 from mistral_lib.layers.fused import fused_is_available
@@ -78,7 +79,7 @@ class MistralBackbone(Backbone):
 
     The attention path (see `mistral_lib.layers.attention.choose_path`) is chosen from the shape and
     the device. Setting `attention_path` to "dense", "banded" or "fused" forces one, "auto" frees
-    it. Set it before a model that contains this one is compiled: what it compiled keeps its path.
+    it.
 
     Source: Jiang et al., "Mistral 7B", 2023.
 
@@ -95,6 +96,7 @@ class MistralBackbone(Backbone):
     (1, 4, 16)
     """
 
+    config = SetOnce()
     vocabulary_size = FromConfig()
     num_layers = FromConfig()
     num_query_heads = FromConfig()
@@ -205,8 +207,6 @@ class MistralBackbone(Backbone):
             )
         for layer in self.transformer_layers:
             layer.self_attention.attention_path = path
-        # What Keras has compiled holds the old path.
-        self.train_function = self.test_function = self.predict_function = None
 
     @staticmethod
     def get_layout_map(
@@ -254,7 +254,7 @@ class MistralBackbone(Backbone):
         """Whether training keeps each block's input alone, and computes the rest of it again.
 
         That is one more forward pass for far less memory: the activations of one block instead of
-        all. Set it before the first `fit`: what Keras has compiled keeps its way.
+        all.
         """
         return self._rematerialize
 
@@ -267,7 +267,6 @@ class MistralBackbone(Backbone):
                 "pass would drop other values than the first."
             )
         self._rematerialize = on
-        self.train_function = None  # what Keras has compiled does it the old way
 
     def get_config(self) -> dict[str, Any]:
         config = {

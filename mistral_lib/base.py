@@ -1,13 +1,17 @@
 """What every backbone can do: presets, LoRA, inputs as they come (chapter 12, "The backbone")."""
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Hashable
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
+import keras
+
 from mistral_lib import lora
 from mistral_lib.checks import standardize_call_inputs, standardize_inputs
+from mistral_lib.keras_inside import layers_inside
 from mistral_lib.layers.embedding import TokenEmbedding
+from mistral_lib.master_weights import MasterWeightsModel
 from mistral_lib.presets import lora_format, peft_format
 from mistral_lib.presets.exporting import export_backbone
 from mistral_lib.presets.loading import load_backbone
@@ -17,7 +21,7 @@ from mistral_lib.presets.saving import save_backbone
 from mistral_lib.quantization import QuantizableModel, quantization_of
 
 
-class Backbone(QuantizableModel):
+class Backbone(MasterWeightsModel, QuantizableModel):
     """What every backbone can do: take token ids as they come, name its embedding, use presets.
 
     Attributes:
@@ -115,7 +119,9 @@ class Backbone(QuantizableModel):
 
         An adapted projection computes `x @ W + (lora_alpha / rank) * (x @ A) @ B` with A and B in
         float32; B starts at zero, so that the outputs do not change. A model that contains the
-        backbone and has been trained already must be compiled again.
+        backbone and has been trained already must be compiled again. From then on `trainable` of
+        the backbone freezes and thaws the factors, never the base; to train some other weights
+        beside them, set `trainable` of their layers.
 
         Args:
             rank: inner size of the factors, at least 1.
@@ -205,9 +211,37 @@ class Backbone(QuantizableModel):
         peft_format.save(self, folder, base_model_name_or_path)
 
     @property
+    def trainable(self) -> bool:
+        """Whether anything is trained; with LoRA, whether the factors are."""
+        return super().trainable
+
+    @trainable.setter
+    def trainable(self, value: bool) -> None:
+        if getattr(self, "transformer_layers", None) and lora.settings(self):
+            lora.set_trainable(self, bool(value))
+        else:
+            keras.Model.trainable.__set__(self, value)
+
+    @property
     def quantization(self) -> str | None:
         """How the weights are quantized: "int8", "int4/128", or `None`."""
         return quantization_of(self.projection_policy)
+
+    def traced_settings(self) -> Hashable:
+        """Everything but shapes and dtypes on which a compiled program of this backbone depends.
+
+        Keras's steps and the loops that write compare it before each use, so nothing that changes a
+        setting has to know what has been compiled. A new setting that a call reads belongs here.
+        """
+        layers = (self.token_embedding, *lora.projections(self).values())
+        return (
+            self.config,
+            self.rematerialize,
+            tuple((b.name, b.self_attention.attention_path) for b in self.transformer_layers),
+            tuple(layer.dtype_policy.name for layer in layers_inside(self)),
+            tuple(getattr(layer, "lora_scale", None) for layer in layers),
+            tuple(variable.path for variable in self.variables),
+        )
 
     @property
     def token_embedding(self) -> TokenEmbedding:
@@ -227,7 +261,8 @@ class Backbone(QuantizableModel):
         settings = config.pop("lora", None)
         backbone = cls(**config)
         if settings is not None:
-            lora.apply(backbone, settings)
+            lora.apply(backbone, settings)  # which thaws the backbone, for the factors
+            backbone.trainable = config.get("trainable", True)
         return backbone
 
 

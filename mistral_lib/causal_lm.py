@@ -7,16 +7,10 @@ from typing import Any, Self
 import keras
 
 from mistral_lib.backbone import MistralBackbone
-from mistral_lib.checks import (
-    check_integer,
-    narrow_integers,
-    standardize_call_inputs,
-    standardize_inputs,
-)
+from mistral_lib.checks import check_integer, standardize_call_inputs
 from mistral_lib.generation.generate import TextGeneration
 from mistral_lib.generation.loops import Loops
-from mistral_lib.generation.prompts import is_text
-from mistral_lib.lora import check_compiled
+from mistral_lib.layers.configured import SetOnce
 from mistral_lib.preprocessor import MistralCausalLMPreprocessor
 from mistral_lib.presets.exporting import export_causal_lm
 from mistral_lib.presets.loading import load_causal_lm
@@ -30,7 +24,7 @@ from mistral_lib.training_loss import TrainingLoss
 
 
 @keras.saving.register_keras_serializable(package="mistral_lib")
-class MistralCausalLM(TextGeneration, Scoring, TrainingLoss, QuantizableModel):  # pyright: ignore[reportIncompatibleMethodOverride]  # Keras's quantize takes a mode
+class MistralCausalLM(TextGeneration, Scoring, TrainingLoss, QuantizableModel):  # pyright: ignore[reportIncompatibleMethodOverride, reportIncompatibleVariableOverride]  # Keras's quantize takes a mode; preprocessor is a property
     """The backbone and its output projection: float32 logits of the next token at every position.
 
     Compiled on construction with Adam and cross-entropy, so that `fit` works at once; call
@@ -57,6 +51,7 @@ class MistralCausalLM(TextGeneration, Scoring, TrainingLoss, QuantizableModel): 
     """
 
     presets = PresetTable()
+    backbone = SetOnce()  # pyright: ignore[reportAssignmentType]  # it holds one
 
     def __init__(
         self,
@@ -89,35 +84,37 @@ class MistralCausalLM(TextGeneration, Scoring, TrainingLoss, QuantizableModel): 
         inputs = standardize_call_inputs(inputs, self.backbone.vocabulary_size)
         return super().__call__(inputs, *args, **kwargs)
 
+    @property
+    def trainable(self) -> bool:
+        """Whether the backbone is trained: the model has no weights of its own."""
+        return self.backbone.trainable if hasattr(self, "backbone") else super().trainable
+
+    @trainable.setter
+    def trainable(self, value: bool) -> None:
+        if hasattr(self, "backbone"):
+            self.backbone.trainable = value
+        else:  # while the model is being made
+            keras.Model.trainable.__set__(self, value)
+
     def fit(
         self, x: Any = None, y: Any = None, *args: Any, validation_data: Any = None, **kwargs: Any
     ) -> keras.callbacks.History:
         """Keras's `fit`, on text too: a list of str becomes inputs, labels and weights."""
-        if preprocessor := self._preprocessor_for(x):
-            x, y, kwargs["sample_weight"] = preprocessor(x, y, kwargs.get("sample_weight"))
-        if preprocessor := self._preprocessor_for(validation_data):
-            validation_data = preprocessor(validation_data)
-        check_compiled(self)
-        x, y, validation_data = narrow_integers((x, y, validation_data))
+        x, y, weights = self._arrays(x, y, kwargs.pop("sample_weight", None))
+        validation_data = self._validation_arrays(validation_data)
+        self._check_trainable()
+        kwargs |= {} if weights is None else {"sample_weight": weights}
         return super().fit(x, y, *args, validation_data=validation_data, **kwargs)
 
     def evaluate(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Keras's `evaluate`, on text too."""
-        if preprocessor := self._preprocessor_for(x):
-            x, y, kwargs["sample_weight"] = preprocessor(x, y, kwargs.get("sample_weight"))
-        x, y = narrow_integers((x, y))
+        x, y, weights = self._arrays(x, y, kwargs.pop("sample_weight", None))
+        kwargs |= {} if weights is None else {"sample_weight": weights}
         return super().evaluate(x, y, *args, **kwargs)
 
     def predict(self, x: Any, *args: Any, **kwargs: Any) -> Any:
         """Keras's `predict`, on text too: logits (B, S, V) of the packed texts."""
-        if preprocessor := self._preprocessor_for(x):
-            x = preprocessor([x] if isinstance(x, str) else x)[0]
-        x = standardize_inputs(x, self.backbone.vocabulary_size)
-        return super().predict(x, *args, **kwargs)
-
-    def _preprocessor_for(self, x: Any) -> MistralCausalLMPreprocessor | None:
-        """The preprocessor, where there is one and `x` is text."""
-        return self.preprocessor if is_text(x) else None
+        return super().predict(self._arrays(x)[0], *args, **kwargs)
 
     @classmethod
     def from_preset(

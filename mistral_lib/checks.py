@@ -234,9 +234,23 @@ def check_token_ids(token_ids: Any, vocabulary_size: int | None) -> None:
     if vocabulary_size is None or not isinstance(token_ids, np.ndarray) or not token_ids.size:
         return
     # JAX would look up NaN for an id that is too large, and another token for a negative one.
-    for token_id in (token_ids.min(), token_ids.max()):
-        if not 0 <= token_id < vocabulary_size:
-            raise ValueError(
-                f"token_ids must be from 0 to {vocabulary_size - 1} (the vocabulary_size is "
-                f"{vocabulary_size}), but one is {token_id}. Ids of another model's tokenizer?"
-            )
+    outside = first_outside(token_ids, vocabulary_size)
+    if outside is not None:
+        row, token_id = outside
+        raise ValueError(
+            f"token_ids must be from 0 to {vocabulary_size - 1} (the vocabulary_size is "
+            f"{vocabulary_size}), but one is {token_id}, in row {row}. Ids of another model's "
+            "tokenizer?"
+        )
+
+
+def first_outside(ids: np.ndarray, vocabulary_size: int) -> tuple[int, Any] | None:
+    """The row and value of the first number that is no id of a vocabulary; `None` if all are.
+
+    >>> first_outside(np.array([[1, 2], [10, 3]]), vocabulary_size=10)
+    (1, 10)
+    """
+    if not ids.size or (ids.min() >= 0 and ids.max() < vocabulary_size):
+        return None
+    where = np.argwhere(~((ids >= 0) & (ids < vocabulary_size)))[0]  # NaN is outside, too
+    return int(where[0]), ids[tuple(where)].item()

@@ -5,8 +5,9 @@ other library is named). Its test fails with a clear sentence when a new version
 """
 
 import contextlib
+import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ import jax.core
 import keras
 from huggingface_hub import constants
 from keras.src.backend.common import global_state
+
+from mistral_lib.interrupts import uninterrupted
 
 
 @contextlib.contextmanager
@@ -185,6 +188,29 @@ def optimizer_weights(optimizer: keras.optimizers.Optimizer) -> list[keras.Varia
     return list(getattr(inner, "_trainable_variables", []))
 
 
+def take_path(variable: keras.Variable, other: keras.Variable) -> None:
+    """Gives a variable the path of another, by which some optimizers choose how to train it.
+
+    Relies on the attribute `_path` of Keras's variables (seen in 3.13 to 3.15).
+    """
+    variable._path = other.path
+
+
+def exclude_as(
+    optimizer: keras.optimizers.Optimizer, variable: keras.Variable, other: keras.Variable
+) -> None:
+    """Takes weight decay off `other` where the optimizer was told to take it off `variable`.
+
+    Relies on `Optimizer._exclude_from_weight_decay`, a set of `id`s, on `inner_optimizer` of a
+    `LossScaleOptimizer` and `optimizers` of a `MultiOptimizer` (seen in 3.13 to 3.15).
+    """
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    for each in getattr(inner, "optimizers", [inner]):
+        excluded = getattr(each, "_exclude_from_weight_decay", set())
+        if id(variable) in excluded:
+            excluded.add(id(other))
+
+
 def compiled_metrics(model: keras.Model) -> list[keras.metrics.Metric]:
     """The metrics, weighted or not, with which a model evaluates.
 
@@ -204,6 +230,77 @@ def compiled_arguments(model: keras.Model) -> dict:
     Relies on `Trainer._compile_config` (seen in 3.13 to 3.15).
     """
     return model._compile_config.config
+
+
+class Steps(keras.Model):
+    """The steps of `fit`, `evaluate`, `predict` and `*_on_batch`: never stale, never torn.
+
+    A step is compiled anew where `compiled_with` has changed. It reads the variables and sets them.
+    Keras takes the values off them and hands values from step to step: the closures of callbacks
+    find no weights, and an error or Ctrl-C leaves none (keras-team/keras#19054, #21019).
+
+    Relies on what `Trainer` on JAX calls before a loop (`make_train_function` and its sisters), for
+    its first state (`_get_jax_state`) and its body (`_make_function`), and to put values back
+    (`jax_state_sync`) (seen in 3.13 to 3.15).
+    """
+
+    def compiled_with(self) -> Hashable:
+        """What a step depends on besides shapes and dtypes."""
+        raise NotImplementedError
+
+    def make_train_function(self, force: bool = False) -> None:
+        if force or self._is_stale(self.train_function):
+            super().make_train_function(force=True)
+
+    def make_test_function(self, force: bool = False) -> None:
+        def test(values, data):
+            logs, (*_, metrics) = self.test_step(values, data)
+            return logs, ((), (), metrics)  # weights stay what they are, and are not used up
+
+        if force or self._is_stale(self.test_function):
+            self.test_function = self._make_function(self._compiled(test))
+
+    def make_predict_function(self, force: bool = False) -> None:
+        def predict(values, data):
+            return self.predict_step(values, data)[0], ()
+
+        if force or self._is_stale(self.predict_function):
+            self.predict_function = self._make_function(self._compiled(predict), True)
+
+    def check_batch(self, data: Any) -> None:
+        """Looks at a batch before its step; what it raises leaves everything as it was."""
+
+    def jax_state_sync(self) -> None:
+        """Has the next step ask for the variables. The values are where they belong."""
+        self._jax_state_synced = True
+
+    def _is_stale(self, function) -> bool:
+        return getattr(function, "compiled_with", None) != self.compiled_with()
+
+    def _compiled(self, step):
+        return jax.jit(step) if self.jit_compile and not self.run_eagerly else step
+
+    def _get_jax_state(self, optimizer_variables=False, purge_model_variables=False, **wanted):
+        kinds = [list(getattr(self, kind)) for kind in wanted if wanted[kind]]
+        if optimizer_variables:  # the third of four
+            kinds.insert(2, list(self.optimizer.variables))
+        # As functions: Keras would take variables in an attribute for the model's own.
+        return tuple(functools.partial(list, kind) for kind in kinds)
+
+    def _make_function(self, step_function, concatenate_outputs=False):
+        def step(variables, data):
+            self.check_batch(data)
+            values = tuple([variable.value for variable in kind()] for kind in variables)
+            with uninterrupted():  # training uses the old values up
+                outputs, results = step_function(values, data)
+                for kind, new in zip(variables, results):
+                    for variable, value in zip(kind(), new):
+                        variable._value = value
+            return outputs, variables
+
+        function = super()._make_function(step, concatenate_outputs)
+        function.compiled_with = self.compiled_with()
+        return function
 
 
 def is_traced(array: Any) -> bool:

@@ -7,13 +7,14 @@ round to 8 bits too: `benchmarks/quantization_quality.py` measures what that cos
 """
 
 import re
+from collections.abc import Hashable
 from typing import Any
 
 import keras
 
 from mistral_lib import lora
 from mistral_lib.checks import check_keras_for
-from mistral_lib.keras_inside import matrix_attribute, unwrap_quantize
+from mistral_lib.keras_inside import Steps, matrix_attribute, unwrap_quantize
 from mistral_lib.layers.quantizable import (
     INT4_BLOCK_SIZE,
     MODES,
@@ -26,7 +27,7 @@ from mistral_lib.layers.quantizable import (
 FLOAT_DTYPES = {"float32", "bfloat16", "float16"}
 
 
-class QuantizableModel(keras.Model):
+class QuantizableModel(Steps):
     """The base of models that can be quantized."""
 
     def __new__(cls, *args: Any, **kwargs: Any):
@@ -34,7 +35,7 @@ class QuantizableModel(keras.Model):
         unwrap_quantize(model)
         return model
 
-    def quantize(self, quantization: str) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]  # Keras's takes a mode
+    def quantize(self, quantization: str | None = None, *, mode: str | None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]  # Keras's takes a mode first
         """Quantizes the weights: embedding and projections, one matrix after the other.
 
         Norms stay as they are. LoRA may be enabled before or after, and is kept in float32. A
@@ -44,8 +45,10 @@ class QuantizableModel(keras.Model):
         Args:
             quantization: "int8"; "int4", or "int4/B" for a scale every B rows, an even number
                 (128 in "int4").
+            mode: another name for it, Keras's.
 
         Raises:
+            TypeError: both are given.
             ValueError: an unknown quantization, another one than the model has already, or int8
                 with float16. Nothing has changed then.
 
@@ -55,8 +58,12 @@ class QuantizableModel(keras.Model):
         >>> str(backbone.transformer_layers[0].feedforward.gate.kernel.dtype)
         'int8'
         """
-        quantize(getattr(self, "backbone", self), quantization)
-        lora.forget_compiled(self)
+        if None not in (quantization, mode):
+            raise TypeError(
+                "mode is Keras's name for quantization: give one of them, not "
+                f"{quantization!r} and {mode!r}."
+            )
+        quantize(getattr(self, "backbone", self), quantization or mode)
 
     def dequantize(self) -> None:
         """Makes every weight float again, in the dtype policy that it was quantized from.
@@ -64,7 +71,12 @@ class QuantizableModel(keras.Model):
         The errors of quantization stay. Without quantization the call does nothing.
         """
         dequantize(getattr(self, "backbone", self))
-        lora.forget_compiled(self)
+
+    def compiled_with(self) -> Hashable:
+        variables = self.trainable_variables, self.non_trainable_variables
+        backbone: Any = getattr(self, "backbone", self)
+        paths = (tuple(v.path for v in each) for each in variables)
+        return backbone.traced_settings(), *paths
 
 
 def check_dtype(dtype: Any) -> keras.DTypePolicy:
@@ -99,7 +111,7 @@ def check_dtype(dtype: Any) -> keras.DTypePolicy:
     return policy
 
 
-def check_quantization(quantization: str) -> str:
+def check_quantization(quantization: Any) -> str:
     """The full name of a quantization, if it is one.
 
     >>> check_quantization("int8"), check_quantization("int4"), check_quantization("int4/64")
@@ -166,7 +178,7 @@ def quantization_of(policy: str | keras.DTypePolicy) -> str | None:
     return policy.name.partition("_from_")[0]
 
 
-def quantize(backbone: Any, quantization: str) -> None:
+def quantize(backbone: Any, quantization: str | None) -> None:
     """See `MistralBackbone.quantize`. Everything is checked before anything changes."""
     quantization = check_quantization(quantization)
     present = backbone.quantization
@@ -208,7 +220,6 @@ def _set_policy(backbone, policy):
     for block in backbone.transformer_layers:
         for layer in (block, block.self_attention, block.feedforward):
             layer.projection_policy = policy
-    lora.forget_compiled(backbone)
 
 
 def _quantizable(backbone) -> list[Quantizable]:

@@ -8,7 +8,8 @@ import keras
 import numpy as np
 
 from mistral_lib.arrays import Array, Float32
-from mistral_lib.checks import check_choice, standardize_inputs
+from mistral_lib.batches import IGNORED_LABEL
+from mistral_lib.checks import check_choice, check_token_ids, standardize_inputs
 from mistral_lib.forward import forward
 from mistral_lib.generation.prompts import read_prompts
 from mistral_lib.training_loss import token_losses
@@ -45,7 +46,7 @@ class Scoring(keras.Model):
                 embeddings and i after block i, and returns the hidden states to go on with.
             target_ids: integers (B, S), what each position is to predict. By default the next
                 token; the last real token of a row then has none, and its loss is 0, as that of
-                padding is.
+                padding is. -100 marks a position without a target: its loss is 0 too.
 
         Returns:
             Float32 logits (B, S, V), or losses (B, S).
@@ -74,8 +75,11 @@ class Scoring(keras.Model):
             return embedding(hidden_states, reverse=True)
         if target_ids is not None:
             checked = {"token_ids": target_ids, "padding_mask": inputs["padding_mask"]}
-            checked = standardize_inputs(checked, self.backbone.vocabulary_size)
-            return token_losses(embedding, hidden_states, jnp.asarray(checked["token_ids"]))[0]
+            targets = standardize_inputs(checked)["token_ids"]
+            counts = targets != IGNORED_LABEL
+            check_token_ids(targets * counts, self.backbone.vocabulary_size)
+            losses, _ = token_losses(embedding, hidden_states, jnp.asarray(targets * counts))
+            return jnp.where(counts, losses, 0.0)
         following = jnp.roll(jnp.asarray(inputs["token_ids"]), -1, axis=1)
         losses, _ = token_losses(embedding, hidden_states, following)
         has_next = mask & jnp.pad(mask[:, 1:], ((0, 0), (0, 1)))

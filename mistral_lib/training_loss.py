@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import keras
 
 from mistral_lib.arrays import Array, Float, Float32, Int
+from mistral_lib.batches import IGNORED_LABEL, CheckedBatches, without_ignored
 from mistral_lib.keras_inside import compiled_arguments, compiled_metrics
 from mistral_lib.layers.chunks import map_in_order, pad_axis
 from mistral_lib.layers.embedding import TokenEmbedding
@@ -33,7 +34,7 @@ class DeferredLogits:
     predictions: Any = None
 
 
-class TrainingLoss(keras.Model):
+class TrainingLoss(CheckedBatches):
     """`fit` and `evaluate` whose loss projects the hidden states chunk by chunk.
 
     With 2,048 tokens and a vocabulary of 32,000, the logits alone are 262 MB in float32, and their
@@ -47,6 +48,29 @@ class TrainingLoss(keras.Model):
     """
 
     _defers = False  # in the middle of a step
+
+    def compile(
+        self,
+        optimizer: Any = "rmsprop",
+        loss: Any = None,
+        loss_weights: Any = None,
+        metrics: Any = None,
+        weighted_metrics: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        """Keras's `compile`. A crossentropy given by its name takes logits, as the model has them.
+
+        Raises:
+            ValueError: a loss or a metric that was made with `from_logits=False`.
+        """
+        super().compile(
+            optimizer,
+            _on_logits(loss, keras.losses),
+            loss_weights,
+            _on_logits(metrics, keras.metrics),
+            _on_logits(weighted_metrics, keras.metrics),
+            **kwargs,
+        )
 
     def compute_loss_and_updates(self, *args: Any, **kwargs: Any) -> tuple:
         step = super().compute_loss_and_updates
@@ -75,6 +99,7 @@ class TrainingLoss(keras.Model):
         sample_weight: Any = None,
         training: bool = True,
     ) -> Any:
+        y, sample_weight = self._counted(y, sample_weight)
         if isinstance(y_pred, DeferredLogits):
             y = y.reshape(y_pred.hidden_states.shape[:2])
             losses, y_pred.predictions = token_losses(
@@ -87,12 +112,49 @@ class TrainingLoss(keras.Model):
     def compute_metrics(
         self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None
     ) -> dict[str, Any]:
+        _, sample_weight = self._counted(y, sample_weight)
         if isinstance(y_pred, DeferredLogits):
             # The metric takes the place of the highest score for the prediction. Of two scores the
             # first is highest, and right where the prediction is.
             y = y_pred.predictions != y.reshape(y_pred.predictions.shape)
             y_pred = jnp.broadcast_to(jnp.array([1.0, 0.0]), (*y.shape, 2))
         return super().compute_metrics(x, y, y_pred, sample_weight)
+
+    def _counted(self, y, sample_weight):
+        """Labels without -100, and weights that are 0 there; both as given for other losses."""
+        loss = self._token_loss()
+        if y is None or loss is None or loss.get_config()["ignore_class"] == IGNORED_LABEL:
+            return y, sample_weight
+        return without_ignored(y, sample_weight)
+
+
+def _on_logits(given: Any, kinds: Any) -> Any:
+    """Losses or metrics as `compile` takes them, where each crossentropy is one of logits.
+
+    `kinds` is the module of Keras that knows their names. A name says nothing about logits; an
+    object that was made for probabilities is refused.
+    """
+    if isinstance(given, list | tuple):
+        return [_on_logits(each, kinds) for each in given]
+    if isinstance(given, dict) and "class_name" not in given:
+        return {name: _on_logits(each, kinds) for name, each in given.items()}
+    made = given
+    if isinstance(given, str) and given.lower() in ("crossentropy", "ce"):
+        made = kinds.SparseCategoricalCrossentropy()
+    elif isinstance(given, str | dict | type) and str(given).lower() not in ("accuracy", "acc"):
+        made = kinds.get(given)
+    name = getattr(made, "__name__", "")
+    if name and getattr(keras.losses, name, None) is made:  # a function of Keras
+        made = getattr(kinds, name.title().replace("_", ""), lambda: made)()
+    if getattr(made, "from_logits", True):
+        return given
+    if made is given or isinstance(given, dict):
+        kind = type(made).__name__
+        raise ValueError(
+            f"The model returns logits, but {kind} was made with from_logits=False, for "
+            f"probabilities. Pass {kind}(from_logits=True)."
+        )
+    return type(made)(from_logits=True)
 
 
 def _is_usual(model) -> bool:

@@ -201,15 +201,17 @@ def run_writing(model, folder):
     return found
 
 
-def run_training(distribution, preset, folder, lora):
+def run_training(distribution, preset, folder, lora, dtype=None):
     found = {"programs": {}}
     with distribution.scope():
-        model = MistralCausalLM.from_preset(preset)
+        model = MistralCausalLM.from_preset(preset, dtype=dtype)
         with compiled(folder, found["programs"]):
             found["losses"] = train(model, lora)
     found["parts"] = {v.path: part(v.value) for v in model.trainable_variables}
     # Without the number of steps and the learning rate: two for each variable.
     found["optimizer"] = [part(v.value) for v in model.optimizer.variables[2:]]
+    masters = getattr(model.optimizer, "masters", [])  # of weights in 16 bits
+    found["masters"] = [part(master.value) for master in masters]
     return found
 
 
@@ -259,6 +261,10 @@ def main(folder):
     results["writing"] = run_writing(model, compiled_folder)
     data = keras.distribution.DataParallel()
     results["fit"]["data"] = run_training(data, preset, compiled_folder, lora=False)
+    results["16 bits"] = {
+        "one": train(MistralCausalLM.from_preset(preset, dtype="bfloat16"), lora=False),
+        "2x4": run_training(two_by_four, preset, compiled_folder, False, "bfloat16"),
+    }
     for kind in ("fit", "lora"):
         results[kind]["2x4"] = run_training(two_by_four, preset, compiled_folder, kind == "lora")
     (folder / "results.json").write_text(json.dumps(results))

@@ -20,3 +20,12 @@ def test_it_survives_json(cls, dtype):
     assert (again.config, again.layer, again.name) == (CONFIG, 1, "mine")
     assert again.projection_policy.name == dtype
     assert again.get_config() == layer.get_config()
+
+
+def test_the_config_stays():
+    layer = MistralDecoder(CONFIG)
+    with pytest.raises(AttributeError, match="The config of a MistralDecoder must stay what it is"):
+        layer.config = CONFIG.changed(sliding_window=None)
+    assert layer.config is CONFIG
+    with pytest.raises(AttributeError, match="no config yet"):
+        _ = MistralDecoder.__new__(MistralDecoder).config

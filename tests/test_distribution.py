@@ -271,6 +271,15 @@ def test_training_goes_as_on_one_device(results, kind, mesh):
 
 
 @pytest.mark.slow
+def test_master_weights_are_split_as_their_weights(results):
+    one, many = results["16 bits"]["one"], results["16 bits"]["2x4"]
+    assert many["losses"] == pytest.approx(one, rel=2e-3)
+    assert many["masters"] == list(many["parts"].values())
+    assert many["masters"] == list(results["fit"]["2x4"]["parts"].values())
+    assert results["fit"]["2x4"]["masters"] == []
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "mesh"), [("fit", "data"), ("fit", "2x4"), ("lora", "2x4")])
 def test_gradients_and_nothing_else_are_summed_over_the_rows(results, kind, mesh):
     found = results[kind][mesh]

@@ -4,9 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from decoding_models import PROMPTS, make_backbone
 from text_models import LENGTH, make_model
 
 from mistral_lib import MistralCausalLM
+from mistral_lib.generation.compiled import watch
 
 
 @pytest.fixture(scope="module")
@@ -219,6 +221,47 @@ def test_wrong_calls(model, inputs, arguments, error, message):
     else:
         with pytest.raises(error, match=message):
             model.generate(inputs, **arguments)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"num_beams": 2}, {"temperature": 1.0, "num_samples": 3, "return_log_probs": True}],
+)
+def test_rows_and_stop_tokens_compile_once_for_each_power_of_two(options):
+    """As a server sees them: any number of requests, each with its own stop tokens."""
+    model = MistralCausalLM(make_backbone())
+    compiled = {}
+    for rows in (1, 2, 3, 4, 5, 6, 7, 8, 3):
+        for stop in ([], [1], [1, 2, 3]):
+            with watch() as calls:
+                texts = model.generate(
+                    PROMPTS[:1] * rows, max_new_tokens=4, stop_token_ids=stop, **options
+                )
+            compiled[rows, len(stop)] = sum(call.compiled for call in calls)
+            texts = texts[0] if options.get("return_log_probs") else texts
+            assert len(texts) == rows
+            assert all(each == texts[0] for each in texts) or options.get("temperature")
+    assert {key for key, number in compiled.items() if number} <= {(1, 0), (2, 0), (3, 0), (5, 0)}
+    assert 0 < sum(compiled.values()) <= 4 * 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("batch_size", "rows"), [(32, 4), (3, 3), (2, 2)])
+def test_no_more_rows_than_the_batch_size(batch_size, rows):
+    model = MistralCausalLM(make_backbone())
+    with watch() as calls:
+        model.generate(PROMPTS[:1] * 3, max_new_tokens=4, batch_size=batch_size)
+    written = [call.arguments[0].counts.shape[0] for call in calls if call.name == "run_steps"]
+    assert max(written) == rows
+
+
+def test_without_a_seed_each_call_draws_afresh(model):
+    def texts(**seed):
+        return {model.generate("the window", temperature=1.5, **seed) for _ in range(4)}
+
+    assert len(texts()) == len(texts(seed=0)) == 1
+    assert len(texts(seed=None)) > 1
 
 
 def test_stream_takes_one_text_and_fails_at_the_call(model):

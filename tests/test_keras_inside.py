@@ -211,6 +211,27 @@ def test_optimizer_weights(scaled):
     )
 
 
+def test_take_path():
+    one, other = (dense().kernel for _ in range(2))
+    keras_inside.take_path(one, other)
+    assert one.path == other.path, changed("take_path", "a variable keeps its path elsewhere")
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_exclude_as(inside):
+    """A weight and its master: both are free of weight decay, and no other is."""
+    optimizer = keras.optimizers.SGD(0.1, weight_decay=0.5)
+    weights = [keras.Variable(np.ones(2), name=name) for name in ("weight", "master", "other")]
+    optimizer.exclude_from_weight_decay(var_list=weights[:1])
+    outer = keras.optimizers.LossScaleOptimizer(optimizer) if inside else optimizer
+    keras_inside.exclude_as(outer, weights[0], weights[1])
+    optimizer.build(weights)
+    optimizer.apply([np.zeros(2)] * 3)
+    found = [float(weight.value[0]) for weight in weights]
+    message = "an optimizer remembers elsewhere what it must not let decay"
+    assert found == pytest.approx([1, 1, 0.95]), changed("exclude_as", message)
+
+
 def test_what_a_model_was_compiled_with():
     model = small_causal_lm(preprocessor=None)
     metrics = keras_inside.compiled_metrics(model)
@@ -221,6 +242,36 @@ def test_what_a_model_was_compiled_with():
     assert keras_inside.compiled_arguments(model)["loss_weights"] is None, message
     model.compile(loss="mse", loss_weights=[2.0])
     assert keras_inside.compiled_arguments(model)["loss_weights"] == [2.0], message
+
+
+def test_steps():
+    model = small_causal_lm(preprocessor=None)
+    labels = np.roll(INPUTS["token_ids"], -1, axis=1)
+    message = changed("Steps", "a loop hands its state on in another way")
+    seen = []
+
+    def look(batch, logs=None):
+        seen.append([np.array(v.value) for v in (*model.variables, *model.optimizer.variables)])
+
+    hooks = dict.fromkeys(("on_train_batch_end", "on_test_batch_end", "on_predict_batch_end"), look)
+    callback = keras.callbacks.Callback()
+    for name, function in hooks.items():
+        setattr(callback, name, function)
+    model.fit(INPUTS, labels, batch_size=1, epochs=2, verbose=0, callbacks=[callback])
+    assert int(seen[-1][len(model.variables)]) == len(seen) == 4, message  # the optimizer's steps
+    for loop, arguments in (("evaluate", (INPUTS, labels)), ("predict", (INPUTS,))):
+        functions = []
+        for _ in range(2):
+            getattr(model, loop)(*arguments, verbose=0, callbacks=[callback])
+            functions.append((model.test_function, model.predict_function))
+        assert functions[0] == functions[1], message  # compiled once
+    for values in seen[4:]:
+        for value, last in zip(values, seen[3], strict=True):
+            np.testing.assert_array_equal(value, last, err_msg=message)
+    train_function = model.train_function
+    model.backbone.attention_path = "banded"
+    model.train_on_batch(INPUTS, labels)
+    assert model.train_function is not train_function, message
 
 
 def test_layout_of():

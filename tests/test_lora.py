@@ -314,7 +314,8 @@ def test_quantized_weights_train(quantization, dtype, first):
 
 
 def without_scaling(optimizer):
-    """Without the wrapper that scales the loss."""
+    """Without the wrappers for float16: factors have no masters, and their loss is scaled."""
+    optimizer = getattr(optimizer, "optimizer", optimizer)
     return getattr(optimizer, "inner_optimizer", optimizer)
 
 
@@ -471,3 +472,66 @@ def test_preset_keeps_base_and_adapter(tmp_path, dtype):
     assert not (tmp_path / "adapted" / "adapter.lora.h5").exists()
     merged = MistralBackbone.from_preset(tmp_path / "adapted", dtype=dtype)
     np.testing.assert_array_equal(outputs(merged), outputs(again))
+
+
+# Freezing ----------------------------------------------------------------------------------------
+
+
+def trainable_paths(model):
+    return [v.path for v in model.trainable_variables]
+
+
+@pytest.mark.parametrize("frozen", ["model", "backbone"])
+def test_a_frozen_model_trains_its_factors(frozen):
+    model = MistralCausalLM(make_backbone(), trainable=frozen != "model")
+    model.backbone.trainable = False
+    assert not model.trainable
+    assert not model.trainable_variables
+    model.backbone.enable_lora(2)
+    assert model.trainable
+    assert len(trainable_paths(model)) == 8
+    assert all("lora" in path for path in trainable_paths(model))
+
+
+@pytest.mark.parametrize("switched", ["model", "backbone", "model around them"])
+def test_freezing_and_thawing_gives_back_the_factors(switched):
+    model = MistralCausalLM(make_backbone())
+    model.backbone.enable_lora(2)
+    around = keras.Model(model.input, model.backbone(model.input))
+    part = {"model": model, "backbone": model.backbone, "model around them": around}[switched]
+    before = trainable_paths(model)
+    for value in (True, False, False):
+        part.trainable = value
+    assert not model.trainable_variables
+    assert not model.backbone.trainable_variables
+    for value in (True, True):
+        part.trainable = value
+    assert trainable_paths(model.backbone) == before
+    model.backbone.trainable = False
+    model.backbone.merge_lora()
+    assert not model.trainable_variables
+    model.trainable = True  # without LoRA everything is thawed, as Keras does it
+    assert len(model.trainable_variables) == len(model.weights)
+
+
+def test_what_is_trained_beside_the_factors_comes_back_too():
+    backbone = make_backbone()
+    backbone.enable_lora(2)
+    backbone.layer_norm.trainable = True
+    before = trainable_paths(backbone)
+    assert len(before) == 9
+    backbone.trainable = False
+    backbone.trainable = True
+    assert trainable_paths(backbone) == before
+
+
+def test_a_frozen_adapter_is_loaded_frozen(tmp_path):
+    backbone = make_backbone()
+    backbone.enable_lora(2)
+    before = trainable_paths(backbone)
+    backbone.trainable = False
+    backbone.save(tmp_path / "backbone.keras")
+    loaded = keras.saving.load_model(tmp_path / "backbone.keras")
+    assert not loaded.trainable_variables
+    loaded.trainable = True
+    assert trainable_paths(loaded) == before

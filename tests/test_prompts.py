@@ -98,4 +98,10 @@ def test_seeds():
     with pytest.raises(ValueError, match="below 2"):
         row_seeds(2**31, 2)
     with pytest.raises(TypeError, match="seed must be an integer"):
-        row_seeds(None, 1)
+        row_seeds("1", 1)
+
+
+def test_no_seed_is_another_each_time():
+    first, second = row_seeds(None, 3), row_seeds(None, 3)
+    assert first == [first[0], first[0] + 1, first[0] + 2]
+    assert first != second

@@ -21,8 +21,9 @@ def test_sizes():
 
 
 def test_stop_ids():
-    assert Job([[1]], [1], [0], stop_tokens=(2, 5)).stop_ids.tolist() == [2, 5]
-    assert (JOB.stop_ids.shape, str(JOB.stop_ids.dtype)) == ((0,), "int32")
+    assert Job([[1]], [1], [0], stop_tokens=(2, 5)).stop_ids.tolist() == [2, 5, -1, -1]
+    assert (JOB.stop_ids.tolist(), str(JOB.stop_ids.dtype)) == ([-1] * 4, "int32")
+    assert len(Job([[1]], [1], [0], stop_tokens=(1, 2, 3, 4, 5)).stop_ids) == 8
 
 
 def test_used_tokens():
@@ -38,6 +39,23 @@ def test_batches_keep_rows_and_seeds_together():
     assert [part.limits for part in parts] == [[7, 20], [3]]
     assert [part.seeds for part in parts] == [[0, 1, 2, 3], [4, 5]]
     assert [part.prompts for part in JOB.batches(1)] == [[prompt] for prompt in JOB.prompts]
+
+
+@pytest.mark.parametrize(
+    ("prompts", "samples", "most", "rows"),
+    [(1, 1, 32, 1), (3, 1, 32, 4), (5, 3, 32, 32), (5, 3, 16, 15), (5, 1, 6, 6), (3, 1, 1, 3)],
+)
+def test_jobs_are_filled_up(prompts, samples, most, rows):
+    job = Job([[7, 8]] * prompts, [9] * prompts, [*range(prompts * samples)], num_samples=samples)
+    filled, own = job.filled_up(most)
+    assert (filled.num_rows, len(filled.seeds), len(filled.limits)) == (
+        rows,
+        rows,
+        len(filled.prompts),
+    )
+    assert [filled.seeds[row] for row in own] == job.seeds
+    assert [filled.prompts[row // filled.num_samples] for row in own] == [[7, 8]] * job.num_rows
+    assert filled.longest == job.longest
 
 
 @array_tree

@@ -92,6 +92,14 @@ def test_unknown_quantizations(kind):
     assert backbone.quantization is None
 
 
+def test_kerass_name_for_the_argument():
+    backbone = small_backbone()
+    with pytest.raises(TypeError, match="give one of them, not 'int8' and 'int8'"):
+        backbone.quantize("int8", mode="int8")
+    backbone.quantize(mode="int8")
+    assert backbone.quantization == "int8"
+
+
 @pytest.mark.parametrize("dtype", ["float16", "mixed_float16"])
 def test_float16(dtype):
     backbone = small_backbone(dtype=dtype)

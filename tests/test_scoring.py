@@ -105,6 +105,14 @@ def test_text(text_model):
     )
 
 
+def test_a_target_of_minus_100_has_loss_0(model):
+    ids, targets = [[1, 2, 3], [4, 5, 6]], np.array([[7, -100, 8], [-100, 9, 10]])
+    losses = model.score(ids, scoring_mode="loss", target_ids=targets)
+    counts = targets != -100
+    expected = model.score(ids, scoring_mode="loss", target_ids=np.where(counts, targets, 11))
+    np.testing.assert_array_equal(losses, np.where(counts, expected, 0))
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -115,6 +123,10 @@ def test_text(text_model):
         (
             {"token_ids": [[1, 2]], "scoring_mode": "loss", "target_ids": [[1, 99]]},
             "token_ids must be from 0 to 60",
+        ),
+        (
+            {"token_ids": [[1, 2]], "scoring_mode": "loss", "target_ids": [[1, -1]]},
+            "one is -1, in row 0",
         ),
         ({"token_ids": "text"}, "no preprocessor"),
         ({"token_ids": "text", "padding_mask": [[1]]}, "Leave out padding_mask"),

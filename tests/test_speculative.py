@@ -173,3 +173,22 @@ def test_only_a_model_of_the_same_vocabulary():
         model.generate([1], 5, draft_model="small")
     with pytest.raises(ValueError, match="num_draft_tokens must be at least 1"):
         model.generate([1], 5, draft_model=model, num_draft_tokens=0)
+
+
+@pytest.mark.slow
+def test_with_integers_of_64_bits():
+    """As the plain loop and the beams: nothing in a loop's state changes its dtype."""
+    loop, drafts = loops()
+    model, draft = MistralCausalLM(loop.backbone), MistralCausalLM(drafts["often right"].backbone)
+    options = {"draft": {"draft_model": draft}, "plain": {}, "beams": {"num_beams": 2}}
+    before = {
+        name: model.generate(PROMPTS, max_new_tokens=6, **each) for name, each in options.items()
+    }
+    jax.config.update("jax_enable_x64", True)
+    try:
+        for name, each in options.items():
+            assert model.generate(PROMPTS, max_new_tokens=6, **each) == before[name], name
+        drawn = model.generate(PROMPTS, max_new_tokens=6, draft_model=draft, temperature=1.0)
+    finally:
+        jax.config.update("jax_enable_x64", False)
+    assert [len(row) for row in drawn] == [len(row) + 6 for row in PROMPTS]

@@ -100,10 +100,9 @@ def test_fit_and_evaluate_give_kerass_numbers(monkeypatch, settings):
         {"loss_weights": [2.0]},
         {"metrics": ["accuracy"]},
         {"metrics": [lambda y_true, y_pred: jnp.zeros(())]},
-        {"loss": keras.losses.SparseCategoricalCrossentropy(from_logits=False)},
         {"loss": keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=0)},
     ],
-    ids="mse loss-weights accuracy lambda no-logits ignore-class".split(),
+    ids="mse loss-weights accuracy lambda ignore-class".split(),
 )
 def test_anything_else_is_left_to_keras(monkeypatch, settings):
     monkeypatch.setattr(training_loss, "token_losses", None)  # calling it would fail
@@ -180,3 +179,71 @@ def test_the_step_holds_one_chunk_of_logits():
     weights_bytes = sum(matrix.nbytes for matrix in matrices)
     # A few arrays of one chunk (a 16th of the logits each), and the gradient being summed up.
     assert step.memory_analysis().temp_size_in_bytes < logits_bytes / 3 + weights_bytes
+
+
+# What `compile` is given -------------------------------------------------------------------------
+
+
+SPARSE = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+NAMED = {
+    "its name": "sparse_categorical_crossentropy",
+    "its class's name": "SparseCategoricalCrossentropy",
+    "short": "ce",
+    "long": "crossentropy",
+    "its function": keras.losses.sparse_categorical_crossentropy,
+    "its class": keras.losses.SparseCategoricalCrossentropy,
+    "in a list": ["sparse_categorical_crossentropy"],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("chunked", [False, True], ids=["whole", "chunked"])
+@pytest.mark.parametrize("name", NAMED)
+def test_a_crossentropy_by_name_is_one_of_logits(monkeypatch, name, chunked):
+    metrics = {"weighted_metrics": [], "metrics": ["sparse_categorical_crossentropy"]}
+    model = make_model(chunked, monkeypatch, loss=NAMED[name], **metrics)
+    expected = make_model(False, monkeypatch, weighted_metrics=[])
+    x, y, _ = DATA
+    loss, metric = model.evaluate(x, y, verbose=0)
+    assert loss == pytest.approx(expected.evaluate(x, y, verbose=0), rel=1e-5)
+    assert metric == pytest.approx(loss, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        keras.losses.SparseCategoricalCrossentropy,
+        keras.losses.CategoricalCrossentropy,
+        keras.losses.BinaryCrossentropy,
+    ],
+)
+def test_a_loss_of_probabilities_is_refused(monkeypatch, kind):
+    model = make_model(False, monkeypatch)
+    message = rf"returns logits, but {kind.__name__} .*from_logits=False.*from_logits=True"
+    before = model.loss, model.optimizer
+    with pytest.raises(ValueError, match=message):
+        model.compile("adam", kind())
+    with pytest.raises(ValueError, match=message):
+        model.compile("adam", [kind(from_logits=False)])
+    with pytest.raises(ValueError, match=message):
+        model.compile("adam", SPARSE, metrics=[getattr(keras.metrics, kind.__name__)()])
+    assert (model.loss, model.optimizer) == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("metric", ["accuracy", "acc", "sparse_categorical_accuracy"])
+def test_other_metrics_and_losses_keep_their_names(monkeypatch, metric):
+    model = make_model(False, monkeypatch, metrics=[metric], weighted_metrics=[])
+    assert set(model.evaluate(*DATA[:2], verbose=0, return_dict=True)) == {"loss", metric}
+    model.compile("adam", "mse")
+    assert model.loss == "mse"
+
+
+def test_a_saved_model_is_compiled_again(monkeypatch, tmp_path):
+    model = make_model(False, monkeypatch, loss="sparse_categorical_crossentropy")
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert isinstance(loaded.optimizer, keras.optimizers.SGD)
+    assert loaded.evaluate(*DATA[:2], verbose=0) == pytest.approx(
+        model.evaluate(*DATA[:2], verbose=0), rel=1e-5
+    )

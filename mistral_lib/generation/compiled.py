@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 
 import jax
 import keras
@@ -16,11 +16,11 @@ class CompiledFunction:
 
     The weights are arguments of the compiled program, never constants in it: a model that is
     trained on, or that shares its shapes with another, needs no new compilation, and no weight is
-    held twice.
+    held twice. What the program does depend on, `traced_settings` of the models, selects it.
 
     Args:
         function: takes and returns arrays, or trees of them.
-        *backbones: the models whose weights it uses.
+        *backbones: each a `MistralBackbone` whose weights it uses.
         donate: whether its first argument is used up: the result takes over that memory.
 
     Attributes:
@@ -38,26 +38,27 @@ class CompiledFunction:
     (1, 5, 8)
     """
 
-    def __init__(self, function: Callable, *backbones: keras.Model, donate: bool = True):
+    def __init__(self, function: Callable, *backbones: typing.Any, donate: bool = True):
         self.name = function.__name__.lstrip("_")
         self._backbones = backbones
         self._times_traced = 0
 
-        def run(weights, *arguments):
+        def run(settings, weights, *arguments):
             self._times_traced += 1  # Python runs while JAX compiles, and never again
             with keras.StatelessScope(list(zip(self._variables(), weights, strict=True))):
                 return function(*arguments)
 
         run.__name__ = self.name
-        self._jitted = jax.jit(run, donate_argnums=(1,) if donate else ())
+        donated = (2,) if donate else ()
+        self._jitted = jax.jit(run, static_argnums=0, donate_argnums=donated)
 
     def __call__(self, *arguments: typing.Any) -> typing.Any:
-        weights = [variable.value for variable in self._variables()]
+        settings, weights = self._settings(), [variable.value for variable in self._variables()]
         if not _watchers:
-            return self._jitted(weights, *arguments)
+            return self._jitted(settings, weights, *arguments)
         shapes = jax.eval_shape(lambda *same: same, *arguments)  # some may be used up
         before = self._times_traced
-        result = self._jitted(weights, *arguments)
+        result = self._jitted(settings, weights, *arguments)
         call = Call(self, shapes, compiled=self._times_traced > before)
         for calls in _watchers:
             calls.append(call)
@@ -70,7 +71,10 @@ class CompiledFunction:
             *arguments: as for a call; a `jax.ShapeDtypeStruct` may stand for an array.
         """
         weights = [jax.ShapeDtypeStruct(v.shape, v.dtype) for v in self._variables()]
-        return self._jitted.lower(weights, *arguments)
+        return self._jitted.lower(self._settings(), weights, *arguments)
+
+    def _settings(self) -> tuple[Hashable, ...]:
+        return tuple(backbone.traced_settings() for backbone in self._backbones)
 
     def _variables(self) -> list[keras.Variable]:
         return [variable for backbone in self._backbones for variable in backbone.variables]
@@ -131,7 +135,16 @@ def bucket(size: int) -> int:
     >>> bucket(3), bucket(16), bucket(100)
     (16, 16, 128)
     """
-    return max(16, 1 << (size - 1).bit_length())
+    return max(16, power_of_two(size))
+
+
+def power_of_two(size: int) -> int:
+    """The next power of two.
+
+    >>> power_of_two(1), power_of_two(5), power_of_two(8)
+    (1, 8, 8)
+    """
+    return 1 << max(0, size - 1).bit_length()
 
 
 @typing.dataclass_transform(frozen_default=True)

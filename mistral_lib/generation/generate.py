@@ -50,7 +50,7 @@ class TextGeneration(keras.Model):
         top_p: float | None = None,
         min_p: float | None = None,
         repetition_penalty: float | None = None,
-        seed: int | Sequence[int] | np.ndarray = 0,
+        seed: int | Sequence[int] | np.ndarray | None = 0,
         num_samples: int | None = None,
         num_beams: int = 1,
         length_penalty: float = 1.0,
@@ -85,8 +85,9 @@ class TextGeneration(keras.Model):
             repetition_penalty: above 1, tokens that prompt or continuation hold already become
                 less likely. The steps are applied in the order of transformers: this penalty,
                 temperature, top_k, top_p, min_p.
-            seed: an integer s gives the rows the seeds s, s + 1, ...; a list, one for each row. A
-                row with its seed gets the same tokens alone and in any batch.
+            seed: an integer s gives the rows the seeds s, s + 1, ...; a list, one for each row;
+                `None`, others at each call. A row with its seed gets the same tokens alone and in
+                any batch.
             num_samples: how many continuations to draw for each prompt, which is read once. Each
                 prompt's result is then a list of them, and each counts as a row.
             num_beams: above 1, searches for the likeliest continuation with so many beams; see
@@ -159,7 +160,7 @@ class TextGeneration(keras.Model):
         top_p: float | None = None,
         min_p: float | None = None,
         repetition_penalty: float | None = None,
-        seed: int | Sequence[int] | np.ndarray = 0,
+        seed: int | Sequence[int] | np.ndarray | None = 0,
         draft_model: "TextGeneration | None" = None,
         num_draft_tokens: int = 4,
     ) -> Iterator[str]:
@@ -202,8 +203,8 @@ class TextGeneration(keras.Model):
     ) -> Iterator[str]:
         if shown:
             yield self._tokenizer().decode(shown)
-        for rows, _ in blocks(loop, job, STEPS_PER_PIECE, [transcript]):
-            if piece := transcript.read(rows[0]):
+        for block in blocks(loop, job, STEPS_PER_PIECE, [transcript]):
+            if piece := transcript.read(block.rows[0]):
                 yield piece
         if piece := transcript.flush():
             yield piece

@@ -8,16 +8,37 @@ import jax
 import numpy as np
 import tqdm
 
-from mistral_lib.generation.protocol import Job, Loop, LoopState, State
+from mistral_lib.generation.protocol import Job, Loop, State
 from mistral_lib.generation.stopping import Transcript
 
 STEPS_WATCHED = 16  # after so many steps the progress is shown
 BAR_DELAY = 3.0  # seconds after which a job is long enough for a bar
 
 
+@dataclasses.dataclass(frozen=True)
+class Block:
+    """What is there of a job, some steps further.
+
+    Attributes:
+        rows: the new tokens of every row so far.
+        finished: how many rows get no more.
+        log_probs: of the tokens, if the job asks for them, and for rows that were added too.
+        own: which of those are the job's.
+    """
+
+    rows: list[list[int]]
+    finished: int
+    log_probs: jax.Array | None
+    own: np.ndarray
+
+
 def blocks(
-    loop: Loop[State], job: Job, steps: int | None = None, transcripts: Sequence[Transcript] = ()
-) -> Iterator[tuple[list[list[int]], State]]:
+    loop: Loop[State],
+    job: Job,
+    steps: int | None = None,
+    transcripts: Sequence[Transcript] = (),
+    batch_size: int = 1,
+) -> Iterator[Block]:
     """Writes a job, and looks at it from time to time.
 
     Args:
@@ -25,14 +46,19 @@ def blocks(
         job: what to write.
         steps: how many steps are run in between; by default all.
         transcripts: one for each row, which read along; one that stops ends its row.
+        batch_size: up to so many rows, the job is filled up: see `Job.filled_up`.
 
     Yields:
-        The new tokens of every row so far, and the state.
+        The rows so far.
     """
-    state = loop.start(job)
+    filled, own = job.filled_up(batch_size)
+    state = loop.start(filled)
+    stopped = np.ones(filled.num_rows, bool)  # what was added
     while True:
-        yield _rows(state.tokens, state.counts), state
-        stopped = np.array([transcript.stopped for transcript in transcripts], bool)
+        seen = jax.device_get((state.tokens, state.counts, state.finished))
+        tokens, counts, finished = (array[own] for array in seen)
+        yield Block(_rows(tokens, counts), int(finished.sum()), state.log_probs, own)
+        stopped[own] = [transcript.stopped for transcript in transcripts] or False
         if stopped.any():
             state = dataclasses.replace(state, finished=state.finished | stopped)
         if state.finished.all():
@@ -78,24 +104,23 @@ def write(
         for batch in job.batches(batch_size):
             readers = transcripts[len(done) : len(done) + batch.num_rows]
             texts = [""] * len(readers)
-            for rows, state in blocks(loop, batch, steps, readers):
-                for index, (reader, row) in enumerate(zip(readers, rows)):
+            for block in blocks(loop, batch, steps, readers, batch_size):
+                for index, (reader, row) in enumerate(zip(readers, block.rows)):
                     texts[index] += reader.read(row)
-                bar.update(len(done) + int(state.finished.sum()) - bar.n)
-            finished = rows, state  # pyright: ignore[reportPossiblyUnboundVariable]  # blocks yields
-            done += _continuations(*finished, readers, texts)
+                bar.update(len(done) + block.finished - bar.n)
+            done += _continuations(block, readers, texts)  # pyright: ignore[reportPossiblyUnboundVariable]  # blocks yields
             bar.update(len(done) - bar.n)
     return done
 
 
 def _continuations(
-    rows: list[list[int]], state: LoopState, readers: Sequence[Transcript], texts: list[str]
+    block: Block, readers: Sequence[Transcript], texts: list[str]
 ) -> list[Continuation]:
-    log_probs = [None] * len(rows)
-    if state.log_probs is not None:
-        log_probs = _rows(state.log_probs, state.counts)
+    log_probs = [None] * len(block.rows)
+    if block.log_probs is not None:
+        log_probs = _rows(jax.device_get(block.log_probs)[block.own], map(len, block.rows))
     done = []
-    for index, (tokens, values) in enumerate(zip(rows, log_probs, strict=True)):
+    for index, (tokens, values) in enumerate(zip(block.rows, log_probs, strict=True)):
         text, length = None, len(tokens)
         if readers:
             text, length = texts[index] + readers[index].flush(), readers[index].length
@@ -105,5 +130,4 @@ def _continuations(
 
 
 def _rows(values, counts) -> list[list]:
-    values, counts = jax.device_get((values, counts))
     return [row[:count].tolist() for row, count in zip(values, counts, strict=True)]

@@ -36,7 +36,7 @@ class Options:
     stop_tokens: tuple[int, ...] | None = None
     stop_strings: tuple[str, ...] = ()
     sampler: Sampler = GREEDY
-    seed: int | Sequence[int] | np.ndarray = 0
+    seed: int | Sequence[int] | np.ndarray | None = 0
     num_samples: int | None = None
     num_beams: int = 1
     length_penalty: float = 1.0

@@ -1,6 +1,7 @@
 """Prompts as people write them, and results in the same form (chapter 1, "One token")."""
 
 import dataclasses
+import secrets
 from collections.abc import Sequence
 from typing import Any
 
@@ -102,8 +103,10 @@ def new_token_limits(
     return [max_length - len(row) for row in rows]
 
 
-def row_seeds(seed: int | Sequence[int] | np.ndarray, num_rows: int) -> list[int]:
+def row_seeds(seed: int | Sequence[int] | np.ndarray | None, num_rows: int) -> list[int]:
     """A seed for each row: `seed`, `seed + 1`, ... for an integer, or the seeds that are given.
+
+    `None` begins with a random integer, another at each call.
 
     >>> row_seeds(7, 3)
     [7, 8, 9]
@@ -116,7 +119,7 @@ def row_seeds(seed: int | Sequence[int] | np.ndarray, num_rows: int) -> list[int
             )
         seeds = [check_integer("seed", each, minimum=0) for each in seed]
     else:
-        first = check_integer("seed", seed, minimum=0)
+        first = secrets.randbelow(2**31) if seed is None else check_integer("seed", seed, minimum=0)
         seeds = [first + row for row in range(num_rows)]
     return seeds
 

@@ -10,7 +10,7 @@ import numpy as np
 from jax import Array
 
 from mistral_lib.arrays import Bool, Float, Int
-from mistral_lib.generation.compiled import bucket
+from mistral_lib.generation.compiled import bucket, power_of_two
 from mistral_lib.generation.sampling import GREEDY, Sampler
 
 
@@ -61,8 +61,10 @@ class Job:
 
     @property
     def stop_ids(self) -> Int[np.ndarray, " n"]:
-        """The stop tokens as an array."""
-        return np.array(self.stop_tokens, "int32")
+        """The stop tokens as an array, filled up with -1, which no token is, to a power of two."""
+        number = len(self.stop_tokens)
+        filling = [-1] * (max(4, power_of_two(number)) - number)
+        return np.array([*self.stop_tokens, *filling], "int32")
 
     def used_tokens(self, vocabulary_size: int, repeats: int) -> Bool[Array, "rows V"] | None:
         """Which tokens each prompt holds, for `repeats` rows each.
@@ -88,6 +90,35 @@ class Job:
                 limits=self.limits[prompts],
                 seeds=self.seeds[rows],
             )
+
+    def filled_up(self, most: int) -> tuple["Job", Int[np.ndarray, " rows"]]:
+        """The job with as many rows as the next power of two, and which of them are its own.
+
+        So one compilation serves all numbers of rows in between.
+
+        Args:
+            most: how many rows there may be, but for those that there are.
+
+        >>> filled, own = Job([[1, 2], [3], [4]], limits=[5, 6, 7], seeds=[0, 1, 2]).filled_up(32)
+        >>> filled.prompts, own.tolist()
+        ([[1, 2], [3], [4], [1]], [0, 1, 2])
+        """
+        number, samples = len(self.prompts), power_of_two(self.num_samples)
+        if number * samples > most:
+            samples = self.num_samples
+        added = max(0, min(power_of_two(number), most // samples) - number)
+        rows = np.arange((number + added) * samples).reshape(-1, samples)
+        own = rows[:number, : self.num_samples].ravel()
+        seeds = np.zeros(rows.size, int)
+        seeds[own] = self.seeds
+        filled = dataclasses.replace(
+            self,
+            prompts=[*self.prompts, *[self.prompts[0][:1]] * added],
+            limits=[*self.limits, *[1] * added],
+            seeds=seeds.tolist(),
+            num_samples=samples,
+        )
+        return filled, own
 
 
 @runtime_checkable

@@ -7,7 +7,7 @@ from jax import Array
 from mistral_lib.arrays import Float, Int
 from mistral_lib.backbone import MistralBackbone
 from mistral_lib.generation.cache import RollingCache, extend, new_cache, select_rows, update_rows
-from mistral_lib.generation.compiled import CompiledFunction, bucket
+from mistral_lib.generation.compiled import CompiledFunction, bucket, power_of_two
 
 CHUNK_SIZE = 512
 
@@ -66,7 +66,7 @@ class PromptReader:
         """All rows, or those that have tokens left, filled up to a power of two."""
         batch = len(prompts)
         rows = [row for row, prompt in enumerate(prompts) if len(prompt) > begin]
-        size = 1 << (len(rows) - 1).bit_length()
+        size = power_of_two(len(rows))
         if size >= batch or self.backbone.distribution is not None:
             return list(range(batch))
         return rows + [batch] * (size - len(rows))

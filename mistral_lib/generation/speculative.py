@@ -142,7 +142,7 @@ class SpeculativeLoop:
             accepted = tokens[:, :-1] == proposed
         else:
             tokens, accepted = _accept(logits, draft_logits, proposed, keys)
-        accepted = jnp.cumprod(accepted, axis=1).sum(axis=1)
+        accepted = jnp.cumprod(accepted, axis=1, dtype="int32").sum(axis=1, dtype="int32")
         read = length + jnp.where(reading, accepted + 1, 0)
         draft_read = jnp.minimum(read, state.draft.lengths)
         state = dataclasses.replace(

@@ -62,8 +62,12 @@ class MistralAttention(ConfiguredLayer):
 
     def __init__(self, config: MistralConfig, layer: int = 0, **kwargs: Any):
         super().__init__(config, layer, **kwargs)
-        self.sliding_window = config.window(layer)
         self.attention_path = "auto"
+
+    @property
+    def sliding_window(self) -> int | None:
+        """The number of tokens that a query sees; `None` for all."""
+        return self.config.window(self.layer)
 
     def build(self, input_shape: tuple) -> None:
         config = self.config

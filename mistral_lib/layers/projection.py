@@ -87,6 +87,12 @@ class Projection(Quantizable, keras.layers.EinsumDense):  # pyright: ignore[repo
         """The variable of the base kernel, as stored. Keras would return it merged with LoRA."""
         return getattr(self, matrix_attribute("kernel"))
 
+    @property
+    def lora_scale(self) -> float:
+        """What LoRA's update is multiplied by; 0 without LoRA."""
+        alpha, rank = self.lora_alpha, self.lora_rank
+        return 0.0 if alpha is None or rank is None else alpha / rank
+
     def lora_factors(self) -> list[keras.Variable]:
         """The variables A and B, or nothing without LoRA."""
         return [self.lora_kernel_a, self.lora_kernel_b] if self.lora_enabled else []
@@ -120,7 +126,6 @@ class Projection(Quantizable, keras.layers.EinsumDense):  # pyright: ignore[repo
         self.lora_enabled = True
         self.lora_rank = rank
         self.lora_alpha = rank if lora_alpha is None else lora_alpha
-        self.lora_scale = self.lora_alpha / rank
 
     def merge_lora(self) -> None:
         """Adds the update to the kernel, in float32, and takes LoRA off again."""

@@ -1,0 +1,32 @@
+"""Ctrl-C at the right moment (chapter 13, "Training a Mistral from nothing")."""
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+
+
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Has Ctrl-C wait until the block is done, so that what belongs together is done together.
+
+    Python handles signals in its main thread alone; in another one there is nothing to wait for.
+
+    >>> done = []
+    >>> with contextlib.suppress(KeyboardInterrupt), uninterrupted():
+    ...     signal.raise_signal(signal.SIGINT)
+    ...     done.append("all of it")
+    >>> done
+    ['all of it']
+    """
+    handler, waiting = signal.getsignal(signal.SIGINT), []
+    if threading.current_thread() is not threading.main_thread() or not callable(handler):
+        yield
+        return
+    signal.signal(signal.SIGINT, lambda *arguments: waiting.append(arguments))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        if waiting:
+            handler(*waiting[0])

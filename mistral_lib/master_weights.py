@@ -1,0 +1,257 @@
+"""Training weights of 16 bits (chapter 13, "Training a Mistral from nothing")."""
+
+import warnings
+from collections.abc import Sequence
+from typing import Any, Self
+
+import jax
+import jax.numpy as jnp
+import keras
+
+from mistral_lib.keras_inside import exclude_as, layout_of, optimizer_weights, take_path
+
+LOW_PRECISION = ("bfloat16", "float16")
+
+
+@keras.saving.register_keras_serializable(package="mistral_lib")
+class MasterWeights(keras.optimizers.Optimizer):
+    """An optimizer that trains weights of 16 bits by float32 copies of them, the *master weights*.
+
+    A bfloat16 number has 8 significant bits: the update of a weight is lost where it is less than
+    a 512th of it, and Adam's `beta_2` of 0.999 is rounded to 1. So the optimizer that does the work
+    sees the masters instead. It computes in float32, and it keeps its moments in float32 too. After
+    each step the model's weights are the masters, rounded once.
+
+    `compile` of a model with weights of 16 bits wraps its optimizer in one of these. The state of
+    each trainable weight of 16 bits is then a master, 4 bytes a parameter, and what the optimizer
+    keeps in float32: 8 bytes with Adam, AdamW and Nadam; 4 with Lion, and with SGD that has
+    momentum; none with plain SGD. So Adam takes 12 bytes a parameter, beside 2 for the weight and 2
+    for its gradient. Frozen weights cost nothing, and trainable weights of float32, such as the
+    factors of LoRA, have no master.
+
+    A weight that has been changed since the last step, by `load_weights`, `assign`, `merge_lora` or
+    a callback, is no longer its master rounded. The next step then goes on from the weight.
+
+    A model of one's own around a backbone has Keras's `compile`: give it a `MasterWeights` itself.
+
+    Args:
+        optimizer: the optimizer that does the work, any of Keras. It is used as it is: its learning
+            rate can be set on either object.
+        name: of this optimizer.
+
+    Source: Micikevicius et al., "Mixed Precision Training", 2018, section 3.1.
+
+    >>> import numpy as np
+    >>> weight = keras.Variable(1.0, dtype="bfloat16")
+    >>> optimizer = MasterWeights(keras.optimizers.SGD(0.001))
+    >>> for _ in range(5):  # each step alone is too small for bfloat16
+    ...     optimizer.apply([np.ones(())], [weight])
+    >>> print(f"{float(optimizer.masters[0].value):.4f} {float(weight.value):.4f}")
+    0.9950 0.9961
+    """
+
+    def __init__(self, optimizer: keras.optimizers.Optimizer, name: str | None = None):
+        super().__init__(learning_rate=0.0, name=name)
+        self.optimizer = optimizer
+        self.masters: list[keras.Variable | None] = []  # None where the weight itself is float32
+
+    def build(self, variables: Sequence[keras.Variable]) -> None:
+        """Makes the masters, and builds the optimizer on them."""
+        if self.built:
+            return
+        variables = list(variables)
+        self.masters = [self._master_of(variable) for variable in variables]
+        self.optimizer.build(self._in_float32(variables))
+        for variable, master in zip(variables, self.masters):
+            if master is not None:
+                exclude_as(self.optimizer, variable, master)
+        super().build(variables)
+
+    def _master_of(self, variable):
+        if variable.dtype not in LOW_PRECISION:
+            return None
+        master = self.add_variable(
+            shape=variable.shape,
+            dtype="float32",
+            layout=layout_of(variable),  # split over devices as the weight is
+            name=variable.name,
+        )
+        master.assign(variable.value)
+        master.constraint = variable.constraint
+        take_path(master, variable)
+        return master
+
+    def _in_float32(self, variables):
+        """The variables that the optimizer sees."""
+        return [v if master is None else master for v, master in zip(variables, self.masters)]
+
+    def stateless_apply(
+        self, optimizer_variables: list, grads: list, trainable_variables: list
+    ) -> tuple[list, list]:
+        """One step: see `keras.optimizers.Optimizer.stateless_apply`."""
+        if not self.built:
+            raise ValueError("MasterWeights must be built before a step: call its build first.")
+        state = {id(v): value for v, value in zip(self.variables, optimizer_variables, strict=True)}
+        weights = [
+            weight if master is None else _up_to_date(state[id(master)], jnp.asarray(weight))
+            for master, weight in zip(self.masters, trainable_variables, strict=True)
+        ]
+        grads = [None if grad is None else jnp.asarray(grad, "float32") for grad in grads]
+        inside = self.optimizer.variables
+        weights, values = self.optimizer.stateless_apply(
+            [state[id(v)] for v in inside], grads, weights
+        )
+        state |= {id(v): value for v, value in zip(inside, values, strict=True)}
+        state |= {id(master): weight for master, weight in zip(self.masters, weights)}
+        rounded = [jnp.asarray(new, old.dtype) for new, old in zip(weights, trainable_variables)]
+        return rounded, [state[id(v)] for v in self.variables]
+
+    def apply(
+        self, grads: Sequence, trainable_variables: Sequence[keras.Variable] | None = None
+    ) -> None:
+        """One step that changes the variables in place, for training loops of one's own."""
+        if not self.built:
+            if trainable_variables is None:
+                raise ValueError("The optimizer is not built yet: pass trainable_variables too.")
+            self.build(trainable_variables)
+        known = optimizer_weights(self)
+        given = {id(v): grad for v, grad in zip(trainable_variables or known, grads, strict=True)}
+        if given.keys() - {id(v) for v in known}:
+            raise ValueError(
+                "The optimizer was built for other variables. Make a new one for these variables."
+            )
+        weights, values = self.stateless_apply(
+            [v.value for v in self.variables],
+            [given.get(id(v)) for v in known],
+            [v.value for v in known],
+        )
+        for variable, value in zip([*known, *self.variables], [*weights, *values], strict=True):
+            variable.assign(value)
+
+    def finalize_variable_values(self, var_list: Sequence[keras.Variable]) -> None:
+        """Sets the weights to their moving averages, if the optimizer keeps such."""
+        if not self.built:
+            return
+        targets = self._in_float32(var_list)
+        before = [target.value for target in targets]
+        self.optimizer.finalize_variable_values(targets)
+        for variable, target, value in zip(var_list, targets, before):
+            if target.value is not value:
+                variable.assign(target.value)
+
+    @property
+    def variables(self) -> list[keras.Variable]:
+        """The masters, after two scalars that every optimizer has, and all of the optimizer."""
+        return [*super().variables, *self.optimizer.variables]
+
+    @property
+    def learning_rate(self) -> Any:
+        """That of the optimizer."""
+        return self.optimizer.learning_rate
+
+    @learning_rate.setter
+    def learning_rate(self, learning_rate: Any) -> None:
+        self.optimizer.learning_rate = learning_rate
+
+    @property
+    def iterations(self) -> Any:
+        """The steps that the optimizer has made."""
+        return self.optimizer.iterations
+
+    def scale_loss(self, loss: Any) -> Any:
+        """The loss times the factor by which the optimizer will divide the gradients."""
+        return self.optimizer.scale_loss(loss)
+
+    def set_weights(self, weights: Sequence) -> None:
+        """Sets all `variables`."""
+        for variable, weight in zip(self.variables, weights, strict=True):
+            variable.assign(weight)
+
+    def save_own_variables(self, store: Any) -> None:
+        """Saves the masters. Keras saves the optimizer inside beside them."""
+        for index, master in enumerate(master for master in self.masters if master is not None):
+            store[str(index)] = master.numpy()
+
+    def load_own_variables(self, store: Any) -> None:
+        """Loads the masters; without them in the file, training goes on from the weights."""
+        masters = [master for master in self.masters if master is not None]
+        if len(store.keys()) != len(masters):
+            warnings.warn(
+                f"The file has {len(store.keys())} master weights, but {len(masters)} are trained: "
+                "training goes on from the weights themselves.",
+                stacklevel=2,
+            )
+            return
+        for index, master in enumerate(masters):
+            master.assign(store[str(index)])
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            "optimizer": keras.saving.serialize_keras_object(self.optimizer),
+            "name": self.name,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: dict | None = None) -> Self:
+        optimizer = keras.saving.deserialize_keras_object(
+            config["optimizer"], custom_objects=custom_objects
+        )
+        return cls(optimizer, name=config["name"])
+
+
+def _up_to_date(master, weight):
+    """The master, or the weight where that has been changed since it was the master rounded."""
+
+    # As bits: XLA may leave out a rounding before a comparison of numbers.
+    def bits(array):
+        return jax.lax.bitcast_convert_type(array, "uint16")
+
+    unchanged = bits(master.astype(weight.dtype)) == bits(weight)
+    return jnp.where(unchanged, master, weight.astype("float32"))
+
+
+def with_master_weights(optimizer: Any, model: keras.Model) -> keras.optimizers.Optimizer | None:
+    """The optimizer with which a model is trained.
+
+    Args:
+        optimizer: whatever Keras's `compile` takes.
+        model: the model, whose weights exist already.
+
+    Returns:
+        The optimizer itself for weights of float32. For weights of 16 bits a `MasterWeights` around
+        it; for float16, whose gradients can be too small for it or too large, with a
+        `LossScaleOptimizer` in between, unless the caller scales the loss already. Where the model
+        has been compiled with the same optimizer before, what it has learnt is kept.
+
+    >>> from mistral_lib import MistralBackbone
+    >>> backbone = MistralBackbone(10, 1, 2, 8, 16, 1, dtype="bfloat16")
+    >>> type(with_master_weights("adam", backbone)).__name__
+    'MasterWeights'
+    """
+    optimizer = keras.optimizers.get(optimizer)
+    dtypes = {variable.dtype for variable in model.variables}
+    if optimizer is None or not dtypes & {*LOW_PRECISION} or isinstance(optimizer, MasterWeights):
+        return optimizer
+    present = getattr(model, "optimizer", None)
+    if isinstance(present, MasterWeights):
+        inside = present.optimizer
+        if optimizer in (inside, getattr(inside, "inner_optimizer", None)):
+            return present
+    scaled = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+    if "float16" in dtypes and not scaled and optimizer.loss_scale_factor is None:
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+    return MasterWeights(optimizer)
+
+
+class MasterWeightsModel(keras.Model):
+    """A model whose `compile` takes care of weights of 16 bits: see `MasterWeights`."""
+
+    def compile(self, optimizer: Any = "rmsprop", *args: Any, **kwargs: Any) -> None:
+        """Keras's `compile`."""
+        super().compile(with_master_weights(optimizer, self), *args, **kwargs)
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        """Compiles as a saved model was compiled. Keras leaves out models with a `compile`."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        if self.optimizer is not None and self.built:
+            self.optimizer.build(self.trainable_variables)

@@ -1,0 +1,269 @@
+"""mistral_lib/interrupts.py, and Ctrl-C or any other error at any moment: all values stay whole."""
+
+import itertools
+import os
+import random
+import signal
+import sys
+import threading
+import time
+
+import keras
+import numpy as np
+import pytest
+from doors import PROMPT, X, Y, make_model
+
+HOOKS = [
+    name
+    for name in dir(keras.callbacks.Callback)
+    if name.startswith("on_") and name not in ("on_batch_begin", "on_batch_end")
+]
+LOOPS = {
+    "fit": lambda model, **kwargs: model.fit(
+        X, Y, batch_size=1, shuffle=False, verbose=0, validation_data=(X, Y), **kwargs
+    ),
+    "evaluate": lambda model, **kwargs: model.evaluate(X, Y, batch_size=1, verbose=0, **kwargs),
+    "predict": lambda model, **kwargs: model.predict(X, batch_size=1, verbose=0, **kwargs),
+}
+
+
+def adam_model():
+    model = make_model()
+    model.compile(keras.optimizers.Adam(1e-3), loss=model.loss)
+    LOOPS["fit"](model)
+    return model
+
+
+def state(model):
+    """All values: of weights and, since the model has been trained, of the optimizer."""
+    return [np.array(v.value) for v in (*model.variables, *model.optimizer.variables)]
+
+
+def assert_goes_on(model, before=None):
+    """All values are there, the same if they are given, and every loop works."""
+    now = state(model)
+    assert all(np.isfinite(value).all() for value in now)
+    if before is not None:
+        for a, b in zip(before, now, strict=True):
+            np.testing.assert_array_equal(a, b)
+    logits = np.asarray(model(X))
+    np.testing.assert_allclose(model.predict(X, verbose=0), logits, rtol=1e-3, atol=1e-4)
+    ids = model.generate(PROMPT, max_new_tokens=1)
+    last = {"token_ids": [PROMPT], "padding_mask": [[1] * len(PROMPT)]}
+    assert ids[-1] == np.asarray(model(last))[0, -1].argmax()
+
+
+class Raises(keras.callbacks.Callback):
+    """Raises at one hook, the second time that it is called if it is called twice."""
+
+    def __init__(self, hook, error):
+        super().__init__()
+
+        def act(*arguments, **logs):
+            raise error
+
+        setattr(self, hook, act)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
+def test_an_error_in_a_callback(loop, error):
+    model = adam_model()
+    raised = 0
+    for hook in HOOKS:
+        before = state(model)
+        try:
+            LOOPS[loop](model, callbacks=[Raises(hook, error)])
+        except error:
+            raised += 1
+        assert_goes_on(model, None if loop == "fit" else before)
+    assert raised >= 4
+    assert "fit" in loop or raised < len(HOOKS)
+
+
+def data(bad_at, error, labels):
+    """A batch again and again; before the one of that number, an error."""
+    for index in itertools.count():
+        if index == bad_at:
+            raise error
+        yield (X, Y) if labels else (X,)
+
+
+@pytest.mark.parametrize("loop", ["fit", "evaluate", "predict"])
+@pytest.mark.parametrize("bad_at", [0, 1, 3])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
+def test_an_error_in_the_data(loop, bad_at, error):
+    model = adam_model()
+    before = state(model)
+    source = data(bad_at, error, loop != "predict")
+    steps = {"steps_per_epoch": 2, "epochs": 3} if loop == "fit" else {"steps": 6}
+    with pytest.raises(error):
+        getattr(model, loop)(source, verbose=0, **steps)
+    assert_goes_on(model, before if loop != "fit" or bad_at == 0 else None)
+
+
+class CtrlC:
+    """Inside the block, the signal of Ctrl-C comes at the call of that number, of all functions."""
+
+    def __init__(self, number=None):
+        self.number, self.calls = number, 0
+
+    def look(self, frame, event, argument):
+        self.calls += 1
+        if self.calls == self.number:
+            signal.raise_signal(signal.SIGINT)
+
+    def __enter__(self):
+        sys.setprofile(self.look)
+        return self
+
+    def __exit__(self, *error):
+        sys.setprofile(None)
+
+
+USES = {**LOOPS, "generate": lambda model: model.generate([PROMPT] * 2, max_new_tokens=20)}
+MOMENTS = 25
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("use", USES)
+def test_ctrl_c_at_any_moment(use):
+    """Training stands at a whole number of steps, whatever else has been interrupted at none."""
+    model = adam_model()
+    run = USES[use]
+    run(model)
+    before = state(model)
+    whole = [before]
+    if use == "fit":  # its three steps, one by one
+        model.fit(
+            X,
+            Y,
+            batch_size=1,
+            shuffle=False,
+            verbose=0,
+            callbacks=[
+                keras.callbacks.LambdaCallback(
+                    on_train_batch_end=lambda batch, logs: whole.append(state(model))
+                )
+            ],
+        )
+    put_back(model, before)
+    with CtrlC() as counted:
+        run(model)
+    places, interrupted = set(), 0
+    for number in sorted(random.Random(0).sample(range(counted.calls), MOMENTS)):
+        put_back(model, before)
+        try:
+            with CtrlC(number):
+                run(model)
+        except KeyboardInterrupt:
+            interrupted += 1
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        now = state(model)
+        found = [
+            step
+            for step, values in enumerate(whole)
+            if all(np.array_equal(a, b) for a, b in zip(values, now, strict=True))
+        ]
+        assert found, number
+        places.add(found[0])
+    assert interrupted > MOMENTS / 2
+    assert places == set(range(len(whole)))
+    assert_goes_on(model)
+
+
+def put_back(model, values):
+    for variable, value in zip((*model.variables, *model.optimizer.variables), values, strict=True):
+        variable.assign(value)
+
+
+def interrupted(use, model, delay):
+    """Presses Ctrl-C after a time, and once more if NumPy has swallowed it, as it may."""
+    for _ in range(5):
+        timer = threading.Timer(delay, os.kill, (os.getpid(), signal.SIGINT))
+        end = time.monotonic() + delay + 1
+        try:
+            timer.start()
+            while time.monotonic() < end:
+                use(model)
+        except KeyboardInterrupt:
+            return True
+    return False
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("use", USES)
+def test_ctrl_c_by_the_clock(use):
+    """As people press it: from outside, into whatever is running."""
+    model = adam_model()
+    USES[use](model)
+    before = state(model)
+    for delay in np.linspace(0.001, 0.05, 5):
+        assert interrupted(USES[use], model, delay)
+        assert_goes_on(model, None if use == "fit" else before)
+
+
+# The model in the hands of a callback or of the data ---------------------------------------------
+
+
+def generated(model):
+    return model.generate(PROMPT, max_new_tokens=4)
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_closure_uses_the_model(loop, tmp_path):
+    """Also one that Keras knows nothing of, and in the middle of an epoch."""
+    model, seen = adam_model(), []
+    before = generated(model)
+
+    def look(*arguments, **logs):
+        logits = np.asarray(model(X))
+        np.testing.assert_allclose(model.predict_on_batch(X), logits, rtol=1e-3, atol=1e-4)
+        seen.append((logits, generated(model)))
+        model.backbone.save_to_preset(tmp_path / "preset")
+
+    hook = {"fit": "train", "evaluate": "test", "predict": "predict"}[loop]
+    names = (f"on_{hook}_batch_begin", f"on_{hook}_batch_end", f"on_{hook}_begin", f"on_{hook}_end")
+    LOOPS[loop](model, callbacks=[Acts(names, look)])
+    assert len(seen) == 8
+    if loop == "fit":
+        assert not np.array_equal(seen[1][0], seen[-1][0])  # the weights of the moment
+        np.testing.assert_array_equal(seen[-1][0], model(X))
+    else:
+        assert {tuple(ids) for _, ids in seen} == {tuple(before)}
+
+
+class Acts(keras.callbacks.Callback):
+    """Calls a function at some hooks."""
+
+    def __init__(self, hooks, function):
+        super().__init__()
+        for hook in hooks:
+            setattr(self, hook, function)
+
+
+def test_a_closure_changes_the_weights():
+    """Training goes on from what it put there (in Keras alone, only `self.model` does that)."""
+    model = adam_model()
+    model.compile(keras.optimizers.SGD(0.0), loss=model.loss)
+    weight = model.variables[0]
+
+    def halve(*arguments, **logs):
+        weight.assign(weight.value / 2)
+
+    before = np.array(weight.value)
+    LOOPS["fit"](model, callbacks=[Acts(["on_train_batch_end"], halve)])
+    np.testing.assert_allclose(weight.value, before / 8)
+
+
+def test_data_that_the_model_makes():
+    model = adam_model()
+
+    def batches():
+        for _ in range(3):
+            ids = np.array([model.generate(PROMPT, max_new_tokens=3)], "int32")
+            yield {"token_ids": ids[:, :-1], "padding_mask": np.ones((1, 7))}, ids[:, 1:]
+
+    model.fit(batches(), steps_per_epoch=3, verbose=0)
+    assert_goes_on(model)
