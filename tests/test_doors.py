@@ -23,7 +23,14 @@ NEUTRAL = {
         "compute_metrics",
         "compiled_with",
     ),
-    *("make_train_function", "make_test_function", "make_predict_function", "jax_state_sync"),
+    *(
+        "compile",
+        "compile_from_config",
+        "make_train_function",
+        "make_test_function",
+        "make_predict_function",
+        "jax_state_sync",
+    ),
 }
 
 
