@@ -93,8 +93,9 @@ class MistralCausalLM(TextGeneration, Scoring, TrainingLoss, QuantizableModel): 
     def trainable(self, value: bool) -> None:
         if hasattr(self, "backbone"):
             self.backbone.trainable = value
-        else:  # while the model is being made
-            keras.Model.trainable.__set__(self, value)
+        elif not value:  # while the model is being made
+            for layer in self.layers:
+                layer.trainable = False
 
     def fit(
         self, x: Any = None, y: Any = None, *args: Any, validation_data: Any = None, **kwargs: Any
