@@ -3,11 +3,11 @@
 import argparse
 import os
 import sys
-from pathlib import Path
 
 import jax
 
 from mistral_lib import MistralCausalLM
+from mistral_lib.checks import as_path
 from mistral_lib.presets.info import describe_preset
 
 PROGRAM = "python -m mistral_lib"
@@ -77,7 +77,7 @@ def convert(options: argparse.Namespace) -> None:
         options.error("--quantization needs --format keras: transformers has no such weights")
     # On the CPU: there is more memory, and any machine has bfloat16 there.
     jax.config.update("jax_platforms", "cpu")
-    target = Path(options.target)
+    target = as_path(options.target)
     model = MistralCausalLM.from_preset(
         options.source, dtype=options.dtype, quantization=options.quantization
     )
@@ -135,7 +135,7 @@ def _parser():
 
     command = _command(commands, convert, "read a preset of any format, write it in another")
     command.add_argument("source", help=PRESET)
-    command.add_argument("target", help="a new or empty folder, or one to replace")
+    command.add_argument("target", help="a new or empty folder, or one with a preset to replace")
     command.add_argument(
         "--format",
         choices=("keras", "transformers"),

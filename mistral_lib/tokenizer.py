@@ -17,7 +17,8 @@ import numpy as np
 import sentencepiece
 
 from mistral_lib.chat import encode_conversation
-from mistral_lib.checks import as_texts, check_boolean
+from mistral_lib.checks import as_path, as_texts, check_boolean
+from mistral_lib.presets.atomic import replaced_file
 from mistral_lib.presets.exporting import export_tokenizer
 from mistral_lib.presets.loading import load_tokenizer
 from mistral_lib.presets.preset import Preset
@@ -89,7 +90,7 @@ class MistralTokenizer:
             source = "the bytes given as proto"
         elif isinstance(proto, str | os.PathLike):
             source = os.fspath(proto)
-            proto = read_vocabulary(Path(proto))
+            proto = read_vocabulary(as_path(proto))
         else:
             raise TypeError(
                 "MistralTokenizer: proto must be the path of a SentencePiece model or its bytes, "
@@ -276,19 +277,12 @@ class MistralTokenizer:
     def save_assets(self, folder: str | os.PathLike) -> None:
         """Writes the vocabulary to `vocabulary.spm` in a folder, which is made if it is missing."""
         proto = self._model.serialized_model_proto()
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        # Beside the target first: a crash then leaves the old file whole.
-        beside = folder / f".{VOCABULARY_FILE}.{os.getpid()}"
-        try:
-            beside.write_bytes(proto)
-            os.replace(beside, folder / VOCABULARY_FILE)
-        finally:
-            beside.unlink(missing_ok=True)
+        with replaced_file(as_path(folder) / VOCABULARY_FILE) as new:
+            new.write_bytes(proto)
 
     def load_assets(self, folder: str | os.PathLike) -> None:
         """Takes the vocabulary from `vocabulary.spm` in a folder, in place of the present one."""
-        self._set_proto(Path(folder) / VOCABULARY_FILE)
+        self._set_proto(as_path(folder) / VOCABULARY_FILE)
 
     @classmethod
     def from_preset(cls, preset: str | Path) -> "MistralTokenizer":

@@ -292,7 +292,7 @@ def test_dtype_without_weights(single, changes, dtype):
     assert TransformersFormat().read_dtype(LocalFolder(single)) == dtype
 
 
-@pytest.mark.parametrize("name", ["tokenizer.model", "tokenizer.model.v3"])
+@pytest.mark.parametrize("name", ["tokenizer.model", "tokenizer.model.v3", "tokenizer.model.v7"])
 def test_names_of_the_vocabulary(single, name):
     (single / "tokenizer.model").rename(single / name)
     assert MistralTokenizer.from_preset(single).proto == vocabulary()

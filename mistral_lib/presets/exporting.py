@@ -33,20 +33,22 @@ from mistral_lib.presets.transformers_format import (
 
 SHARD_FILE = "model-{:05}-of-{:05}.safetensors"
 FAST_TOKENIZER_FILE = "tokenizer.json"
+# What may remain of another model, and would be read in place of this one.
+STALE_FILES = ("model*.safetensors", TRANSFORMERS.index_file, "pytorch_model*.bin*")
 CHECKPOINT_FILES = {CONFIG_FILE, GENERATION_FILE, TOKENIZER_FILE}
 CONTEXT_LENGTH = 32768  # of all versions of Mistral 7B
 
 
 def export_backbone(backbone: Any, folder: str | Path, max_shard_size: float | None = 10) -> None:
     """Writes config and weights: see `MistralBackbone.export_to_transformers`."""
-    with _checkpoint_folder(folder) as new:
+    with _checkpoint_folder(folder, STALE_FILES) as new:
         _write_backbone(backbone, new, max_shard_size, {})
 
 
 def export_causal_lm(model: Any, folder: str | Path, max_shard_size: float | None = 10) -> None:
     """Writes backbone and tokenizer: see `MistralCausalLM.export_to_transformers`."""
     tokenizer = None if model.preprocessor is None else model.preprocessor.tokenizer
-    with _checkpoint_folder(folder) as new:
+    with _checkpoint_folder(folder, STALE_FILES) as new:
         _write_backbone(model.backbone, new, max_shard_size, _special_ids(model, tokenizer))
         if tokenizer is not None:
             _write_tokenizer(tokenizer, new)
@@ -58,17 +60,16 @@ def export_tokenizer(tokenizer: Any, folder: str | Path) -> None:
         _write_tokenizer(tokenizer, new)
 
 
-def _checkpoint_folder(folder: str | Path) -> AbstractContextManager[Path]:
-    return preset_folder(folder, TRANSFORMERS, CHECKPOINT_FILES)
+def _checkpoint_folder(
+    folder: str | Path, stale: tuple[str, ...] = ()
+) -> AbstractContextManager[Path]:
+    return preset_folder(folder, TRANSFORMERS, CHECKPOINT_FILES, stale)
 
 
 def _write_backbone(
     backbone: Any, new: Path, max_shard_size: float | None, ids: dict[str, Any]
 ) -> None:
     _check_exportable(backbone)
-    for pattern in ("model*.safetensors", TRANSFORMERS.index_file, "pytorch_model*"):
-        for stale in new.glob(pattern):
-            stale.unlink()
     _write_weights(backbone, new, shard_bytes(max_shard_size))
     write_json(new / CONFIG_FILE, {**_describe(backbone), **ids})
     write_json(new / GENERATION_FILE, {"_from_model_config": True, **ids})
@@ -144,9 +145,7 @@ def _write_tokenizer(tokenizer: Any, new: Path) -> None:
         "legacy": False,
     }
     write_json(new / TOKENIZER_FILE, content)
-    vocabulary = new / VOCABULARY_FILES[0]
-    vocabulary.unlink(missing_ok=True)  # it may be shared with the old folder by a hard link
-    vocabulary.write_bytes(tokenizer.proto)
+    (new / VOCABULARY_FILES[0]).write_bytes(tokenizer.proto)
 
 
 def _write_weights(backbone: Any, new: Path, limit: float) -> None:

@@ -96,6 +96,7 @@ def load_causal_lm(
     **overrides: Any,
 ) -> T:
     """A causal language model from a preset, and its parts: see `MistralCausalLM.from_preset`."""
+    _ = preset.arguments  # first: what is no model is refused before a tokenizer is looked for
     task = preset.format.read_task(preset.source)
     arguments = {"name": task.name, "end_token_ids": task.end_token_ids, "trainable": True}
     arguments = {name: overrides.pop(name, value) for name, value in arguments.items()}

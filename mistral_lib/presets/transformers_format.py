@@ -5,7 +5,7 @@ A checkpoint in this format is a folder of
     config.json             sizes, with `model_type` "mistral"
     model.safetensors       the weights; or model.safetensors.index.json and its shards
     generation_config.json  the ids that end a text
-    tokenizer.model         SentencePiece's vocabulary; or tokenizer.model.v3
+    tokenizer.model         SentencePiece's vocabulary; or tokenizer.model.v3 or .v7
 
 What the config leaves out has the default of transformers' `MistralConfig`. Anything in it that
 would change the numbers and that this library's Mistral does not have is refused by name.
@@ -23,7 +23,8 @@ from mistral_lib.presets.sources import Source
 CONFIG_FILE = "config.json"
 GENERATION_FILE = "generation_config.json"
 TOKENIZER_FILE = "tokenizer_config.json"
-VOCABULARY_FILES = ("tokenizer.model", "tokenizer.model.v3")
+# Of Mistral's larger models too; the number is that of the chat template.
+VOCABULARY_FILES = ("tokenizer.model", "tokenizer.model.v3", "tokenizer.model.v7")
 OTHER_TOKENIZERS = ("tokenizer.json", "tekken.json")
 
 # Each weight of `config.WEIGHTS`: its name there.
@@ -153,7 +154,7 @@ class TransformersFormat(Checkpoint):
                     f"neither {expected}. Put SentencePiece's tokenizer.model of the original "
                     "model beside it, or pass preprocessor=None to MistralCausalLM.from_preset."
                 )
-        raise FileNotFoundError(f"{source} has no vocabulary: neither {expected}.")
+        raise source.missing(f"{source} has no vocabulary: neither {expected}.")
 
 
 def check_window(window: Any, file: Path) -> None:
