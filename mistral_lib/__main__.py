@@ -1,6 +1,7 @@
 """The command line: `python -m mistral_lib generate "Return the"` (chapter 16, "Sampling")."""
 
 import argparse
+import io
 import os
 import sys
 
@@ -30,6 +31,9 @@ def main(arguments: list[str] | None = None) -> int:
         The exit code: 0; 1 for an error, said on stderr; 130 when interrupted. Wrong usage exits
         with 2, as argparse does.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A terminal without UTF-8 shows `?` for what it lacks.
+        sys.stdout.reconfigure(errors="replace")
     options = _parser().parse_args(arguments)
     try:
         options.run(options)

@@ -26,6 +26,7 @@ class Backbone(QuantizableModel):
     """
 
     presets = PresetTable()
+    context_length: int | None = None  # of a checkpoint that was loaded: an export says it again
     _registered: "type[Backbone]"  # what `Backbone.from_preset` makes: see `register`
 
     @classmethod

@@ -25,7 +25,8 @@ except ImportError:  # on Windows, where no folder can be locked
     fcntl = None
 
 PREFIX, JOURNAL = ".saving-", "journal.json"
-SUFFIXES = (".json", ".h5", ".safetensors", ".spm", ".model", ".bin")  # of what a journal may move
+# Of what a journal may move.
+SUFFIXES = (".json", ".h5", ".safetensors", ".spm", ".model", ".bin", ".jinja")
 LOST_AND_FOUND = "lost+found"  # in the topmost folder of a disk
 
 

@@ -10,6 +10,7 @@ import io
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import h5py
 import ml_dtypes
@@ -119,7 +120,7 @@ class _Disk(io.FileIO):
 
     error: OSError | None = None
 
-    def write(self, data):
+    def write(self, data: Any) -> int:
         left = memoryview(data)
         try:
             while self.error is None and left:
@@ -128,12 +129,12 @@ class _Disk(io.FileIO):
             self.error = error
         return len(data)
 
-    def truncate(self, size=None):
+    def truncate(self, size: int | None = None) -> int:
         try:
-            return super().truncate(size) if self.error is None else size
+            return super().truncate(size) if self.error is None else size or 0
         except OSError as error:
             self.error = error
-            return size
+            return size or 0
 
 
 @contextlib.contextmanager

@@ -101,7 +101,13 @@ class MistralFormat(TransformersFormat):
 
 
 def _read_window(file: Path, content: dict[str, Any]) -> Any:
-    """The sliding window, which some files have as text."""
-    window = next((content[name] for name in WINDOWS if name in content), None)
+    """The sliding window, which some files have as text, and under either of two names."""
+    windows = [content[name] for name in WINDOWS if name in content]
+    if windows and windows[0] != windows[-1]:
+        raise ValueError(
+            f"{file}: {' and '.join(WINDOWS)} are {windows[0]!r:.40} and {windows[1]!r:.40}, but "
+            "must be the same, or one of them null."
+        )
+    window = windows[0] if windows else None
     check_window(window, file)
     return int(window) if isinstance(window, str) and window.isdecimal() else window

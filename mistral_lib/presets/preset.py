@@ -115,6 +115,12 @@ class Preset:
         return self.format.read_dtype(self.source)
 
     @property
+    def context_length(self) -> int | None:
+        """For how many tokens the model was made, if the config says it."""
+        length = self.source.json(self.format.config_file).get("max_position_embeddings")
+        return length if type(length) is int and length > 0 else None
+
+    @property
     def adapter(self) -> Path | None:
         """The file of a LoRA adapter that was saved with the backbone."""
         try:
