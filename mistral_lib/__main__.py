@@ -1,13 +1,14 @@
 """The command line: `python -m mistral_lib generate "Return the"` (chapter 16, "Sampling")."""
 
 import argparse
+import io
 import os
 import sys
-from pathlib import Path
 
 import jax
 
 from mistral_lib import MistralCausalLM
+from mistral_lib.checks import as_path
 from mistral_lib.presets.info import describe_preset
 
 PROGRAM = "python -m mistral_lib"
@@ -30,6 +31,9 @@ def main(arguments: list[str] | None = None) -> int:
         The exit code: 0; 1 for an error, said on stderr; 130 when interrupted. Wrong usage exits
         with 2, as argparse does.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A terminal without UTF-8 shows `?` for what it lacks.
+        sys.stdout.reconfigure(errors="replace")
     options = _parser().parse_args(arguments)
     try:
         options.run(options)
@@ -77,7 +81,7 @@ def convert(options: argparse.Namespace) -> None:
         options.error("--quantization needs --format keras: transformers has no such weights")
     # On the CPU: there is more memory, and any machine has bfloat16 there.
     jax.config.update("jax_platforms", "cpu")
-    target = Path(options.target)
+    target = as_path(options.target)
     model = MistralCausalLM.from_preset(
         options.source, dtype=options.dtype, quantization=options.quantization
     )
@@ -135,7 +139,7 @@ def _parser():
 
     command = _command(commands, convert, "read a preset of any format, write it in another")
     command.add_argument("source", help=PRESET)
-    command.add_argument("target", help="a new or empty folder, or one to replace")
+    command.add_argument("target", help="a new or empty folder, or one with a preset to replace")
     command.add_argument(
         "--format",
         choices=("keras", "transformers"),

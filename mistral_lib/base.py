@@ -30,6 +30,7 @@ class Backbone(MasterWeightsModel, QuantizableModel):
     """
 
     presets = PresetTable()
+    context_length: int | None = None  # of a checkpoint that was loaded: an export says it again
     _registered: "type[Backbone]"  # what `Backbone.from_preset` makes: see `register`
 
     @classmethod
@@ -65,8 +66,9 @@ class Backbone(MasterWeightsModel, QuantizableModel):
     def save_to_preset(self, preset_dir: str | Path, max_shard_size: float | None = 10) -> None:
         """Saves config and weights as a preset that opens here and in KerasHub.
 
-        The folder is replaced as a whole: if saving fails or the process dies, the old preset is
-        still there, complete. Other files in it are kept.
+        Either all files of the old preset are replaced, or none: if saving fails, the old preset is
+        still there, and if the process dies, `from_preset` or the next save finishes what was
+        begun. Other files in the folder are kept.
 
         Args:
             preset_dir: a new or empty folder, or one that holds a preset.
@@ -75,6 +77,7 @@ class Backbone(MasterWeightsModel, QuantizableModel):
 
         Raises:
             FileExistsError: the folder holds other files than a preset's.
+            OSError: the disk is full, or the folder cannot be written.
 
         >>> import tempfile
         >>> from mistral_lib import MistralBackbone
@@ -89,7 +92,7 @@ class Backbone(MasterWeightsModel, QuantizableModel):
         """Writes config and weights as a checkpoint of Hugging Face transformers.
 
         It opens with `AutoModelForCausalLM.from_pretrained`, here with `from_preset`, and in every
-        program that reads such checkpoints. The folder is replaced as by `save_to_preset`.
+        program that reads such checkpoints. Files are replaced as by `save_to_preset`.
 
         Args:
             folder: a new or empty folder, or one that holds a checkpoint of transformers.
@@ -164,7 +167,7 @@ class Backbone(MasterWeightsModel, QuantizableModel):
         """Saves the low-rank factors alone, with their settings and the base's fingerprint.
 
         Args:
-            filepath: a name that ends in `.lora.h5`.
+            filepath: a name that ends in `.lora.h5`. Its folder is made if it is missing.
         """
         lora_format.save(self, filepath)
 

@@ -171,10 +171,27 @@ def _read_message(message, index: int) -> tuple[str, str]:
             "and images are not supported."
         )
     role = check_choice(f"The role of message {index}", message["role"], ROLES)
-    content = check_text(f"the content of message {index}", message["content"])
+    content = check_text(f"the content of message {index}", _join(message["content"]))
     if role == "assistant" and not content:
         raise ValueError(f"Message {index} is an empty reply. Leave it out, or say what it was.")
     return role, content
+
+
+def _join(content: Any) -> Any:
+    """A content that is a list of pieces of text, as OpenAI writes it, in one piece.
+
+    There is an empty line between two of them, as mistral-common has it. What is no such list is
+    returned as it is.
+    """
+    if not (isinstance(content, list | tuple) and content):
+        return content
+    pieces = [
+        piece["text"] if isinstance(piece, Mapping) and piece.keys() == {"type", "text"} else None
+        for piece in content
+    ]
+    if not all(isinstance(piece, str) for piece in pieces):
+        return content
+    return "\n\n".join(filter(None, pieces))
 
 
 def _check_version(version, tokenizer) -> str:

@@ -2,7 +2,9 @@
 
 import math
 import numbers
+import os
 from collections.abc import Collection, Sequence
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -84,6 +86,15 @@ def check_name(argument: str, name: Any) -> str | None:
     if not (name is None or (isinstance(name, str) and "/" not in name)):
         raise ValueError(f"{argument} must be a str without '/', but is {name!r}.")
     return name
+
+
+def as_path(path: str | os.PathLike) -> Path:
+    """A path that a user gave, where `~` is the home folder, as in a shell.
+
+    >>> as_path("~/adapters/a.lora.h5").is_absolute()
+    True
+    """
+    return Path(os.path.expanduser(path))
 
 
 def check_text(name: str, text: Any) -> str:

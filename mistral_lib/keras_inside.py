@@ -320,6 +320,19 @@ def is_known_to_be_missing(model: str, name: str, commit: str) -> bool:
     return known is huggingface_hub._CACHED_NO_EXIST
 
 
+def is_downloaded_at_once(model: str, commit: str) -> bool:
+    """Whether a commit of a model was put into the cache as a whole, as `hf download` does.
+
+    A program that asks for one file after the other also asks for some that do not exist, and the
+    client writes those down.
+
+    Relies on the folders `snapshots` and `.no_exist` in the cache of `huggingface_hub` (seen in
+    huggingface_hub 0.34 to 2.4).
+    """
+    folder = _cached(model)
+    return (folder / "snapshots" / commit).is_dir() and not (folder / ".no_exist" / commit).exists()
+
+
 def cached_commit(model: str, revision: str) -> str | None:
     """The commit for which a branch or tag stood when Hugging Face was last asked.
 
@@ -327,7 +340,7 @@ def cached_commit(model: str, revision: str) -> str | None:
     huggingface_hub 1.27 to 2.4).
     """
     file = _ref(model, revision)
-    return file.read_text() if file.is_file() else None
+    return file.read_text(encoding="utf-8") if file.is_file() else None
 
 
 def remember_commit(model: str, revision: str, commit: str) -> None:
@@ -339,18 +352,21 @@ def remember_commit(model: str, revision: str, commit: str) -> None:
     Relies on what `cached_commit` does (seen in huggingface_hub 1.27 to 2.4).
     """
     file = _ref(model, revision)
-    if file.is_file() and file.read_text() == commit:
+    if file.is_file() and file.read_text(encoding="utf-8") == commit:
         return
     with contextlib.suppress(OSError):  # a cache that cannot be written
         file.parent.mkdir(parents=True, exist_ok=True)
         written = file.with_name(f"{file.name}.{os.getpid()}.tmp")
-        written.write_text(commit)
+        written.write_text(commit, encoding="utf-8")
         written.replace(file)
 
 
 def _ref(model: str, revision: str) -> Path:
-    folder = "--".join(("models", *model.split("/")))
-    return Path(constants.HF_HUB_CACHE, folder, "refs", revision)
+    return _cached(model) / "refs" / revision
+
+
+def _cached(model: str) -> Path:
+    return Path(constants.HF_HUB_CACHE, "--".join(("models", *model.split("/"))))
 
 
 def kaggle_models_folder() -> Path:

@@ -17,7 +17,8 @@ import numpy as np
 import sentencepiece
 
 from mistral_lib.chat import encode_conversation
-from mistral_lib.checks import as_texts, check_boolean
+from mistral_lib.checks import as_path, as_texts, check_boolean
+from mistral_lib.presets.atomic import replaced_file
 from mistral_lib.presets.exporting import export_tokenizer
 from mistral_lib.presets.loading import load_tokenizer
 from mistral_lib.presets.preset import Preset
@@ -80,6 +81,9 @@ class MistralTokenizer:
         self.add_bos = check_boolean("add_bos", add_bos)
         self.add_eos = check_boolean("add_eos", add_eos)
         self.proto = None
+        self.extras: dict[
+            str, Any
+        ] = {}  # of a checkpoint, for an export: see `presets.formats.Format`
         self._processor = None
         if proto is not None:
             self._set_proto(proto)
@@ -89,7 +93,7 @@ class MistralTokenizer:
             source = "the bytes given as proto"
         elif isinstance(proto, str | os.PathLike):
             source = os.fspath(proto)
-            proto = read_vocabulary(Path(proto))
+            proto = read_vocabulary(as_path(proto))
         else:
             raise TypeError(
                 "MistralTokenizer: proto must be the path of a SentencePiece model or its bytes, "
@@ -222,12 +226,13 @@ class MistralTokenizer:
     detokenize = decode
 
     def apply_chat_template(
-        self, conversation: Sequence[dict[str, str]], version: str | None = None
+        self, conversation: Sequence[dict[str, Any]], version: str | None = None
     ) -> list[int]:
         """The prompt by which an instruct model replies to a conversation.
 
         Args:
-            conversation: messages `{"role": ..., "content": ...}`: at most one of the role
+            conversation: messages `{"role": ..., "content": ...}`, with a text or a list of
+                `{"type": "text", "text": ...}` as the content: at most one of the role
                 "system", in front; then "user" and "assistant" in turns, the user first and last.
             version: "v1", "v2", "v3" or "v7", the template; `None` is the newest whose control
                 tokens the vocabulary has, which is right for every vocabulary of Mistral's: v1 for
@@ -257,12 +262,14 @@ class MistralTokenizer:
     def get_config(self) -> dict:
         """The constructor's arguments for JSON: `proto` in base64, `add_bos`, `add_eos`."""
         proto = None if self.proto is None else base64.b64encode(self.proto).decode("ascii")
-        return {"proto": proto, "add_bos": self.add_bos, "add_eos": self.add_eos}
+        extras = {"extras": self.extras} if self.extras else {}
+        return {"proto": proto, "add_bos": self.add_bos, "add_eos": self.add_eos, **extras}
 
     @classmethod
     def from_config(cls, config: dict) -> "MistralTokenizer":
         """A tokenizer from `get_config()`. Its `proto` is base64, never read as a path."""
         config = dict(config)
+        extras = dict(config.pop("extras", {}))
         if isinstance(config.get("proto"), str):
             try:
                 config["proto"] = base64.b64decode(config["proto"], validate=True)
@@ -271,24 +278,19 @@ class MistralTokenizer:
                     f"MistralTokenizer.from_config: proto is not valid base64 ({error}). It must "
                     "be the proto of get_config(), or null where load_assets follows."
                 ) from error
-        return cls(**config)
+        tokenizer = cls(**config)
+        tokenizer.extras = extras
+        return tokenizer
 
     def save_assets(self, folder: str | os.PathLike) -> None:
         """Writes the vocabulary to `vocabulary.spm` in a folder, which is made if it is missing."""
         proto = self._model.serialized_model_proto()
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        # Beside the target first: a crash then leaves the old file whole.
-        beside = folder / f".{VOCABULARY_FILE}.{os.getpid()}"
-        try:
-            beside.write_bytes(proto)
-            os.replace(beside, folder / VOCABULARY_FILE)
-        finally:
-            beside.unlink(missing_ok=True)
+        with replaced_file(as_path(folder) / VOCABULARY_FILE) as new:
+            new.write_bytes(proto)
 
     def load_assets(self, folder: str | os.PathLike) -> None:
         """Takes the vocabulary from `vocabulary.spm` in a folder, in place of the present one."""
-        self._set_proto(Path(folder) / VOCABULARY_FILE)
+        self._set_proto(as_path(folder) / VOCABULARY_FILE)
 
     @classmethod
     def from_preset(cls, preset: str | Path) -> "MistralTokenizer":

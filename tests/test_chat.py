@@ -61,6 +61,20 @@ def test_conversations_equal_mistral_common(version, name):
 
 
 @pytest.mark.parametrize("version", VERSIONS)
+def test_contents_in_pieces_equal_mistral_common(version):
+    """As OpenAI's clients send them."""
+
+    def pieces(*texts):
+        return [{"type": "text", "text": text} for text in texts]
+
+    conversation = conversation_of(
+        pieces("Hi"), pieces("Hello.", "You?"), pieces("a", "", " b "), system=pieces("Be", "brief")
+    )
+    tokenizer = mistral_tokenizer(version)
+    assert tokenizer.apply_chat_template(conversation) == by_peer(version, conversation)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
 def test_scripts_equal_mistral_common(version):
     tokenizer = mistral_tokenizer(version)
     for text in filter(None, TEXTS.values()):

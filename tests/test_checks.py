@@ -2,6 +2,7 @@
 
 import json
 from fractions import Fraction
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from mistral_lib.checks import (
+    as_path,
     check_boolean,
     check_choice,
     check_integer,
@@ -179,3 +181,13 @@ def test_wrong_inputs_are_named(inputs, error, message):
 
 def test_without_a_vocabulary_size_any_id_passes():
     standardize_inputs({"token_ids": [[99]], "padding_mask": [[1]]})
+
+
+def test_as_path(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    assert as_path("~/a") == as_path(Path("~/a")) == tmp_path / "a"
+    assert as_path("a/~") == Path("a/~")
+    assert as_path("~nobody-has-this-name") == Path("~nobody-has-this-name")
+    with pytest.raises(TypeError):
+        as_path(3)

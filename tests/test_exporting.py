@@ -274,3 +274,70 @@ def test_from_one_format_to_keras_hub(tmp_path, name):
     inputs = {"token_ids": TOKEN_IDS, "padding_mask": np.ones_like(TOKEN_IDS)}
     logits = np.asarray(theirs.token_embedding(theirs(inputs), reverse=True))
     assert np.abs(logits - np.load(FOLDER / "logits.npz")[name]).max() <= TOLERANCE
+
+
+# --- What a checkpoint says beside what the model uses -------------------------------------------
+
+ADDED = {"<|im_end|>": 301, "<|im_start|>": 300}
+TEMPLATE = "{{ messages }}"
+
+
+def edit(file, **changes):
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+
+
+@pytest.fixture(params=["files of their own", "all in one"])
+def chat_checkpoint(request, tmp_path):
+    """A checkpoint as after training on ChatML: two tokens more, a template, a longer context."""
+    folder = tmp_path / "a"
+    text_model(vocabulary_size=302).export_to_transformers(folder)
+    edit(folder / "config.json", max_position_embeddings=131072)
+    if request.param == "all in one":
+        decoder = {str(id): {"content": token, "special": True} for token, id in ADDED.items()}
+        decoder["0"] = {"content": "<unk>", "special": True}  # in the vocabulary already
+        edit(folder / "tokenizer_config.json", chat_template=TEMPLATE, added_tokens_decoder=decoder)
+    else:
+        (folder / "added_tokens.json").write_text(json.dumps(ADDED))
+        (folder / "chat_template.jinja").write_text(TEMPLATE, encoding="utf-8")
+    return folder
+
+
+def said(folder):
+    config = json.loads((folder / "config.json").read_text())
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    added = {token["content"]: token["id"] for token in tokenizer["added_tokens"]}
+    assert json.loads((folder / "added_tokens.json").read_text()) == ADDED
+    return (
+        config["max_position_embeddings"],
+        json.loads((folder / "tokenizer_config.json").read_text())["chat_template"],
+        {token: id for token, id in added.items() if id >= 300},
+    )
+
+
+def test_what_a_checkpoint_says_comes_out_again(chat_checkpoint, tmp_path):
+    model = MistralCausalLM.from_preset(chat_checkpoint)
+    model.export_to_transformers(tmp_path / "b")
+    assert said(tmp_path / "b") == (131072, TEMPLATE, ADDED)
+    MistralCausalLM.from_preset(tmp_path / "b").export_to_transformers(tmp_path / "c")
+    assert said(tmp_path / "c") == (131072, TEMPLATE, ADDED)
+    model.export_to_transformers(chat_checkpoint)  # in place of itself
+    assert said(chat_checkpoint) == (131072, TEMPLATE, ADDED)
+    assert not (chat_checkpoint / "chat_template.jinja").exists()
+
+
+def test_a_tokenizer_keeps_what_its_checkpoint_said(chat_checkpoint, tmp_path):
+    tokenizer = MistralTokenizer.from_preset(chat_checkpoint)
+    copy = MistralTokenizer.from_config(json.loads(json.dumps(tokenizer.get_config())))
+    copy.export_to_transformers(tmp_path / "b")
+    assert json.loads((tmp_path / "b/added_tokens.json").read_text()) == ADDED
+    assert json.loads((tmp_path / "b/tokenizer_config.json").read_text())["chat_template"]
+
+
+def test_nothing_remains_of_another_tokenizer(chat_checkpoint):
+    model = text_model()
+    model.export_to_transformers(chat_checkpoint)
+    for name in ("added_tokens.json", "chat_template.jinja"):
+        assert not (chat_checkpoint / name).exists()
+    assert "chat_template" not in (chat_checkpoint / "tokenizer_config.json").read_text()
+    config = json.loads((chat_checkpoint / "config.json").read_text())
+    assert config["max_position_embeddings"] == 32768

@@ -6,7 +6,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from mistral_lib.presets.hdf5 import list_tensors, write_tensor
+from mistral_lib.presets import hdf5
+from mistral_lib.presets.hdf5 import has_group, list_tensors, write_tensor
 
 SECRET = 42.0
 
@@ -196,3 +197,48 @@ def test_flipped_bytes_are_read_or_refused(file):
             messages.append(str(error))
     assert messages
     assert all(str(file) in message for message in messages)
+
+
+# --- Writing -------------------------------------------------------------------------------------
+
+
+def test_written_through_our_own_file(file):
+    array = np.arange(3000, dtype="float32").reshape(30, 100)
+    with hdf5.writing(file) as h5:
+        for name in ("a/vars/0", "a/vars/1", "b"):
+            hdf5.write_tensor(h5, name, array)
+        h5["a"].attrs["name"] = "query"
+    assert array.nbytes * 3 < file.stat().st_size < array.nbytes * 4
+    with h5py.File(file) as h5:
+        assert h5["a"].attrs["name"] == "query"
+    tensors = list_tensors(file)
+    assert tensors.keys() == {"a/vars/0", "a/vars/1", "b"}
+    assert all((tensor.read() == array).all() for tensor in tensors.values())
+
+
+@pytest.mark.parametrize("limit", [0, 100, 3000, 30000, 200_000])
+def test_a_disk_that_is_full(file, limit):
+    """The first error of the disk is raised, and HDF5 hears of none."""
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            write_much(file)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    write_much(file)
+    assert len(list_tensors(file)) == 50
+
+
+def write_much(file):
+    with hdf5.writing(file) as h5:
+        for number in range(50):
+            hdf5.write_tensor(h5, f"{number}/vars/0", np.zeros(1000, "float32"))
+
+
+def test_has_group(file):
+    with h5py.File(file, "w") as h5:
+        h5["lora/0/vars/a"] = np.zeros(3)
+        h5["b"] = np.zeros(3)
+    assert [has_group(file, name) for name in ("lora", "b", "c")] == [True, False, False]

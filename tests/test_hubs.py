@@ -15,7 +15,13 @@ from file_server import closed_port, read_folder
 from hugging_face_server import HuggingFaceServer, commit_of
 from huggingface_hub import constants
 from kaggle_server import KaggleServer
-from small_presets import KERAS_HUB, assert_same_weights, small_backbone, write_as_mistral
+from small_presets import (
+    KERAS_HUB,
+    assert_same_weights,
+    small_backbone,
+    small_causal_lm,
+    write_as_mistral,
+)
 from vocabularies import trained_model
 
 from mistral_lib import (
@@ -212,6 +218,41 @@ def test_hugging_face_offline_with_a_cache_that_another_program_filled(hugging_f
     unreachable()
     source = open_source("hf://a/b")
     assert source.get("weights.h5").read_bytes() == BIG
+
+
+def put_into_the_cache(folder, model="a/b"):
+    """Puts a folder's files into the cache as `hf download` does: all of them, and a branch."""
+    commit = "a" * 40
+    cached = Path(constants.HF_HUB_CACHE, "--".join(("models", *model.split("/"))))
+    shutil.copytree(folder, cached / "snapshots" / commit)
+    (cached / "refs").mkdir()
+    (cached / "refs/main").write_text(commit)
+
+
+@pytest.mark.parametrize("kind", ["keras", "keras, sharded", "keras, LoRA", "transformers"])
+def test_hugging_face_offline_with_a_model_that_another_program_downloaded(
+    tmp_path, unreachable, kind
+):
+    """Nobody has asked for what it lacks, so nothing says that it lacks it."""
+    model = small_causal_lm()
+    if kind == "keras, LoRA":
+        model.backbone.enable_lora(2)
+    if kind == "transformers":
+        model.preprocessor = None
+        model.export_to_transformers(tmp_path / "saved", max_shard_size=1e-6)
+    else:
+        model.save_to_preset(tmp_path / "saved", max_shard_size=1e-6 if "shard" in kind else None)
+    put_into_the_cache(tmp_path / "saved")
+    unreachable()
+    opened = MistralCausalLM.from_preset("hf://a/b")
+    assert_same_weights(opened, model)
+    assert (opened.preprocessor is None) == (kind == "transformers")
+    # What is needed, and is not there, may be missing in the cache alone.
+    for file in Path(constants.HF_HUB_CACHE).rglob("model*"):
+        if (file.suffix != ".json" and file.is_file()) or file.name == "model.weights.json":
+            file.unlink()
+    with pytest.raises(ConnectionError, match=r"Hugging Face cannot be reached, and .*model"):
+        MistralCausalLM.from_preset("hf://a/b")
 
 
 def test_another_program_finds_what_was_downloaded_here(hugging_face, unreachable):

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from mistral_lib.presets import json_files
+from mistral_lib.presets import hdf5, json_files, safetensors_files
 from mistral_lib.presets.json_files import check_file, check_ids, read_json, write_json
 
 
@@ -81,3 +81,18 @@ def test_ids(value, ids):
 def test_what_is_no_id(value):
     with pytest.raises(ValueError, match=r"a\.json: eos_token_id must be ids of tokens"):
         check_ids(value, "a.json: eos_token_id")
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 14483464192\n"
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "model.weights.h5"])
+def test_git_lfs_pointer(tmp_path, name):
+    """What `git clone` leaves in place of each large file."""
+    file = tmp_path / name
+    file.write_bytes(POINTER)
+    read = {".json": read_json, ".safetensors": safetensors_files.list_tensors}
+    with pytest.raises(ValueError, match="is a git-lfs pointer, not the file") as caught:
+        read.get(file.suffix, hdf5.list_tensors)(file)
+    assert str(caught.value).startswith(f"{file} is a git-lfs pointer")
+    assert "git lfs pull" in str(caught.value)

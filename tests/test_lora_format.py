@@ -185,3 +185,35 @@ def test_a_save_that_fails_leaves_the_old_file(adapted, path, monkeypatch):
         adapted.save_lora_weights(path)
     assert path.read_bytes() == before
     assert [p.name for p in path.parent.iterdir()] == ["a.lora.h5"]
+
+
+# --- Paths ---------------------------------------------------------------------------------------
+
+
+def test_paths_in_the_home_folder_and_missing_folders(tmp_path, monkeypatch):
+    """As everywhere else: `~` is the home folder, and a missing folder is made."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    backbone = make_backbone()
+    backbone.enable_lora(2)
+    backbone.save_lora_weights("~/adapters/new/a.lora.h5")
+    assert [file.name for file in (tmp_path / "adapters/new").iterdir()] == ["a.lora.h5"]
+    make_backbone().load_lora_weights("~/adapters/new/a.lora.h5")
+    backbone.export_lora_to_peft("~/peft/new")
+    make_backbone().load_lora_weights("~/peft/new")
+    assert not (tmp_path / "~").exists()
+    with pytest.raises(FileNotFoundError, match="There is no LoRA file"):
+        make_backbone().load_lora_weights("~/other.lora.h5")
+
+
+def test_an_adapter_of_keras_hub_is_named(tmp_path):
+    """As its own `save_lora_weights` writes it, with layers by their numbers."""
+    file = tmp_path / "a.lora.h5"
+    with h5py.File(file, "w") as h5:
+        h5["lora/vars/rank"] = 2
+        for layer in (3, 5):
+            h5[f"lora/{layer}/vars/lora_kernel_a"] = np.zeros((8, 4, 2), "float32")
+            h5[f"lora/{layer}/vars/lora_kernel_b"] = np.zeros((2, 2), "float32")
+    with pytest.raises(ValueError, match="was saved by KerasHub, whose factors have other shapes"):
+        make_backbone().load_lora_weights(file)

@@ -1,5 +1,6 @@
 """mistral_lib/__main__.py: the command line."""
 
+import io
 import os
 import subprocess
 import sys
@@ -261,3 +262,21 @@ def test_reader_that_leaves(preset):
         errors = process.stderr.read().decode()
     assert process.returncode == 0, errors
     assert errors == ""
+
+
+def test_terminal_without_utf8(preset, monkeypatch, capfd):
+    """It shows what it can: no error ends a text in the middle."""
+    terminal = io.TextIOWrapper(io.FileIO(os.dup(1), "w"), encoding="ascii", write_through=True)
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.setattr(MistralCausalLM, "stream", lambda *a, **k: iter(["caf\xe9", " \u2603"]))
+    assert main(["generate", "a", "--preset", str(preset)]) == 0
+    terminal.close()
+    assert capfd.readouterr().out == "caf? ?\n"
+
+
+def test_convert_into_the_home_folder(preset, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    assert main(["convert", str(preset), "~/a/b"]) == 0
+    size = sum(file.stat().st_size for file in (tmp_path / "a/b").rglob("*") if file.is_file())
+    assert f"{tmp_path / 'a/b'}: {size:,} bytes" in capsys.readouterr().out

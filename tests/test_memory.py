@@ -145,3 +145,15 @@ def test_system_that_reports_nothing(monkeypatch):
     real = memory._system_bytes()
     monkeypatch.setattr(memory.Path, "read_text", no_file)
     assert memory._system_bytes() >= real
+
+
+def test_system_without_sysconf(monkeypatch):
+    """As Windows: then nothing can be refused."""
+
+    def no_file(self):
+        raise FileNotFoundError
+
+    monkeypatch.setattr(memory.Path, "read_text", no_file)
+    monkeypatch.delattr(memory.os, "sysconf")
+    assert memory.available_bytes() == 2**63
+    memory.check_memory(memory.MistralConfig(32000, 32, 32, 4096, 14336, 8), "float32")

@@ -61,6 +61,8 @@ def test_the_order_of_rotary_pairs_shows():
         ({"sliding_window": 4096}, 4096, 1e4),  # version 0.1
         ({"sliding_window": None}, None, 1e6),
         ({"_sliding_window": 4096}, 4096, 1e4),
+        ({"_sliding_window": 4096, "sliding_window": 4096}, 4096, 1e4),
+        ({"_sliding_window": 4096, "sliding_window": None}, 4096, 1e4),
         ({"sliding_window": "4096"}, 4096, 1e4),
         ({"sliding_window": 4096, "rope_theta": 1e5}, 4096, 1e5),
         ({"rope_theta": None}, None, 1e6),
@@ -94,6 +96,10 @@ def test_tied(folder):
         ({"model_type": "mamba"}, "has model_type = 'mamba'"),
         ({"sliding_window": [None, 4096]}, r"sliding_window is \[None, 4096\]"),
         ({"sliding_window": "wide"}, "sliding_window must be an integer"),
+        (
+            {"sliding_window": 4096, "_sliding_window": [None, 4096]},
+            r"sliding_window and _sliding_window are 4096 and \[None, 4096\], but must be the same",
+        ),
         ({"n_heads": 4.0}, "num_query_heads must be an integer"),
         ({"yarn": {"factor": 2}}, "has yarn = "),
     ],

@@ -261,6 +261,15 @@ def test_folders(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["notes.txt"]
 
 
+@pytest.mark.parametrize("name", ["model.embed_tokens", "lm_head"])
+def test_an_adapter_with_a_resized_vocabulary(folder, name):
+    """PEFT then stores both matrices as a whole, though no option of the config says so."""
+    stored = f"base_model.model.{name}.weight"
+    rewrite(folder, lambda arrays: arrays.update({stored: np.zeros((302, 8), "float32")}))
+    refuses(folder, f"holds {stored}: beside its LoRA, .* tokens were added to the vocabulary")
+    refuses(folder, "merge it there into the base model with merge_and_unload")
+
+
 def test_an_old_adapter_is_replaced(folder):
     (folder / "adapter_model.bin").write_bytes(b"pickle")
     (folder / "README.md").write_text("card")

@@ -172,3 +172,35 @@ def test_the_global_policy_is_not_blamed_on_a_file():
             MistralBackbone.from_preset(KERAS_HUB["single"])
     finally:
         keras.config.set_dtype_policy(before)
+
+
+# --- An adapter in place of a model --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("base", ["mistralai/Mistral-7B-v0.1", None])
+@pytest.mark.parametrize("vocabulary", [None, "tokenizer.model", "tokenizer.json"])
+@pytest.mark.parametrize("cls", [MistralBackbone, MistralCausalLM])
+def test_a_peft_adapter_is_no_model(tmp_path, base, vocabulary, cls):
+    """Trainers often write the tokenizer beside it."""
+    backbone = small_backbone()
+    backbone.enable_lora(2)
+    backbone.export_lora_to_peft(tmp_path, base)
+    if vocabulary:
+        (tmp_path / vocabulary).write_bytes(small_tokenizer().proto)
+    with pytest.raises(FileNotFoundError, match="is no model, but a PEFT adapter") as caught:
+        cls.from_preset(tmp_path)
+    assert str(caught.value) == (
+        f"{tmp_path} is no model, but a PEFT adapter. Load the model on which it was trained"
+        f"{f' ({base!r})' if base else ''}, and then call load_lora_weights({str(tmp_path)!r}) on "
+        "its backbone."
+    )
+    if vocabulary == "tokenizer.model":
+        assert MistralTokenizer.from_preset(tmp_path).proto == small_tokenizer().proto
+
+
+def test_a_model_is_no_peft_adapter(tmp_path):
+    backbone = small_backbone()
+    backbone.export_to_transformers(tmp_path)
+    message = r"has no file adapter_config\.json, so it is no PEFT adapter"
+    with pytest.raises(FileNotFoundError, match=message):
+        backbone.load_lora_weights(tmp_path)

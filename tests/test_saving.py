@@ -1,7 +1,9 @@
 """mistral_lib/presets/saving.py: what lies in the folder afterwards, and what does not."""
 
+import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -9,8 +11,14 @@ import h5py
 import numpy as np
 import pytest
 from small_presets import assert_same_weights, small_backbone, small_causal_lm
+from vocabularies import trained_model
 
-from mistral_lib import MistralBackbone, MistralCausalLM
+from mistral_lib import (
+    MistralBackbone,
+    MistralCausalLM,
+    MistralCausalLMPreprocessor,
+    MistralTokenizer,
+)
 from mistral_lib.presets.hdf5 import list_tensors
 
 BACKBONE = {"config.json", "metadata.json", "model.weights.h5"}
@@ -184,13 +192,216 @@ model.save_to_preset(sys.argv[1])
 
 def test_killed_while_saving(tmp_path):
     model = small_causal_lm(seed=1)
-    model.save_to_preset(tmp_path / "preset")
-    before = read(tmp_path / "preset")
-    command = [sys.executable, "-c", KILLED, tmp_path / "preset"]
+    model.save_to_preset(tmp_path)
+    before = read(tmp_path)
+    command = [sys.executable, "-c", KILLED, tmp_path]
     result = subprocess.run(command, cwd=os.path.dirname(__file__), check=False)
     assert result.returncode == -9
-    left = [path for path in tmp_path.iterdir() if path.name != "preset"]
-    assert ["preset.saving-" in path.name for path in left] == [True]
-    assert "model.weights.h5" in files(left[0])
-    assert read(tmp_path / "preset") == before
-    assert_same_weights(MistralCausalLM.from_preset(tmp_path / "preset"), model)
+    (left,) = tmp_path.glob(".saving-*")
+    assert "model.weights.h5" in files(left / "new")
+    assert_same_weights(MistralCausalLM.from_preset(tmp_path), model)
+    model.preprocessor.save_to_preset(tmp_path)  # which removes what was left
+    assert read(tmp_path) == before
+
+
+# Stops saving before each of its steps, as if the process were killed: nothing that it does
+# afterwards takes effect. Then the folder is opened.
+STOPPED = """
+import itertools, os, re, shutil, sys
+from pathlib import Path
+from small_presets import assert_same_weights, small_backbone, small_causal_lm
+from test_saving import read
+from mistral_lib import MistralBackbone, MistralCausalLM, MistralTokenizer
+from mistral_lib.presets.addresses import open_source
+
+top, kind = Path(sys.argv[1]), sys.argv[2]
+STEPS = ("open", "os.", "shutil.", "fcntl.", "fsync")
+left = None
+
+class Stopped(BaseException):
+    pass
+
+def count(event, arguments=()):
+    global left
+    if left is not None and event.startswith(STEPS):
+        left -= 1
+        if left < 0:
+            raise Stopped
+
+def adapted(rank):
+    backbone = small_backbone(rank)
+    backbone.enable_lora(rank, "down")
+    return backbone
+
+def contents(folder):
+    found = {name: data for name, data in read(folder).items() if ".saving-" not in name}
+    return {name: re.sub(rb"date_saved.*", b"", data) for name, data in found.items()}
+
+def load(folder):
+    if kind == "adapter":
+        backbone = small_backbone(1)
+        backbone.load_lora_weights(folder)
+        return backbone
+    return MistralCausalLM.from_preset(folder).backbone
+
+if kind == "adapter":
+    saves = [lambda folder, b=adapted(rank): b.export_lora_to_peft(folder) for rank in (1, 2)]
+else:
+    preset = kind == "preset"  # transformers has no such vocabulary
+    one = small_causal_lm(seed=1, preprocessor=True if preset else None)
+    two = small_causal_lm(seed=2, num_layers=3, preprocessor=None)
+    save = "save_to_preset" if preset else "export_to_transformers"
+    saves = [
+        lambda folder: getattr(one, save)(folder, max_shard_size=1e-6),
+        lambda folder: getattr(two, save)(folder),
+    ]
+saves[0](top / "old")
+shutil.copytree(top / "old", top / "new")
+saves[1](top / "new")
+old, new = contents(top / "old"), contents(top / "new")
+assert not old.keys() <= new.keys() or kind == "adapter"  # some files go
+
+sys.addaudithook(count)
+os.fsync = lambda opened: count("fsync")  # of which no hook hears, and which takes long
+found = []
+for steps in itertools.count():
+    folder = top / "folder"
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(top / "old", folder)
+    (folder / "README.md").write_text("mine")
+    left = steps
+    try:
+        saves[1](folder)
+    except Stopped:
+        pass
+    finished, left = left >= 0, None
+    open_source(folder)
+    assert (folder / "README.md").read_text() == "mine"
+    (folder / "README.md").unlink()
+    state = contents(folder)
+    assert state in (old, new), (steps, state.keys())
+    found.append(state == new)
+    if len(found) > 1 and found[-1] != found[-2] or finished or steps == 0:
+        expected = load(top / ("new" if state == new else "old"))
+        assert_same_weights(load(folder), expected)
+    if finished:
+        break
+assert found == sorted(found) and found[-1] and not found[0]
+print(len(found))
+"""
+
+
+@pytest.mark.parametrize("kind", ["preset", "checkpoint", "adapter"])
+def test_stopped_at_every_step(tmp_path, kind):
+    here = os.path.dirname(__file__)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([os.path.dirname(here), here])}
+    command = [sys.executable, "-c", STOPPED, tmp_path, kind]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert int(result.stdout) > 40
+
+
+# --- A disk that is full -------------------------------------------------------------------------
+
+
+def doors():
+    """Everything that writes files, by what it is called."""
+    model, adapted = small_causal_lm(seed=2), small_backbone()
+    adapted.enable_lora(4)
+    options = {"normalization_rule_name": "identity", "remove_extra_whitespaces": False}
+    tokenizer = MistralTokenizer(trained_model(**options))
+    model.preprocessor = MistralCausalLMPreprocessor(tokenizer, 12)
+    return {
+        "preset": model.save_to_preset,
+        "shards": lambda folder: model.save_to_preset(folder, max_shard_size=4e-6),
+        "backbone": model.backbone.save_to_preset,
+        "LoRA in a preset": adapted.save_to_preset,
+        "preprocessor": model.preprocessor.save_to_preset,
+        "tokenizer": tokenizer.save_to_preset,
+        "assets": tokenizer.save_assets,
+        "checkpoint": model.export_to_transformers,
+        "checkpoint's tokenizer": tokenizer.export_to_transformers,
+        "adapter": lambda folder: adapted.save_lora_weights(folder / "a.lora.h5"),
+        "PEFT adapter": adapted.export_lora_to_peft,
+    }
+
+
+@pytest.fixture(scope="module", params=doors())
+def door(request):
+    return doors()[request.param]
+
+
+@pytest.mark.parametrize("limit", [0, 100, 1000, 3000])
+def test_a_file_that_may_not_grow(tmp_path, door, limit):
+    """A limit of the system, of a disk or of its format; a full disk is another number."""
+    resource = pytest.importorskip("resource")
+    folder = tmp_path / "a"
+    door(folder)
+    before = read(folder)
+    if limit > max(map(len, before.values())):
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        with pytest.raises(OSError, match=r"could not be saved: .*File too large") as caught:
+            door(folder)
+        with pytest.raises(OSError, match=r"could not be saved: .*File too large"):
+            door(tmp_path / "b")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert caught.value.errno == errno.EFBIG
+    assert "\n" not in str(caught.value)
+    assert read(folder) == before
+    assert not (tmp_path / "b").exists() or not files(tmp_path / "b")
+
+
+MOUNTED = """
+import os, sys
+from pathlib import Path
+from small_presets import assert_same_weights, small_backbone
+from mistral_lib import MistralBackbone
+
+disk = Path(sys.argv[1])
+device, one = disk.stat().st_dev, small_backbone(1)
+assert device != disk.parent.stat().st_dev
+for save in (one.save_to_preset, one.export_to_transformers):
+    save(disk)
+    assert disk.stat().st_dev == device
+    assert_same_weights(MistralBackbone.from_preset(disk), one)
+    for kept in disk.iterdir():
+        if kept.name != "lost+found":
+            kept.unlink()
+one.save_to_preset(disk)
+before = {file.name: file.read_bytes() for file in disk.glob("*.*")}
+for size in (1e-6, None):
+    try:
+        small_backbone(2, vocabulary_size=30000).save_to_preset(disk, max_shard_size=size)
+    except OSError as error:
+        print(error)
+assert {file.name: file.read_bytes() for file in disk.glob("*.*")} == before
+assert_same_weights(MistralBackbone.from_preset(disk), one)
+"""
+
+
+def test_a_disk_of_its_own(tmp_path):
+    """A preset may be the topmost folder of a disk, and that may become full."""
+    here = os.path.dirname(__file__)
+    (tmp_path / "disk").mkdir()
+    mount = "mount -t tmpfs -o size=1m tmpfs disk && mkdir disk/lost+found"
+    alone = ["unshare", "-m", "sh", "-c"]
+    if (
+        shutil.which("unshare") is None
+        or subprocess.run(
+            [*alone, mount], cwd=tmp_path, capture_output=True, check=False
+        ).returncode
+    ):
+        pytest.skip("needs the right to mount a disk")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([os.path.dirname(here), here])}
+    command = [*alone, f'{mount} && exec "$0" -c "$1" disk', sys.executable, MOUNTED]
+    result = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    lines = result.stdout.splitlines()
+    assert len(lines) == 2
+    assert all("disk could not be saved: No space left on device" in line for line in lines)

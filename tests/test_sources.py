@@ -3,6 +3,7 @@
 And mistral_lib/teaching/sources.py: what a chapter shows of a file.
 """
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,43 @@ def test_links_that_stay_are_followed(tmp_path):
     (tmp_path / "secret").write_text("{}")
     with pytest.raises(ValueError, match="leads out of its folder"):
         LocalFolder(snapshot).find("b.json")
+
+
+def test_the_links_of_hugging_face(tmp_path):
+    """Into the cache, from a folder of the user's own or a subfolder; blobs may be elsewhere."""
+    model = tmp_path / "hub/models--a--b"
+    blobs, disk = model / "blobs", tmp_path / "disk"
+    disk.mkdir()
+    (disk / "f00").write_text("{}")
+    for inner in ("snapshots/1", "snapshots/1/merged", "snapshots/1/merged/twice"):
+        folder = model / inner
+        folder.mkdir(parents=True)
+        up = "../" * (inner.count("/") + 1)
+        (folder / "config.json").symlink_to(f"{up}blobs/f00")
+    local = tmp_path / "local"
+    local.mkdir()
+    (local / "config.json").symlink_to(blobs / "f00")
+    for moved in (False, True):
+        if moved:
+            shutil.rmtree(blobs)
+            blobs.symlink_to(disk)
+        else:
+            shutil.copytree(disk, blobs)
+        for folder in (local, *model.glob("snapshots/**/"), tmp_path / "again"):
+            file = LocalFolder(folder).find("config.json")
+            assert file is None or file.read_text() == "{}"
+            assert (file is None) == (folder.name in ("snapshots", "again"))
+    # Only into a cache, and only to where it keeps files.
+    for number, target in enumerate(["disk/f00", "hub/models--a--b/snapshots/1/config.json"]):
+        (tmp_path / str(number)).mkdir()
+        (tmp_path / str(number) / "config.json").symlink_to(tmp_path / target)
+    with pytest.raises(ValueError, match="leads out of its folder"):
+        LocalFolder(tmp_path / "0").find("config.json")
+    LocalFolder(tmp_path / "1").find("config.json")  # from link to link
+    (tmp_path / "loop").mkdir()
+    (tmp_path / "loop/a").symlink_to("b")
+    (tmp_path / "loop/b").symlink_to("a")
+    assert LocalFolder(tmp_path / "loop").find("a") is None
 
 
 def test_a_json_file_is_read_once(tmp_path):

@@ -165,6 +165,13 @@ def test_windows_and_heads(single):
     assert (config["sliding_window"], config["num_key_value_heads"]) == (4096, 8)
 
 
+@pytest.mark.parametrize("window", [3, None])
+def test_layers_that_are_all_of_one_kind(single, window):
+    kind = "full_attention" if window is None else "sliding_attention"
+    edit(single / "config.json", layer_types=[kind] * 2, sliding_window=window)
+    assert MistralBackbone.from_preset(single).sliding_window == window
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -174,6 +181,13 @@ def test_windows_and_heads(single):
         ({"attention_bias": True}, "attention_bias is True, but here projections have no bias"),
         ({"mlp_bias": True}, "mlp_bias is True"),
         ({"layer_types": ["full_attention"] * 2}, "all layers have one window"),
+        ({"layer_types": ["sliding_attention", "full_attention"]}, "all layers have one window"),
+        ({"layer_types": []}, r"layer_types is \[\], but"),
+        ({"layer_types": [["a"]] * 2}, "all layers have one window"),
+        (
+            {"layer_types": ["sliding_attention"] * 2, "sliding_window": None},
+            "all layers have one window, and sliding_window is None",
+        ),
         ({"sliding_window": [3, None]}, r"is \[3, None\], but here all layers have one window"),
         ({"partial_rotary_factor": 0.5}, "partial_rotary_factor is 0.5"),
         ({"quantization_config": {"bits": 4}}, "quantized checkpoints are not read"),
@@ -292,7 +306,7 @@ def test_dtype_without_weights(single, changes, dtype):
     assert TransformersFormat().read_dtype(LocalFolder(single)) == dtype
 
 
-@pytest.mark.parametrize("name", ["tokenizer.model", "tokenizer.model.v3"])
+@pytest.mark.parametrize("name", ["tokenizer.model", "tokenizer.model.v3", "tokenizer.model.v7"])
 def test_names_of_the_vocabulary(single, name):
     (single / "tokenizer.model").rename(single / name)
     assert MistralTokenizer.from_preset(single).proto == vocabulary()

@@ -3,7 +3,9 @@
 import re
 from pathlib import Path
 
+from mistral_lib.checks import as_path
 from mistral_lib.presets import registry
+from mistral_lib.presets.atomic import finish
 from mistral_lib.presets.hubs import HuggingFaceModel, KaggleModel
 from mistral_lib.presets.sources import LocalFolder, Source
 
@@ -44,7 +46,7 @@ def open_source(preset: str | Path) -> Source:
 
 
 def _open_folder(path: Path) -> LocalFolder:
-    path = path.expanduser()
+    path = as_path(path)
     if path.is_file():
         hint = " Open it with keras.saving.load_model." if path.suffix == ".keras" else ""
         raise NotADirectoryError(f"{path} is a file; a preset is a folder.{hint}")
@@ -52,6 +54,7 @@ def _open_folder(path: Path) -> LocalFolder:
         is_model = re.fullmatch(rf"{PART}/{PART}", path.as_posix())
         hint = f" A model on Hugging Face would be 'hf://{path.as_posix()}'." if is_model else ""
         raise FileNotFoundError(f"There is no folder {path}.{hint}")
+    finish(path)
     return LocalFolder(path)
 
 

@@ -1,23 +1,46 @@
-"""Replacing a whole folder at once (chapter 17, "Presets and checkpoints")."""
+"""Replacing the files of a folder, all or none (chapter 17, "Presets and checkpoints").
+
+New files are written inside the folder itself, into `.saving-…/new`, so nothing but the folder has
+to be writable, and it keeps its owner, its mode and whatever else lies in it. Once all of them are
+on the disk, a journal says which files shall come and which shall go. Then the old files move to
+`.saving-…/old`, the new ones move to their places, and the journal is deleted.
+
+A process can die after any of these steps. Each file is in one of two places, and the journal says
+which, so the next one to open the folder can finish the save or take it back.
+"""
 
 import contextlib
-import ctypes
-import errno
 import os
 import secrets
 import shutil
-import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
+
+from mistral_lib.presets.json_files import read_json, write_json
+
+try:
+    import fcntl
+except ImportError:  # on Windows, where no folder can be locked
+    fcntl = None
+
+PREFIX, JOURNAL = ".saving-", "journal.json"
+# Of what a journal may move.
+SUFFIXES = (".json", ".h5", ".safetensors", ".spm", ".model", ".bin", ".jinja")
+LOST_AND_FOUND = "lost+found"  # in the topmost folder of a disk
 
 
 @contextlib.contextmanager
-def replaced(folder: Path) -> Iterator[Path]:
-    """A folder to write into, which takes the place of `folder` when the block ends.
+def replaced(folder: Path, stale: Iterable[str] = ()) -> Iterator[Path]:
+    """An empty folder to write into, whose files come into `folder` when the block ends.
 
-    It begins with what `folder` holds, by hard links where the file system has them: write new
-    files, never into old ones. An exception in the block leaves `folder` as it was. So does a
-    crash, which also leaves the unfinished folder beside it, named `….saving-…`.
+    Args:
+        folder: made if it is missing. What it holds stays, except for files of the same names.
+        stale: patterns, as `Path.glob` takes them, of files that shall go.
+
+    Raises:
+        OSError: writing failed, because the disk is full for example. `folder` is as it was before,
+            as after any other exception in the block.
 
     >>> import tempfile
     >>> folder = Path(tempfile.mkdtemp()) / "preset"
@@ -27,60 +50,243 @@ def replaced(folder: Path) -> Iterator[Path]:
     ['config.json']
     """
     folder = folder.resolve()  # a link to a folder stays a link
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    new = folder.with_name(f"{folder.name}.saving-{secrets.token_hex(4)}")
+    made = not folder.exists()
     try:
-        if folder.exists():
-            shutil.copytree(folder, new, copy_function=_link, symlinks=True)
-        else:
-            new.mkdir()
-        yield new
-        _write_through(new)
-        _swap(new, folder)
+        with _naming(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            with _locked(folder) as alone:
+                _settle(folder)
+                for left in sorted(folder.glob(f"{PREFIX}*")) if alone else ():
+                    # A process was killed before it had a journal.
+                    shutil.rmtree(left, ignore_errors=True)
+                yield from _staged(folder, stale)
+    except BaseException:
+        if made:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        raise
+
+
+def _staged(folder: Path, stale: Iterable[str]) -> Iterator[Path]:
+    saving = folder / f"{PREFIX}{secrets.token_hex(4)}"
+    try:
+        (saving / "new").mkdir(parents=True)
+        yield saving / "new"
+        _commit(saving, folder, stale)
     finally:
-        shutil.rmtree(new, ignore_errors=True)
+        if not (saving / JOURNAL).exists():
+            shutil.rmtree(saving, ignore_errors=True)
 
 
-def _link(source: str, target: str) -> None:
+@contextlib.contextmanager
+def replaced_file(file: Path) -> Iterator[Path]:
+    """A path to write to, whose file takes the place of `file` when the block ends.
+
+    Args:
+        file: its folder is made if it is missing.
+
+    Raises:
+        OSError: writing failed. The old file is as it was.
+    """
+    partial = file.with_name(f"{file.name}.{os.getpid()}.partial")
     try:
-        os.link(source, target)
-    except OSError:  # no hard links in this file system
-        shutil.copy2(source, target)
+        with _naming(file):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            yield partial
+            _write_through(partial)
+            os.replace(partial, file)
+            _sync_folders(file.parent)
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
 
 
-def _write_through(folder: Path) -> None:
-    """Waits until the files are on the disk: a name must not survive a crash without them."""
-    for file in folder.rglob("*"):
-        if file.is_file() and not file.is_symlink():
-            with file.open("rb") as opened:
-                os.fsync(opened.fileno())
+def finish(folder: Path) -> None:
+    """Finishes a save that was interrupted; if that is impossible, takes it back.
+
+    Raises:
+        OSError: neither is possible, usually because the folder cannot be written here.
+        ValueError: a journal that `replaced` did not write.
+    """
+    if any(folder.glob(f"{PREFIX}*/{JOURNAL}")):
+        with _locked(folder):  # and waits for a save that still goes on
+            _settle(folder.resolve())
 
 
-def _swap(new: Path, folder: Path) -> None:
+def names_in(folder: Path) -> set[str]:
+    """The names in a folder, without those that belong to saving or to the disk."""
     if not folder.exists():
-        new.rename(folder)
-    elif not _exchange(new, folder):
-        # The next best: for an instant, only the old folder's other name exists.
-        old = folder.with_name(f"{folder.name}.old-{secrets.token_hex(4)}")
-        folder.rename(old)
-        new.rename(folder)
-        shutil.rmtree(old)
+        return set()
+    finish(folder)
+    names = {file.name for file in folder.iterdir()} - {LOST_AND_FOUND}
+    return {name for name in names if not name.startswith(PREFIX)}
 
 
-def _exchange(one: Path, other: Path) -> bool:
-    """Exchanges two names in one step. Returns False where the system cannot."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    paths = os.fsencode(one), os.fsencode(other)
-    at_cwd, exchange = -100, 2
-    if sys.platform == "linux" and hasattr(libc, "renameat2"):
-        failed = libc.renameat2(at_cwd, paths[0], at_cwd, paths[1], exchange)
-    elif sys.platform == "darwin" and hasattr(libc, "renamex_np"):
-        failed = libc.renamex_np(*paths, exchange)
-    else:
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[bool]:
+    """Waits for any other save into a folder; whether the system can, as some drives cannot."""
+    with contextlib.ExitStack() as stack:
+        locked = False
+        if fcntl is not None:
+            with contextlib.suppress(OSError):
+                opened = os.open(folder, os.O_RDONLY)
+                stack.callback(os.close, opened)  # which unlocks it, as the end of the process does
+                fcntl.flock(opened, fcntl.LOCK_EX)
+                locked = True
+        yield locked
+
+
+def _commit(saving: Path, folder: Path, stale: Iterable[str]) -> None:
+    """Moves the new files to their places. After an exception, the old ones are in theirs."""
+    new = saving / "new"
+    incoming = {_name(file, new) for file in new.rglob("*") if not file.is_dir()}
+    for name in incoming:
+        if not _stays_inside(name, folder):
+            raise ValueError(f"{folder / name} is reached through a link: replace the link first.")
+    going = (file for pattern in stale for file in folder.glob(pattern) if not file.is_dir())
+    outgoing = {name for name in (_name(f, folder) for f in going) if _stays_inside(name, folder)}
+    outgoing |= {name for name in incoming if os.path.lexists(folder / name)}
+    journal = {"incoming": _in_order(incoming), "outgoing": _in_order(outgoing)}
+    for name in incoming:
+        _write_through(new / name)
+    _sync_folders(new, incoming)
+    write_json(saving / f"{JOURNAL}.new", journal)
+    _write_through(saving / f"{JOURNAL}.new")
+    os.replace(saving / f"{JOURNAL}.new", saving / JOURNAL)
+    _sync_folders(saving)
+    _sync_folders(folder)
+    try:
+        _forward(saving, folder, **journal)
+    except BaseException:
+        _back(saving, folder, **journal)
+        _close(saving, folder, **journal)
+        raise
+    _close(saving, folder, **journal)
+
+
+def _settle(folder: Path) -> None:
+    """Finishes or takes back each save of which the folder has a journal."""
+    for file in sorted(folder.glob(f"{PREFIX}*/{JOURNAL}")):
+        saving, journal = file.parent, _read_journal(file, folder)
+        try:
+            try:
+                _forward(saving, folder, **journal)
+            except OSError:
+                _back(saving, folder, **journal)
+        except OSError as error:
+            raise OSError(
+                error.errno,
+                f"saving into {folder} was interrupted, and can neither be finished nor taken back "
+                f"here ({error.strerror}): open the preset once where its folder can be written",
+            ) from error
+        with contextlib.suppress(OSError):  # the files are whole, even where nothing can be written
+            _close(saving, folder, **journal)
+
+
+def _forward(saving: Path, folder: Path, incoming: list[str], outgoing: list[str]) -> None:
+    """Moves the old files out and the new ones in, as far as that is left to do."""
+    old, new = saving / "old", saving / "new"
+    for name in outgoing:
+        if not os.path.lexists(old / name):
+            _move(folder / name, old / name)
+    for name in reversed(incoming):
+        _move(new / name, folder / name)
+    for name in incoming:
+        (folder / name).lstat()  # fails if what was written is gone
+
+
+def _back(saving: Path, folder: Path, incoming: list[str], outgoing: list[str]) -> None:
+    """Undoes `_forward`, as far as it went."""
+    old, new = saving / "old", saving / "new"
+    for name in incoming:
+        if name not in outgoing or os.path.lexists(old / name):
+            _move(folder / name, new / name)
+    for name in reversed(outgoing):
+        _move(old / name, folder / name)
+    parents = {parent for name in incoming for parent in Path(name).parents[:-1]}
+    for parent in sorted(parents, reverse=True):
+        with contextlib.suppress(OSError):  # not empty
+            (folder / parent).rmdir()
+
+
+def _close(saving: Path, folder: Path, incoming: list[str], outgoing: list[str]) -> None:
+    """Deletes the journal, once what it asked for is on the disk, and then what is left over."""
+    _sync_folders(folder, [*incoming, *outgoing])
+    (saving / JOURNAL).unlink()
+    _sync_folders(saving)
+    shutil.rmtree(saving, ignore_errors=True)
+
+
+def _move(source: Path, target: Path) -> None:
+    """Moves a file, unless it has been moved before."""
+    if os.path.lexists(source):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(source, target)
+
+
+def _name(file: Path, folder: Path) -> str:
+    return file.relative_to(folder).as_posix()
+
+
+def _in_order(names: Iterable[str]) -> list[str]:
+    """JSON comes first: it leaves first and arrives last.
+
+    So a program that knows no journal finds no config, rather than one of other weights.
+    """
+    return sorted(names, key=lambda name: (not name.endswith(".json"), name))
+
+
+def _read_journal(file: Path, folder: Path) -> dict[str, list[str]]:
+    """The two lists of a journal. A preset may come from anywhere, and its journal too."""
+    content: dict[str, Any] = read_json(file)
+    ways = ("", f"{file.parent.name}/old/", f"{file.parent.name}/new/")
+    for key in ("incoming", "outgoing"):
+        names = content.get(key)
+        if not (
+            content.keys() == {"incoming", "outgoing"}
+            and isinstance(names, list)
+            and all(isinstance(name, str) for name in names)
+            and all(_stays_inside(way + name, folder) for name in names for way in ways)
+        ):
+            raise ValueError(
+                f"{file}: {key} must be names of a preset's files, but is {names!r:.80}. No save "
+                f"was interrupted here: delete {file.parent}."
+            )
+    return content
+
+
+def _stays_inside(name: str, folder: Path) -> bool:
+    """Whether a name is that of a preset's file in a folder, to which no link leads."""
+    *parents, last = name.split("/")
+    if any(part in ("", ".", "..") or set(part) & set("\\:\0") for part in (*parents, last)):
         return False
-    if failed:
-        code = ctypes.get_errno()
-        if code in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
-            return False
-        raise OSError(code, os.strerror(code), str(other))
-    return True
+    links = (folder.joinpath(*parents[: depth + 1]).is_symlink() for depth in range(len(parents)))
+    return last.endswith(SUFFIXES) and not any(links)
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Has an error of the system say what could not be saved."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:  # it says so already
+            raise
+        raise OSError(error.errno, f"{path} could not be saved: {error.strerror}") from error
+
+
+def _write_through(file: Path) -> None:
+    """Waits until a file is on the disk: a name must not survive a crash without its content."""
+    with file.open("r+b") as opened:  # Windows writes through only what is open for writing
+        os.fsync(opened.fileno())
+
+
+def _sync_folders(folder: Path, names: Iterable[str] = ()) -> None:
+    """Waits until the names in a folder, and beside some of its files, are on the disk."""
+    for parent in {folder, *((folder / name).parent for name in names)}:
+        with contextlib.suppress(OSError):  # Windows, and some network drives, cannot
+            opened = os.open(parent, os.O_RDONLY)
+            try:
+                os.fsync(opened)
+            finally:
+                os.close(opened)

@@ -83,11 +83,12 @@ class Checkpoint:
         )
         if isinstance(source, LocalFolder):  # on a hub, to ask for a file is to download it
             for name in filter(source.find, self.pickled_files):
+                what = "names pickled files" if name.endswith(".json") else "is pickled"
                 raise ValueError(
-                    f"{source}/{name} is pickled, and pickled weights are never read, since "
+                    f"{source}/{name} {what}, and pickled weights are never read, since "
                     f"reading them runs the code in them. {message}"
                 )
-        raise FileNotFoundError(message)
+        raise source.missing(message)
 
 
 def is_transposed(variable: str) -> bool:

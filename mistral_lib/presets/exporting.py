@@ -1,7 +1,8 @@
 """From a model to a checkpoint of transformers (chapter 17, "Presets and checkpoints").
 
 Wavelength and scaling are written where every version of transformers reads them: `rope_theta` and
-`rope_scaling`. What a backbone does not know is written as in Mistral 7B.
+`rope_scaling`. What a backbone does not know is written as in Mistral 7B. What a checkpoint
+said and the model has no use for (chat template, added tokens, context length) comes out again.
 """
 
 import math
@@ -24,7 +25,9 @@ from mistral_lib.presets.safetensors_files import in_file_order, write_tensors
 from mistral_lib.presets.saving import preset_folder, shard_bytes
 from mistral_lib.presets.tensors import Place, owner_of
 from mistral_lib.presets.transformers_format import (
+    ADDED_TOKENS_FILE,
     ARGUMENTS,
+    CHAT_TEMPLATE_FILE,
     CONFIG_FILE,
     GENERATION_FILE,
     TOKENIZER_FILE,
@@ -33,20 +36,24 @@ from mistral_lib.presets.transformers_format import (
 
 SHARD_FILE = "model-{:05}-of-{:05}.safetensors"
 FAST_TOKENIZER_FILE = "tokenizer.json"
+# What may remain of another model, and would be read in place of this one.
+STALE_FILES = ("model*.safetensors", TRANSFORMERS.index_file, "pytorch_model*.bin*")
+STALE_TOKENIZER_FILES = (ADDED_TOKENS_FILE, CHAT_TEMPLATE_FILE)
 CHECKPOINT_FILES = {CONFIG_FILE, GENERATION_FILE, TOKENIZER_FILE}
 CONTEXT_LENGTH = 32768  # of all versions of Mistral 7B
 
 
 def export_backbone(backbone: Any, folder: str | Path, max_shard_size: float | None = 10) -> None:
     """Writes config and weights: see `MistralBackbone.export_to_transformers`."""
-    with _checkpoint_folder(folder) as new:
+    with _checkpoint_folder(folder, STALE_FILES) as new:
         _write_backbone(backbone, new, max_shard_size, {})
 
 
 def export_causal_lm(model: Any, folder: str | Path, max_shard_size: float | None = 10) -> None:
     """Writes backbone and tokenizer: see `MistralCausalLM.export_to_transformers`."""
     tokenizer = None if model.preprocessor is None else model.preprocessor.tokenizer
-    with _checkpoint_folder(folder) as new:
+    stale = STALE_FILES if tokenizer is None else (*STALE_FILES, *STALE_TOKENIZER_FILES)
+    with _checkpoint_folder(folder, stale) as new:
         _write_backbone(model.backbone, new, max_shard_size, _special_ids(model, tokenizer))
         if tokenizer is not None:
             _write_tokenizer(tokenizer, new)
@@ -54,21 +61,18 @@ def export_causal_lm(model: Any, folder: str | Path, max_shard_size: float | Non
 
 def export_tokenizer(tokenizer: Any, folder: str | Path) -> None:
     """Writes a tokenizer: see `MistralTokenizer.export_to_transformers`."""
-    with _checkpoint_folder(folder) as new:
+    with _checkpoint_folder(folder, STALE_TOKENIZER_FILES) as new:
         _write_tokenizer(tokenizer, new)
 
 
-def _checkpoint_folder(folder: str | Path) -> AbstractContextManager[Path]:
-    return preset_folder(folder, TRANSFORMERS, CHECKPOINT_FILES)
+def _checkpoint_folder(folder: str | Path, stale: tuple[str, ...]) -> AbstractContextManager[Path]:
+    return preset_folder(folder, TRANSFORMERS, CHECKPOINT_FILES, stale)
 
 
 def _write_backbone(
     backbone: Any, new: Path, max_shard_size: float | None, ids: dict[str, Any]
 ) -> None:
     _check_exportable(backbone)
-    for pattern in ("model*.safetensors", TRANSFORMERS.index_file, "pytorch_model*"):
-        for stale in new.glob(pattern):
-            stale.unlink()
     _write_weights(backbone, new, shard_bytes(max_shard_size))
     write_json(new / CONFIG_FILE, {**_describe(backbone), **ids})
     write_json(new / GENERATION_FILE, {"_from_model_config": True, **ids})
@@ -122,7 +126,7 @@ def _describe(backbone: Any) -> dict[str, Any]:
         **config,
         "rope_theta": float(backbone.rope_max_wavelength),
         "rope_scaling": scaling,
-        "max_position_embeddings": CONTEXT_LENGTH,
+        "max_position_embeddings": backbone.context_length or CONTEXT_LENGTH,
         "hidden_act": "silu",
         "attention_dropout": 0.0,
         "initializer_range": 0.02,
@@ -132,7 +136,11 @@ def _describe(backbone: Any) -> dict[str, Any]:
 
 
 def _write_tokenizer(tokenizer: Any, new: Path) -> None:
-    write_json(new / FAST_TOKENIZER_FILE, describe_tokenizer(tokenizer.proto))
+    size, extras = tokenizer.vocabulary_size(), tokenizer.extras
+    added = {t: id for t, id in extras.get("added_tokens", {}).items() if id >= size}
+    write_json(new / FAST_TOKENIZER_FILE, describe_tokenizer(tokenizer.proto, added))
+    if added:
+        write_json(new / ADDED_TOKENS_FILE, added)
     content = {
         "tokenizer_class": "LlamaTokenizer",
         "bos_token": tokenizer.start_token,
@@ -143,10 +151,10 @@ def _write_tokenizer(tokenizer: Any, new: Path) -> None:
         "clean_up_tokenization_spaces": False,
         "legacy": False,
     }
+    if "chat_template" in extras:
+        content["chat_template"] = extras["chat_template"]
     write_json(new / TOKENIZER_FILE, content)
-    vocabulary = new / VOCABULARY_FILES[0]
-    vocabulary.unlink(missing_ok=True)  # it may be shared with the old folder by a hard link
-    vocabulary.write_bytes(tokenizer.proto)
+    (new / VOCABULARY_FILES[0]).write_bytes(tokenizer.proto)
 
 
 def _write_weights(backbone: Any, new: Path, limit: float) -> None:

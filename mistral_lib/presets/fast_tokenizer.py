@@ -19,12 +19,13 @@ SPACE = "▁"
 SAMPLE = "  ﬁ ①Ａe\u0301\t\n  a "
 
 
-def describe_tokenizer(proto: bytes) -> dict[str, Any]:
+def describe_tokenizer(proto: bytes, added: dict[str, int] | None = None) -> dict[str, Any]:
     """The content of tokenizer.json for a SentencePiece model.
 
     Args:
         proto: a model as it is stored: byte-pair encoding with bytes for unknown characters, which
             leaves text as it is.
+        added: ids beyond the model's, by their tokens.
 
     Raises:
         ValueError: the model is of another kind.
@@ -41,6 +42,7 @@ def describe_tokenizer(proto: bytes) -> dict[str, Any]:
         "added_tokens": [
             *(_added_token(id, pieces[id], special=True) for id in controls),
             *(_added_token(id, pieces[id], special=False) for id in words),
+            *(_added_token(id, token, special=True) for token, id in (added or {}).items()),
         ],
         "normalizer": _normalizer(has_prefix),
         "pre_tokenizer": None,

@@ -1,4 +1,4 @@
-"""Reading tensors from untrusted HDF5 files (chapter 17, "Presets and checkpoints").
+"""Tensors in HDF5 files, untrusted ones too (chapter 17, "Presets and checkpoints").
 
 HDF5 can point out of a file (external and soft links, external and virtual datasets) and can
 declare far more than it stores. Here a file is taken for an ordinary table of tensors, and anything
@@ -6,9 +6,11 @@ else in it is refused by name.
 """
 
 import contextlib
+import io
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import h5py
 import ml_dtypes
@@ -81,11 +83,58 @@ def read_attribute(file: Path, name: str) -> str | None:
     return value if isinstance(value, str) else None
 
 
+def has_group(file: Path, name: str) -> bool:
+    """Whether an HDF5 file has a group of that name at the top."""
+    with _opened(file) as h5:
+        return h5.get(name, getclass=True, getlink=False) is h5py.Group
+
+
 def write_tensor(h5: h5py.File, name: str, array: np.ndarray) -> None:
     """Adds a tensor to an open HDF5 file as Keras does: bfloat16 as two bytes and a note."""
     dataset = h5.create_dataset(name, data=array)
     if array.dtype == ml_dtypes.bfloat16:
         dataset.attrs["dtype"] = "bfloat16"
+
+
+@contextlib.contextmanager
+def writing(file: Path) -> Iterator[h5py.File]:
+    """A new HDF5 file to write into.
+
+    HDF5 cannot cope with a full disk: it fails again when it closes the file, and may crash the
+    process. So here it never hears of an error, and the first one is raised at the end.
+
+    Raises:
+        OSError: the disk is full, for example.
+    """
+    with _Disk(file, "w+") as disk:
+        try:
+            with h5py.File(disk, "w") as h5:
+                yield h5
+        finally:
+            if disk.error is not None:
+                raise disk.error
+
+
+class _Disk(io.FileIO):
+    """A file that keeps the first error, and from then on only seems to be written."""
+
+    error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        left = memoryview(data)
+        try:
+            while self.error is None and left:
+                left = left[super().write(left) :]
+        except OSError as error:
+            self.error = error
+        return len(data)
+
+    def truncate(self, size: int | None = None) -> int:
+        try:
+            return super().truncate(size) if self.error is None else size or 0
+        except OSError as error:
+            self.error = error
+            return size or 0
 
 
 @contextlib.contextmanager

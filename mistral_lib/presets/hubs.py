@@ -16,6 +16,7 @@ import huggingface_hub
 
 from mistral_lib.keras_inside import (
     cached_commit,
+    is_downloaded_at_once,
     is_known_to_be_missing,
     kaggle_models_folder,
     remember_commit,
@@ -23,6 +24,10 @@ from mistral_lib.keras_inside import (
 from mistral_lib.presets.sources import Source
 
 CONFIG_FILE = "config.json"  # in nearly every preset on a hub
+
+
+class _Offline(ConnectionError):
+    """There is no network, and a file is not in the cache."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,26 @@ class HuggingFaceModel(Source):
         commit = self._commit
         if is_known_to_be_missing(self.model, name, commit):
             return None
-        return self._download(name, commit)
+        try:
+            return self._download(name, commit)
+        except _Offline:
+            if not is_downloaded_at_once(self.model, commit):
+                raise
+            self._not_asked.add(name)  # and without a network it must be taken for missing
+            return None
+
+    def missing(self, message: str) -> OSError:
+        if not self._not_asked:
+            return super().missing(message)
+        return ConnectionError(
+            f"{message} Hugging Face cannot be reached, and {', '.join(sorted(self._not_asked))} "
+            "may not have been downloaded before. Check the network and HF_HUB_OFFLINE."
+        )
+
+    @cached_property
+    def _not_asked(self) -> set[str]:
+        """Names of files that are not in the cache, and that the hub may have."""
+        return set()
 
     @cached_property
     def _commit(self) -> str:
@@ -127,7 +151,7 @@ class HuggingFaceModel(Source):
                 "again later."
             )
         if error is None or _is_offline(error):
-            return ConnectionError(
+            return _Offline(
                 f"Hugging Face cannot be reached, and {name} of {self} was not downloaded before. "
                 "Check the network and HF_HUB_OFFLINE, or give a folder."
             )

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 LARGEST_FILE = 16 * 2**20  # bytes; the configs of presets have a few thousand
+LFS_POINTER, LFS_BYTES = b"version https://git-lfs", 1024  # how one begins; the most that it has
 
 
 def check_file(file: Path) -> int:
@@ -13,7 +14,8 @@ def check_file(file: Path) -> int:
 
     Raises:
         FileNotFoundError: nothing is there.
-        ValueError: something is there that is no regular file: a folder, a device, a pipe.
+        ValueError: something is there that is no regular file (a folder, a device, a pipe), or what
+            git leaves in place of a large file that it did not download.
     """
     try:
         status = file.stat()
@@ -21,6 +23,11 @@ def check_file(file: Path) -> int:
         raise FileNotFoundError(f"{file} does not exist.") from error
     if not stat.S_ISREG(status.st_mode):
         raise ValueError(f"{file} is not a regular file, so it is not read.")
+    if status.st_size <= LFS_BYTES and file.read_bytes().startswith(LFS_POINTER):
+        raise ValueError(
+            f"{file} is a git-lfs pointer, not the file that it stands for. Run `git lfs pull` in "
+            "its folder, or download the file itself."
+        )
     return status.st_size
 
 

@@ -200,13 +200,19 @@ class KerasFormat:
             where = source.get(SHARD_INDEX_FILE)
             stored = list_shards(source, SHARD_INDEX_FILE, ".h5", list_tensors, names_tensors=False)
         else:
-            raise FileNotFoundError(
+            raise source.missing(
                 f"{source} has no weights: neither {WEIGHTS_FILE} nor {SHARD_INDEX_FILE}. Pass "
                 "load_weights=False for a model with random weights."
             )
         tensors = match(self.places(config, quantization), stored, where, MESSAGES)
         check_groups(tensors, quantization)
         return tensors
+
+
+def is_saved_here(source: Source) -> bool:
+    """Whether this library may have saved a preset, so that it may have an adapter beside it."""
+    metadata = _metadata(source)
+    return not metadata or "end_token_ids" in metadata
 
 
 def _metadata(source: Source) -> dict[str, Any]:

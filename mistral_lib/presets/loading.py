@@ -27,6 +27,7 @@ from mistral_lib.presets.memory import ALTERNATIVES, check_memory
 from mistral_lib.presets.preset import Preset
 from mistral_lib.presets.progress import progress_bar
 from mistral_lib.presets.tensors import Tensor, owner_of
+from mistral_lib.presets.transformers_format import TransformersFormat, read_extras
 from mistral_lib.quantization import (
     check_dtype,
     check_quantization,
@@ -75,11 +76,13 @@ def load_backbone(
     arguments = {**preset.arguments, **overrides}
     if not load_weights:  # random weights are float before they are quantized
         backbone: Any = cls(**{**arguments, "dtype": float_policy(policy)})
+        backbone.context_length = preset.context_length
         if policy.quantization_mode is not None:
             backbone.quantize(quantization_of(policy))
         return backbone
     with without_weights():
         backbone = cls(**{**arguments, "dtype": policy})
+    backbone.context_length = preset.context_length
     _assign(backbone, tensors, preset)
     if preset.adapter is not None:  # saved with this base
         lora_format.load(backbone, preset.adapter, check_base=False)
@@ -96,6 +99,7 @@ def load_causal_lm(
     **overrides: Any,
 ) -> T:
     """A causal language model from a preset, and its parts: see `MistralCausalLM.from_preset`."""
+    _ = preset.arguments  # first: what is no model is refused before a tokenizer is looked for
     task = preset.format.read_task(preset.source)
     arguments = {"name": task.name, "end_token_ids": task.end_token_ids, "trainable": True}
     arguments = {name: overrides.pop(name, value) for name, value in arguments.items()}
@@ -132,7 +136,10 @@ def load_tokenizer(cls: Callable[..., T], preset: Preset) -> T:
     arguments = preset.format.read_tokenizer_arguments(preset.source)
     with preset.errors_naming(preset.format.tokenizer_file):
         cls(None, **arguments)
-    return cls(preset.format.find_vocabulary(preset.source), **arguments)
+    tokenizer: Any = cls(preset.format.find_vocabulary(preset.source), **arguments)
+    if isinstance(preset.format, TransformersFormat):
+        tokenizer.extras = read_extras(preset.source)
+    return tokenizer
 
 
 def _read_config(cls: Any, preset: Preset, overrides: dict[str, Any]) -> MistralConfig:

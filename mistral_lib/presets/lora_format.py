@@ -9,12 +9,19 @@ import os
 from pathlib import Path
 from typing import Any
 
-import h5py
 import keras
 import numpy as np
 
 from mistral_lib import lora
-from mistral_lib.presets.hdf5 import StoredTensor, list_tensors, read_attribute
+from mistral_lib.checks import as_path
+from mistral_lib.presets.atomic import replaced_file
+from mistral_lib.presets.hdf5 import (
+    StoredTensor,
+    has_group,
+    list_tensors,
+    read_attribute,
+    writing,
+)
 from mistral_lib.presets.tensors import Messages, Place, match
 
 SAMPLES = 64  # numbers of each tensor that go into a fingerprint
@@ -33,17 +40,12 @@ def save(backbone: Any, filepath: str | os.PathLike) -> None:
     """See `MistralBackbone.save_lora_weights`."""
     plan = lora.require(backbone)
     path = _checked_path(filepath)
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with h5py.File(partial, "w") as file:
-            file.attrs["settings"] = json.dumps(plan)
-            for name, factor in lora.factors(backbone).items():
-                file[name] = factor
-            for name, numbers in fingerprint(backbone).items():
-                file[f"base/{name}"] = numbers
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with replaced_file(path) as new, writing(new) as file:
+        file.attrs["settings"] = json.dumps(plan)
+        for name, factor in lora.factors(backbone).items():
+            file[name] = factor
+        for name, numbers in fingerprint(backbone).items():
+            file[f"base/{name}"] = numbers
 
 
 def load(backbone: Any, filepath: str | os.PathLike, check_base: bool = True) -> None:
@@ -51,8 +53,8 @@ def load(backbone: Any, filepath: str | os.PathLike, check_base: bool = True) ->
     path = _checked_path(filepath)
     if not path.exists():
         raise FileNotFoundError(f"There is no LoRA file {path}.")
-    tensors = list_tensors(path)
     plan = read_plan(path)
+    tensors = list_tensors(path)
     base = {name: tensor for name, tensor in tensors.items() if name.startswith("base/")}
     stored = {name: tensor for name, tensor in tensors.items() if name not in base}
     shapes = lora.factor_shapes(backbone, plan)
@@ -75,6 +77,12 @@ def read_plan(path: Path) -> lora.Plan:
     except (ValueError, RecursionError):
         plan = None
     if not (isinstance(plan, dict) and plan):
+        if has_group(path, "lora"):
+            raise ValueError(
+                f"{path} was saved by KerasHub, whose factors have other shapes: one A for each "
+                "head. It is not read here. Train the adapter again with enable_lora, or load it "
+                "in KerasHub."
+            )
         raise ValueError(f"{path} holds no adapter that was saved by save_lora_weights.")
     return plan
 
@@ -123,7 +131,7 @@ def _check_base(backbone: Any, saved: dict[str, StoredTensor], path: Path) -> No
 
 
 def _checked_path(filepath: str | os.PathLike) -> Path:
-    path = Path(filepath)
+    path = as_path(filepath)
     if not path.name.endswith(".lora.h5"):
         raise ValueError(f"The name of a LoRA file must end in .lora.h5, but is {path.name!r}.")
     return path

@@ -33,7 +33,7 @@ def available_bytes() -> int:
 
     On a GPU or TPU, what its allocator has left. On a CPU, the least of what the system reports as
     available and what the process's control group still allows; where the system reports nothing
-    (macOS), all of the machine's memory.
+    (macOS), all of the machine's memory; on Windows, more than any model needs.
     """
     device = jax.local_devices()[0]
     if device.platform != "cpu":
@@ -50,6 +50,8 @@ def _system_bytes() -> int:
                 return int(line.split()[1]) * 1024
     except OSError:
         pass
+    if not hasattr(os, "sysconf"):  # on Windows, where nothing can be refused
+        return 2**63
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 

@@ -4,7 +4,7 @@ A checkpoint in this format is a folder of
 
     params.json                sizes
     consolidated.safetensors   the weights; or consolidated.safetensors.index.json and its shards
-    tokenizer.model            SentencePiece's vocabulary; or tokenizer.model.v3
+    tokenizer.model            SentencePiece's vocabulary; or tokenizer.model.v3 or .v7
 
 The rotary positions turn features 2p and 2p + 1 of a head together, where the other formats turn
 p and p + h/2, so the rows of the query and key kernels are reordered while reading.
@@ -101,7 +101,13 @@ class MistralFormat(TransformersFormat):
 
 
 def _read_window(file: Path, content: dict[str, Any]) -> Any:
-    """The sliding window, which some files have as text."""
-    window = next((content[name] for name in WINDOWS if name in content), None)
+    """The sliding window, which some files have as text, and under either of two names."""
+    windows = [content[name] for name in WINDOWS if name in content]
+    if windows and windows[0] != windows[-1]:
+        raise ValueError(
+            f"{file}: {' and '.join(WINDOWS)} are {windows[0]!r:.40} and {windows[1]!r:.40}, but "
+            "must be the same, or one of them null."
+        )
+    window = windows[0] if windows else None
     check_window(window, file)
     return int(window) if isinstance(window, str) and window.isdecimal() else window

@@ -14,6 +14,12 @@ from mistral_lib import lora
 from mistral_lib.checks import check_boolean, check_integer
 from mistral_lib.presets.transformers_format import NAMES
 
+CONFIG_FILE = "adapter_config.json"
+ADVICE = (
+    "Load it with PEFT, and merge it there into the base model with merge_and_unload; from_preset "
+    "opens what that saves."
+)
+
 # The projections by the names that they have in transformers: "query" is "self_attn.q_proj".
 MODULES = {
     here.split(".")[-2]: there.partition("{}.")[2].removesuffix(".weight")
@@ -145,22 +151,18 @@ def _check_options(config: dict[str, Any], file: Path | str) -> None:
     kind = config.get("peft_type")
     if kind != "LORA":
         raise ValueError(f"{file} describes an adapter of the type {kind!r:.80}, not LORA.")
-    advice = (
-        "Load it with PEFT, and merge it there into the base model with merge_and_unload; "
-        "from_preset opens what that saves."
-    )
     for name, value in config.items():
         if name not in HONOURED | WITHOUT_EFFECT and value:
             raise ValueError(
                 f"{file}: the option {name} ({value!r:.80}) makes this more than LoRA on "
-                f"projections, and is not supported. {advice}"
+                f"projections, and is not supported. {ADVICE}"
             )
     start = config.get("init_lora_weights")
     if start not in INITIALISERS:
         raise ValueError(
             f"{file}: init_lora_weights is {start!r:.80}, which changes the base model as well, so "
             "the adapter does not fit the original one. Save it with PEFT's save_pretrained(..., "
-            f"path_initial_model_for_weight_conversion=...), which undoes that. Or: {advice}"
+            f"path_initial_model_for_weight_conversion=...), which undoes that. Or: {ADVICE}"
         )
     if config.get("bias", "none") not in ("none", "all", "lora_only"):
         raise ValueError(

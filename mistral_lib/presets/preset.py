@@ -13,10 +13,10 @@ from typing import Any
 
 from mistral_lib.checks import check_boolean, check_name
 from mistral_lib.config import MistralConfig, check_names
-from mistral_lib.presets import transformers_format
+from mistral_lib.presets import peft_config, transformers_format
 from mistral_lib.presets.addresses import open_source
 from mistral_lib.presets.formats import Format
-from mistral_lib.presets.keras_format import ADAPTER_FILE, KerasFormat
+from mistral_lib.presets.keras_format import ADAPTER_FILE, KerasFormat, is_saved_here
 from mistral_lib.presets.mistral_format import MistralFormat
 from mistral_lib.presets.sources import Source
 from mistral_lib.presets.tensors import Tensor
@@ -72,7 +72,20 @@ class Preset:
     @cached_property
     def arguments(self) -> dict[str, Any]:
         """Constructor arguments of the backbone, as they stand in the files."""
+        if self.source.find(self.format.config_file) is None:
+            self._refuse_adapter()
         return self.format.read_arguments(self.source)
+
+    def _refuse_adapter(self) -> None:
+        """Says what to do with a folder in which there is a PEFT adapter, and no model."""
+        adapter = self.source.find(peft_config.CONFIG_FILE)
+        if adapter is not None:
+            base = self.source.json(adapter.name).get("base_model_name_or_path")
+            raise FileNotFoundError(
+                f"{self} is no model, but a PEFT adapter. Load the model on which it was trained"
+                f"{f' ({base!r:.80})' if base else ''}, and then call "
+                f"load_lora_weights({str(self)!r}) on its backbone."
+            )
 
     @cached_property
     def config(self) -> MistralConfig:
@@ -102,9 +115,20 @@ class Preset:
         return self.format.read_dtype(self.source)
 
     @property
+    def context_length(self) -> int | None:
+        """For how many tokens the model was made, if the config says it."""
+        length = self.source.json(self.format.config_file).get("max_position_embeddings")
+        return length if type(length) is int and length > 0 else None
+
+    @property
     def adapter(self) -> Path | None:
         """The file of a LoRA adapter that was saved with the backbone."""
-        return self.source.find(ADAPTER_FILE)
+        try:
+            return self.source.find(ADAPTER_FILE)
+        except ConnectionError:  # which is no reason to fail where there is none
+            if self.format is KERAS and is_saved_here(self.source):
+                raise
+            return None
 
     def tensors(self) -> Mapping[str, Tensor]:
         """The weights, not yet read: see `Format.read_tensors`."""

@@ -7,18 +7,17 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import h5py
 import keras
 import numpy as np
 
 from mistral_lib import lora
-from mistral_lib.checks import check_number
+from mistral_lib.checks import as_path, check_number
 from mistral_lib.config import OUTPUT
 from mistral_lib.keras_inside import matrix_attribute
 from mistral_lib.presets import lora_format
-from mistral_lib.presets.atomic import replaced
+from mistral_lib.presets.atomic import names_in, replaced
 from mistral_lib.presets.formats import Format
-from mistral_lib.presets.hdf5 import write_tensor
+from mistral_lib.presets.hdf5 import write_tensor, writing
 from mistral_lib.presets.json_files import write_json
 from mistral_lib.presets.keras_format import (
     ADAPTER_FILE,
@@ -40,19 +39,19 @@ from mistral_lib.presets.sources import LocalFolder
 from mistral_lib.presets.tensors import Place, owner_of
 
 PRESET_FILES = {CONFIG_FILE, TASK_FILE, PREPROCESSOR_FILE, TOKENIZER_FILE}
+# What may remain of another backbone, and would be taken for a part of this one.
+STALE_FILES = (WEIGHTS_FILE, SHARD_INDEX_FILE, "model_*.weights.h5", ADAPTER_FILE, TASK_FILE)
 
 
 def save_backbone(backbone: Any, folder: str | Path, max_shard_size: float | None = 10) -> None:
     """Writes a backbone into a preset's folder: see `MistralBackbone.save_to_preset`."""
-    with preset_folder(folder, KERAS, PRESET_FILES) as new:
+    with preset_folder(folder, KERAS, PRESET_FILES, STALE_FILES) as new:
         _write_backbone(backbone, new, max_shard_size)
-        # A task there describes the model that it was saved with.
-        (new / TASK_FILE).unlink(missing_ok=True)
 
 
 def save_causal_lm(model: Any, folder: str | Path, max_shard_size: float | None = 10) -> None:
     """Writes a causal language model into a preset's folder: backbone, task, preprocessor."""
-    with preset_folder(folder, KERAS, PRESET_FILES) as new:
+    with preset_folder(folder, KERAS, PRESET_FILES, STALE_FILES) as new:
         _write_backbone(model.backbone, new, max_shard_size, model.end_token_ids)
         preprocessor = None
         if model.preprocessor is not None:
@@ -80,25 +79,28 @@ def save_tokenizer(tokenizer: Any, folder: str | Path) -> None:
 
 
 @contextlib.contextmanager
-def preset_folder(folder: str | Path, form: Format, files: set[str]) -> Iterator[Path]:
-    """A folder to write into, which takes the place of `folder` at the end.
+def preset_folder(
+    folder: str | Path, form: Format, files: set[str], stale: Iterable[str] = ()
+) -> Iterator[Path]:
+    """An empty folder to write into, whose files come into `folder` at the end.
 
     Args:
         folder: a new or empty folder, or one that holds a preset of the format to write.
         form: the format to write.
         files: names of files, one of which every preset of that format has.
+        stale: patterns of the files that shall go.
     """
-    folder = Path(folder).expanduser()
+    folder = as_path(folder)
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(f"{folder} is a file; a preset is saved into a folder.")
-    held = {file.name for file in folder.iterdir()} if folder.exists() else set()
+    held = names_in(folder)
     if held and not (held & files and format_of(LocalFolder(folder)) is form):
-        # The folder is replaced as a whole. That must not happen to somebody's home.
+        # A config.json there may be of some other program.
         raise FileExistsError(
             f"{folder} holds files, but none of a preset in this format. Save into a new or an "
             "empty folder."
         )
-    with replaced(folder) as new:
+    with replaced(folder, stale) as new:
         yield new
 
 
@@ -112,9 +114,6 @@ def shard_bytes(max_shard_size: float | None) -> float:
 def _write_backbone(
     backbone: Any, new: Path, max_shard_size: float | None, end_token_ids: Iterable[int] = ()
 ) -> None:
-    for pattern in ("model.weights.*", "model_*.weights.h5", ADAPTER_FILE):
-        for stale in new.glob(pattern):
-            stale.unlink()
     _write_weights(new, _weights(backbone), shard_bytes(max_shard_size))
     write_json(new / CONFIG_FILE, _describe_backbone(backbone))
     if lora.settings(backbone) is not None:
@@ -245,22 +244,23 @@ def _write_weights(
         tensors: each with its place, taken one at a time.
         max_shard_bytes: size at which a file is full. A larger tensor gets a file of its own.
     """
-    shards = []
-    weight_map = {}
+    shards, weight_map, h5 = [], {}, None
     written = total = 0
-    for place, array in tensors:
-        if not shards or (written and written + array.nbytes > max_shard_bytes):
-            shards.append(folder / SHARD_FILE.format(len(shards)))
-            written = 0
-        group = "/" + place.name.rpartition("/")[0]
-        with h5py.File(shards[-1], "a") as h5:
+    with contextlib.ExitStack() as stack:
+        for place, array in tensors:
+            if h5 is None or (written and written + array.nbytes > max_shard_bytes):
+                stack.close()
+                shards.append(folder / SHARD_FILE.format(len(shards)))
+                h5 = stack.enter_context(writing(shards[-1]))
+                written = 0
+            group = "/" + place.name.rpartition("/")[0]
             write_tensor(h5, place.name, array)
             h5[group].attrs["name"] = LAYERS[place.pattern][1]
-        written += array.nbytes
-        total += array.nbytes
-        names = weight_map.setdefault(group, [])
-        if shards[-1].name not in names:
-            names.append(shards[-1].name)
+            written += array.nbytes
+            total += array.nbytes
+            names = weight_map.setdefault(group, [])
+            if shards[-1].name not in names:
+                names.append(shards[-1].name)
     if len(shards) == 1:
         shards[0].rename(folder / WEIGHTS_FILE)
     else:

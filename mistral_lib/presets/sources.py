@@ -4,12 +4,15 @@ A preset is a folder on this machine, or a model on Hugging Face or Kaggle. The 
 asks a source for files by their names, and does not know the difference.
 """
 
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from mistral_lib.presets.json_files import read_json
+
+MAX_LINKS = 8  # from one to the next
 
 
 class Source:
@@ -23,8 +26,12 @@ class Source:
         """The file of that name, or a FileNotFoundError."""
         file = self.find(name)
         if file is None:
-            raise FileNotFoundError(f"{self} has no file {name}.")
+            raise self.missing(f"{self} has no file {name}.")
         return file
+
+    def missing(self, message: str) -> OSError:
+        """What to raise where a preset lacks what it needs; a hub may know another reason."""
+        return FileNotFoundError(message)
 
     def json(self, name: str) -> dict[str, Any]:
         """The object in the JSON file of that name, which is read once. It is not to be changed.
@@ -51,11 +58,7 @@ class LocalFolder(Source):
         if not file.exists():
             return None
         target, folder = file.resolve(), self.path.resolve()
-        # Hugging Face's cache has the files themselves two folders up, in blobs.
-        in_cache = (
-            folder.parent.name == "snapshots" and target.parent == folder.parents[1] / "blobs"
-        )
-        if not (target.is_relative_to(folder) or in_cache):
+        if not (target.is_relative_to(folder) or _is_in_cache(file)):
             raise ValueError(
                 f"{file} leads out of its folder, to {target}, so it is not read. Put the file "
                 "itself into the folder."
@@ -64,3 +67,18 @@ class LocalFolder(Source):
 
     def __str__(self):
         return str(self.path)
+
+
+def _is_in_cache(file: Path) -> bool:
+    """Whether a file is a link to where the client of Hugging Face keeps the files themselves.
+
+    That is `models--user--name/blobs`, which may itself be a link to another disk. The client makes
+    such links in its cache, and versions before 0.23 made them in folders of the user's own.
+    """
+    for _ in range(MAX_LINKS):
+        if not file.is_symlink():
+            return False
+        file = Path(os.path.normpath(file.parent.resolve() / os.readlink(file)))
+        if file.parent.name == "blobs" and file.parents[1].name.startswith("models--"):
+            return True
+    return False

@@ -6,6 +6,7 @@ kinds of dtypes agree.
 """
 
 import functools
+import itertools
 import math
 import re
 from collections.abc import Callable, Iterable
@@ -165,7 +166,7 @@ def list_shards(
         index_name: of the JSON file, whose `weight_map` says in which shards each entry is.
         suffix: with which the name of a shard ends, such as ".safetensors".
         list_tensors: lists the tensors of one shard.
-        names_tensors: whether an entry is a tensor, and each tensor has one. KerasHub's are layers.
+        names_tensors: whether an entry is a tensor. KerasHub's are layers.
 
     Raises:
         FileNotFoundError: a shard is missing.
@@ -175,18 +176,18 @@ def list_shards(
     index, weight_map = source.get(index_name), source.json(index_name).get("weight_map")
     if not isinstance(weight_map, dict):
         raise ValueError(f"{index} has no object 'weight_map' that names the shards.")
-    shards = {
-        _check_shard(shard, suffix, index)
-        for entry in weight_map.values()
-        for shard in (entry if isinstance(entry, list) and not names_tensors else [entry])
-    }
+    shards = {}  # of each entry
+    for entry, value in weight_map.items():
+        values = value if isinstance(value, list) and not names_tensors else [value]
+        shards[entry] = [_check_shard(shard, suffix, index) for shard in values]
     stored = {}
-    for shard in sorted(shards):
+    for shard in sorted(set(itertools.chain(*shards.values()))):
         for name, tensor in list_tensors(source.get(shard)).items():
-            if names_tensors and weight_map.get(name) != shard:
+            # A tensor that the index omits is a tensor all the same.
+            if names_tensors and shard not in shards.get(name, [shard]):
                 raise ValueError(
                     f"{tensor.file} holds {name!r}, but {index.name} says that it is in "
-                    f"{weight_map.get(name)}. The files belong to different models."
+                    f"{shards[name][0]}. The files belong to different models."
                 )
             if name in stored:
                 raise ValueError(f"{name!r} is in two shards: {stored[name].file}, {tensor.file}.")
@@ -195,7 +196,8 @@ def list_shards(
 
 
 def _check_shard(name: Any, suffix: str, index: Path) -> str:
-    """The name of a shard, if it is the name of a file and no path."""
+    """The name of a shard, if it is the name of a file and no path, but for a "./" in front."""
+    name = name.removeprefix("./") if isinstance(name, str) else name
     if not (isinstance(name, str) and re.fullmatch(rf"\w[\w.-]*{re.escape(suffix)}", name)):
         article = "an" if suffix == ".h5" else "a"
         raise ValueError(

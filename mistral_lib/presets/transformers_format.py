@@ -5,7 +5,7 @@ A checkpoint in this format is a folder of
     config.json             sizes, with `model_type` "mistral"
     model.safetensors       the weights; or model.safetensors.index.json and its shards
     generation_config.json  the ids that end a text
-    tokenizer.model         SentencePiece's vocabulary; or tokenizer.model.v3
+    tokenizer.model         SentencePiece's vocabulary; or tokenizer.model.v3 or .v7
 
 What the config leaves out has the default of transformers' `MistralConfig`. Anything in it that
 would change the numbers and that this library's Mistral does not have is refused by name.
@@ -17,13 +17,15 @@ from typing import Any
 from mistral_lib.config import EMBEDDINGS, OUTPUT
 from mistral_lib.presets.checkpoints import Checkpoint
 from mistral_lib.presets.formats import Task
-from mistral_lib.presets.json_files import check_ids
+from mistral_lib.presets.json_files import check_file, check_ids
 from mistral_lib.presets.sources import Source
 
 CONFIG_FILE = "config.json"
 GENERATION_FILE = "generation_config.json"
 TOKENIZER_FILE = "tokenizer_config.json"
-VOCABULARY_FILES = ("tokenizer.model", "tokenizer.model.v3")
+ADDED_TOKENS_FILE, CHAT_TEMPLATE_FILE = "added_tokens.json", "chat_template.jinja"
+# Of Mistral's larger models too; the number is that of the chat template.
+VOCABULARY_FILES = ("tokenizer.model", "tokenizer.model.v3", "tokenizer.model.v7")
 OTHER_TOKENIZERS = ("tokenizer.json", "tekken.json")
 
 # Each weight of `config.WEIGHTS`: its name there.
@@ -66,7 +68,6 @@ FIXED = {
     "hidden_act": ("the activation is SiLU", ("silu",)),
     "attention_bias": ("projections have no bias", (False, None)),
     "mlp_bias": ("projections have no bias", (False, None)),
-    "layer_types": ("all layers have one window", (None,)),
     "partial_rotary_factor": ("every feature of a head is turned", (1, None)),
     "quantization_config": ("quantized checkpoints are not read", (None,)),
 }
@@ -99,6 +100,7 @@ class TransformersFormat(Checkpoint):
                 raise ValueError(f"{file}: {name} is {content[name]!r:.80}, but here {rule}.")
         config = {name: content.get(*there) for name, there in ARGUMENTS.items()}
         check_window(config["sliding_window"], file)
+        _check_layer_types(content.get("layer_types"), config["sliding_window"], file)
         if config["num_key_value_heads"] is None:
             config["num_key_value_heads"] = config["num_query_heads"]
         config["rope_max_wavelength"], config["rope_scaling_factor"] = _read_rope(file, content)
@@ -153,7 +155,29 @@ class TransformersFormat(Checkpoint):
                     f"neither {expected}. Put SentencePiece's tokenizer.model of the original "
                     "model beside it, or pass preprocessor=None to MistralCausalLM.from_preset."
                 )
-        raise FileNotFoundError(f"{source} has no vocabulary: neither {expected}.")
+        raise source.missing(f"{source} has no vocabulary: neither {expected}.")
+
+
+def read_extras(source: Source) -> dict[str, Any]:
+    """What a checkpoint says of its tokenizer that is of no use here, for an export to say again.
+
+    Returns:
+        `chat_template`, a template in Jinja; and `added_tokens`, ids by their tokens. Each only
+        where there is one.
+    """
+    config = source.json(TOKENIZER_FILE) if source.find(TOKENIZER_FILE) is not None else {}
+    template, file = config.get("chat_template"), source.find(CHAT_TEMPLATE_FILE)
+    if file is not None:  # where newer versions of transformers put it
+        check_file(file)
+        template = file.read_text(encoding="utf-8")
+    added = {} if source.find(ADDED_TOKENS_FILE) is None else source.json(ADDED_TOKENS_FILE)
+    decoder = config.get("added_tokens_decoder")
+    for id, token in decoder.items() if isinstance(decoder, dict) else ():
+        if id.isdecimal() and isinstance(token, dict):
+            added = {token.get("content"): int(id), **added}
+    added = {t: id for t, id in added.items() if isinstance(t, str) and type(id) is int}
+    extras = {"chat_template": template, "added_tokens": added}
+    return {name: value for name, value in extras.items() if value}
 
 
 def check_window(window: Any, file: Path) -> None:
@@ -161,6 +185,17 @@ def check_window(window: Any, file: Path) -> None:
     if isinstance(window, list):
         raise ValueError(
             f"{file}: sliding_window is {window!r:.80}, but here all layers have one window."
+        )
+
+
+def _check_layer_types(types: Any, window: Any, file: Path) -> None:
+    """Refuses layers of several kinds, or of another kind than the window says."""
+    kind = "full_attention" if window is None else "sliding_attention"
+    one_kind = isinstance(types, list) and len(types) > 0 and all(t == kind for t in types)
+    if not (types is None or one_kind):
+        raise ValueError(
+            f"{file}: layer_types is {types!r:.80}, but here all layers have one window, and "
+            f"sliding_window is {window!r}."
         )
 
 

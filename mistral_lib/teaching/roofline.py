@@ -38,7 +38,9 @@ def records() -> dict[str, dict]:
     folder = resources.files("mistral_lib.teaching") / "records"
     files = sorted((f for f in folder.iterdir() if f.name.startswith(PREFIX)), key=str)
     return {
-        file.name.removeprefix(PREFIX).removesuffix(".json"): json.loads(file.read_text())
+        file.name.removeprefix(PREFIX).removesuffix(".json"): json.loads(
+            file.read_text(encoding="utf-8")
+        )
         for file in files
     }
 
