@@ -61,7 +61,8 @@ class _WholePaths(keras.distribution.LayoutMap):
     """
 
     def __getitem__(self, key: str) -> keras.distribution.TensorLayout | None:
-        return super().__getitem__(key) if any(re.fullmatch(k, key) for k in self) else None
+        known = any(key == each or re.fullmatch(each, key) for each in self)
+        return super().__getitem__(key) if known else None
 
 
 def layout_map(

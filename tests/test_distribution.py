@@ -318,6 +318,15 @@ def test_low_rank_factors_and_moments_are_split_as_their_kernel(results):
         assert results[kind]["2x4"]["optimizer"] == [part for part in parts for _ in range(2)]
 
 
+def test_a_key_of_the_map_is_for_whole_paths():
+    """On Keras before 3.14 too: a kernel's is not for its scales. Each key finds its own entry."""
+    layouts = MistralBackbone.get_layout_map(named_mesh())
+    assert None not in layouts.values()
+    path = "transformer_layer_0/self_attention/query/kernel"
+    assert layouts[path] is not None
+    assert layouts[f"{path}_scale"] is None
+
+
 def test_sizes_are_checked_once_however_many_blocks_there_are(monkeypatch):
     """A preset may claim a billion."""
     asked = []
