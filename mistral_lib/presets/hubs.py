@@ -14,7 +14,7 @@ from pathlib import Path
 
 import huggingface_hub
 
-from mistral_lib.keras_inside import (
+from mistral_lib.presets.hub_caches import (
     cached_commit,
     is_downloaded_at_once,
     is_known_to_be_missing,
