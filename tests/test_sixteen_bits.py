@@ -1,0 +1,63 @@
+"""The runs of chapter 13 in 16 bits: what is varied is dtype and masters alone."""
+
+import json
+from dataclasses import asdict, replace
+
+import numpy as np
+import pytest
+import sixteen_bits
+
+from mistral_lib.master_weights import MasterWeights
+from mistral_lib.teaching import corpus
+
+pytestmark = pytest.mark.slow
+
+RECORD = json.loads(sixteen_bits.RECORD.read_text())
+SMALL = replace(
+    sixteen_bits.Settings(),
+    steps=2,
+    batch_size=2,
+    length=32,
+    vocabulary_size=320,
+    num_layers=1,
+    num_query_heads=2,
+    num_key_value_heads=1,
+    hidden_dim=8,
+    intermediate_dim=8,
+)
+
+
+@pytest.fixture(scope="module")
+def text():
+    words = "window key query value head token layer mask slides over sees every next".split()
+    random = np.random.default_rng(0)
+    documents = [
+        corpus.Document("stdlib", f"m.py:{i}", f"{i}: {' '.join(random.choice(words, 30))}.\n")
+        for i in range(120)
+    ]
+    return corpus.split(documents)
+
+
+def test_a_seed_decides_everything(text):
+    record = sixteen_bits.train_all(text, SMALL, (("float32", False),), (0, 1, 0))
+    bits = [run["held_out_bits_per_byte"] for run in record["runs"]]
+    assert bits[0] == bits[2] != bits[1]
+    assert all(run["moved"] > 0.5 for run in record["runs"])
+
+
+def test_without_masters_keras_trains_the_weights_themselves():
+    for dtype, masters in sixteen_bits.WAYS:
+        model = sixteen_bits.build_model(SMALL, dtype, masters, 0)
+        assert isinstance(model.optimizer, MasterWeights) == masters
+        assert {variable.dtype for variable in model.backbone.variables} == {dtype}
+
+
+def test_a_loss_that_is_no_number_is_none(text):
+    record = sixteen_bits.train_all(text, SMALL, (("float16", False),), (0,))
+    assert [run["held_out_bits_per_byte"] for run in record["runs"]] == [None]
+
+
+def test_the_record_is_of_these_settings():
+    assert RECORD["settings"] == asdict(sixteen_bits.Settings())
+    found = [(run["dtype"], run["masters"], run["seed"]) for run in RECORD["runs"]]
+    assert found == [(*way, seed) for way in sixteen_bits.WAYS for seed in sixteen_bits.SEEDS]
