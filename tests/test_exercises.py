@@ -14,6 +14,7 @@ from mistral_lib.teaching.exercises.kinds import (
     Estimate,
     Explanation,
     Function,
+    Line,
     Value,
 )
 from mistral_lib.teaching.exercises.report import difference, same
@@ -27,7 +28,7 @@ def known_mistakes(exercise):
     """Pairs (wrong answer, the sentence it must get)."""
     if isinstance(exercise, Function):
         return [(wrong, sentence) for sentence, wrong in exercise.mistakes.items()]
-    if isinstance(exercise, Value | Estimate):
+    if isinstance(exercise, Value | Line | Estimate):
         return list(exercise.mistakes)
     return [(arguments, "is still right") for arguments in exercise.harmless]
 
@@ -192,3 +193,21 @@ def test_the_solution_printed_in_a_chapter_passes(notebook):
         exec(imports_of(notebook) + "\n" + code, namespace)
         verdict = find(name).examine(eval(expression, namespace))
         assert verdict.right is True, verdict.message
+
+
+def test_line_numbers_are_those_that_the_chapter_prints():
+    """They are looked up in the source, so that they follow when the library changes."""
+    seen = set()
+    for notebook in NOTEBOOKS:
+        source = "".join("".join(c["source"]) for c in json.loads(notebook.read_text())["cells"])
+        for name, _, details, expression in exercises_in(notebook):
+            exercise = find(name)
+            if exercise.kind != "read the library" or expression != "my_line":
+                continue
+            seen.add(name)
+            assert isinstance(exercise, Line), name
+            printed = rf"show_source\([^)]*\b{exercise.function.__name__}, numbers=True\)"
+            assert re.search(printed, source), f"{name}: its function is not printed"
+            for number in re.findall(r"tempting answer is (?:line )?(\d+)", details["Solution"]):
+                assert int(number) in dict(exercise.mistakes), f"{name}: line {number}"
+    assert len(seen) > 10

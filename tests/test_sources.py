@@ -10,7 +10,7 @@ import pytest
 
 from mistral_lib.layers.projection import Projection
 from mistral_lib.presets.sources import LocalFolder
-from mistral_lib.teaching.sources import show_source
+from mistral_lib.teaching.sources import line_number, show_source
 
 
 @pytest.mark.parametrize("kind", ["absolute", "relative", "folder"])
@@ -102,3 +102,14 @@ def test_a_chapter_shows_no_words_to_the_checker_of_types(capsys):
     show_source(Projection.enable_lora)
     head = capsys.readouterr().out.splitlines()[0]
     assert head == "def enable_lora(self, rank: int, lora_alpha: float | None = None) -> None:"
+
+
+def test_the_number_of_a_line_is_the_one_that_is_printed(capsys):
+    show_source(Projection.enable_lora, numbers=True)
+    printed = capsys.readouterr().out
+    number = line_number(Projection.enable_lora, "common =")
+    assert f"\n{number}     common = " in printed
+    with pytest.raises(ValueError, match=r"must be in one line of .*enable_lora, but is in 0"):
+        line_number(Projection.enable_lora, "no such line")
+    with pytest.raises(ValueError, match="but is in 2"):
+        line_number(Projection.enable_lora, "add_weight")

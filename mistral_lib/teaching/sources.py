@@ -49,6 +49,29 @@ def show_source(*functions: Callable | type, numbers: bool = False) -> None:
             print(f"{number} {line}" if numbers else line)
 
 
+def line_number(function: Callable, part: str) -> int:
+    """The number that `show_source(function, numbers=True)` prints before a line.
+
+    Args:
+        function: a function or method written in Python.
+        part: text that is in one line of the body.
+
+    Raises:
+        ValueError: no line has it, or several have.
+
+    >>> from mistral_lib.masks import can_see
+    >>> line_number(can_see, "visible = distance >= 0")
+    2
+    """
+    body = _without_docstrings(inspect.getsource(inspect.unwrap(function)))[1]
+    found = [number for number, line in enumerate(body, 1) if part in line]
+    if len(found) != 1:
+        raise ValueError(
+            f"{part!r} must be in one line of {function.__qualname__}, but is in {len(found)}."
+        )
+    return found[0]
+
+
 def _without_docstrings(source: str) -> tuple[list[str], list[str]]:
     """The lines of a definition up to its first statement, and the lines from there on."""
     source = textwrap.dedent(TO_CHECKER.sub("", source))

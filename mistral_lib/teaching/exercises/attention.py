@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from mistral_lib.teaching.exercises.kinds import (
-    Estimate,
-    Explanation,
-    Function,
-    Value,
-)
+from mistral_lib.layers.attention import MistralAttention
+from mistral_lib.teaching.exercises.kinds import Estimate, Explanation, Function, Line, Value
 
 
 def _vectors():
@@ -170,18 +166,23 @@ EXERCISES = [
             "(80 - 13.5) / (8192 * 128 / 2**20)",
         ),
     ),
-    Value(
+    Line(
         name="attention.library",
         kind="read the library",
         minutes=4,
         difficulty=2,
-        solution=5,
-        mistakes=(
-            (2, "this line only writes down a shape."),
-            (3, "this line counts how many share. Who shares with whom is decided elsewhere."),
-            (4, "this line cuts the features into query heads; they are not yet in groups."),
-            (6, "this line makes the key heads. No query is in it."),
-        ),
+        function=MistralAttention._project,
+        line="query = query",
+        wrong={
+            "heads = (*tokens, config.num_query_heads": "this line only writes down a shape.",
+            "key_heads =": (
+                "this line counts how many share. Who shares with whom is decided elsewhere."
+            ),
+            "query = rotate": (
+                "this line cuts the features into query heads; they are not yet in groups."
+            ),
+            "key = rotate": "this line makes the key heads. No query is in it.",
+        },
         hints=(
             "Follow the query: where does its axis of H become two axes?",
             "A reshape from H to (K, G) puts the first G heads into group 0.",

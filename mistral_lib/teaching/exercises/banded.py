@@ -6,7 +6,8 @@ import math
 
 import numpy as np
 
-from mistral_lib.teaching.exercises.kinds import Estimate, Explanation, Function, Value
+from mistral_lib.layers import banded
+from mistral_lib.teaching.exercises.kinds import Estimate, Explanation, Function, Line, Value
 
 SCORES_7B = 32_768**2  # of one head, over a text of 32,768 tokens
 
@@ -215,17 +216,22 @@ EXERCISES = [
             "32 * 32768**2 * 4 / 2**30",
         ),
     ),
-    Value(
+    Line(
         name="banded.library",
         kind="read the library",
         minutes=4,
         difficulty=2,
-        solution=5,
-        mistakes=(
-            (3, "line 3 makes all scores of the row equally low, and exp(0) is 1 for all of them."),
-            (4, "the highest score of an empty tile is the lowest number, which is what it was."),
-            (6, "both are the lowest number there, so that this factor is exp(0) = 1."),
-        ),
+        function=banded._attend,
+        line="weights =",
+        wrong={
+            "scores = jnp.where": (
+                "all scores of the row become equally low, and exp(0) is 1 for all of them."
+            ),
+            "new_highest =": (
+                "the highest score of an empty tile is the lowest number, which is what it was."
+            ),
+            "shrunk =": "both are the lowest number there, so that this factor is exp(0) = 1.",
+        },
         hints=(
             "In an empty tile every score is the lowest number. What is exp(score - highest) then?",
             "It is exp(0) = 1 for every hidden key. Which line turns these ones into zeros?",

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
+from mistral_lib.generation.cache import attend_cached
 from mistral_lib.masks import can_see
 from mistral_lib.teaching.exercises.kinds import (
     BreakingInput,
     Estimate,
     Explanation,
     Function,
+    Line,
     Value,
 )
 from mistral_lib.teaching.facts import MISTRAL_7B
@@ -179,18 +181,21 @@ EXERCISES = [
             "A window of 3, and the chunks [3, 2]: position 4 takes the slot of position 1.",
         ),
     ),
-    Value(
+    Line(
         name="cache.library",
         kind="read the library",
         minutes=5,
         difficulty=3,
-        solution=6,
-        mistakes=(
-            (1, "this line only counts slots and new tokens."),
-            (4, "this tells real tokens from padding. All tokens of a long chunk may be real."),
-            (7, "this line writes what it is told to keep. Who decides that?"),
-            (11, "this line chooses what to look at; the writing is done by then."),
-        ),
+        function=attend_cached,
+        line="keep = real",
+        wrong={
+            "slots, new": "this line only counts slots and new tokens.",
+            "real = jnp": (
+                "this tells real tokens from padding. All tokens of a long chunk may be real."
+            ),
+            "write_slots": "this line writes what it is told to keep. Who decides that?",
+            "if window": "this line chooses what to look at; the writing is done by then.",
+        },
         hints=(
             "Two tokens of a chunk fall into one slot if they are `slots` apart. Which may stay?",
             "Look for the line that compares positions with the total, less the slots.",

@@ -6,11 +6,13 @@ import math
 
 import numpy as np
 
+from mistral_lib.generation.reading import PromptReader
 from mistral_lib.teaching.exercises.kinds import (
     BreakingInput,
     Estimate,
     Explanation,
     Function,
+    Line,
     Value,
 )
 
@@ -186,17 +188,24 @@ EXERCISES = [
             "(1000 * 1001 / 2) / 1000",
         ),
     ),
-    Value(
+    Line(
         name="causal_lm.library",
         kind="read the library",
         minutes=4,
         difficulty=2,
-        solution=3,
-        mistakes=(
-            (1, "this line takes out the rows that still have tokens, and nothing of a row."),
-            (2, "this line reads the whole chunk: it returns hidden states for all of it."),
-            (4, "this line keeps the old state of rows that are done. All are single by now."),
-        ),
+        function=PromptReader._read_chunk,
+        line="last = states",
+        wrong={
+            "before, part": (
+                "this line takes out the rows that still have tokens, and nothing of a row."
+            ),
+            "states, part": (
+                "this line reads the whole chunk: it returns hidden states for all of it."
+            ),
+            "last = jnp": (
+                "this line keeps the old state of rows that are done. All are single by now."
+            ),
+        },
         hints=(
             "Logits are made from hidden states, V numbers from each. How many are still there?",
             "Follow the name `states`: in which line does it lose its positions?",

@@ -6,11 +6,13 @@ import math
 
 import numpy as np
 
+from mistral_lib.layers.dense import masked_attention
 from mistral_lib.teaching.exercises.kinds import (
     BreakingInput,
     Estimate,
     Explanation,
     Function,
+    Line,
     Value,
 )
 
@@ -182,17 +184,18 @@ EXERCISES = [
             "32 * 8192**2 * 4 / 2**30",
         ),
     ),
-    Value(
+    Line(
         name="dense.library",
         kind="read the library",
         minutes=4,
         difficulty=2,
-        solution=1,
-        mistakes=(
-            (2, "this line scales them. In which dtype do they come into being?"),
-            (3, "the softmax takes the dtype that it is given."),
-            (4, "this line makes bfloat16 of the weights again, for the second product."),
-        ),
+        function=masked_attention,
+        line="scores = jnp",
+        wrong={
+            "scores = scores": "this line scales them. In which dtype do they come into being?",
+            "weights =": "the softmax takes the dtype that it is given.",
+            "return jnp": "this line makes bfloat16 of the weights again, for the second product.",
+        },
         hints=(
             "A product of two bfloat16 arrays is bfloat16, unless one asks for another sum.",
             "Look for the word float32.",

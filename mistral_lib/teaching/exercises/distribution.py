@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from mistral_lib.teaching.exercises.kinds import Estimate, Explanation, Function, Value
+from mistral_lib.distribution import cache_sharding
+from mistral_lib.teaching.exercises.kinds import Estimate, Explanation, Function, Line, Value
 from mistral_lib.teaching.facts import MISTRAL_7B
 
 MEBIBYTE = 2**20
@@ -159,18 +160,19 @@ EXERCISES = [
             "own = slice(device * width, (device + 1) * width), then gate[:, own] and down[own]",
         ),
     ),
-    Value(
+    Line(
         name="distribution.library",
         kind="read the library",
         minutes=4,
         difficulty=2,
-        solution=8,
-        mistakes=(
-            (7, "that asks; the answer has to be written down somewhere."),
-            (3, "that is a model without any distribution."),
-            (6, "that is how the heads lie. The rows are asked for."),
-            (9, "that line puts the decisions together. Where is this one taken?"),
-        ),
+        function=cache_sharding,
+        line="rows = None",
+        wrong={
+            "if heads": "that asks; the answer has to be written down somewhere.",
+            "return None": "that is a model without any distribution.",
+            "heads = distribution": "that is how the heads lie. The rows are asked for.",
+            "return keras": "that line puts the decisions together. Where is this one taken?",
+        },
         hints=(
             "Whole on every device means: no axis of the mesh.",
             "For one row and an axis of four devices, the remainder is 1. What happens then?",

@@ -2,6 +2,7 @@
 
 `Function`     write or mend a function: it must equal the solution on every case, smallest first
 `Value`        trace, predict, read: one right answer (a number, a list, an array, a word)
+`Line`         the number of a line of the library, found by what stands in it
 `Estimate`     a number that counts as right within a factor
 `BreakingInput` an input on which a broken function goes wrong
 `Explanation`  a text for a colleague: never right or wrong, it is laid beside what it should say
@@ -14,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mistral_lib.teaching.exercises.report import difference, same
+from mistral_lib.teaching.sources import line_number
 
 KINDS = (
     "trace by hand",
@@ -128,12 +130,45 @@ class Value(Exercise):
     mistakes: tuple[tuple[object, str], ...] = ()
 
     def complaint(self, mine: Any) -> str | None:
-        if same(mine, self.solution):
-            return None
-        for wrong, sentence in self.mistakes:
-            if same(mine, wrong):
-                return f"You answered {_short(mine)}: {sentence}"
-        return f"{_short(mine)} is not it."
+        return _compare(mine, self.solution, self.mistakes)
+
+
+def _compare(mine, solution, mistakes) -> str | None:
+    if same(mine, solution):
+        return None
+    for wrong, sentence in mistakes:
+        if same(mine, wrong):
+            return f"You answered {_short(mine)}: {sentence}"
+    return f"{_short(mine)} is not it."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line(Exercise):
+    """A line of a function that a chapter prints with `show_source(function, numbers=True)`.
+
+    Args:
+        function: what is printed.
+        line: a part of the right line, which no other line has.
+        wrong: a part of each tempting line -> what to say to it.
+    """
+
+    function: Callable
+    line: str
+    wrong: Mapping[str, str]
+
+    @property
+    def solution(self) -> int:
+        """The number of the right line."""
+        return line_number(self.function, self.line)
+
+    @property
+    def mistakes(self) -> tuple[tuple[int, str], ...]:
+        """Pairs (number of a tempting line, what to say to it)."""
+        numbers = (line_number(self.function, part) for part in self.wrong)
+        return tuple(zip(numbers, self.wrong.values()))
+
+    def complaint(self, mine: Any) -> str | None:
+        return _compare(mine, self.solution, self.mistakes)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from mistral_lib.teaching.exercises.kinds import Estimate, Explanation, Function, Value
+from mistral_lib.layers.projection import Projection
+from mistral_lib.teaching.exercises.kinds import Estimate, Explanation, Function, Line, Value
 
 MISTRAL_7B = 7_241_732_096
 # Inputs plus outputs of the seven projections of a block: query and attention_output, key and
@@ -234,18 +235,19 @@ EXERCISES = [
             "kernel + alpha / a.shape[1] * (a @ b)",
         ),
     ),
-    Value(
+    Line(
         name="lora.library",
         kind="read the library",
         minutes=4,
         difficulty=2,
-        solution=10,
-        mistakes=(
-            (8, "this line says so; which one does so?"),
-            (9, "here the call begins. In which line do its arguments stand?"),
-            (14, "this line freezes the kernel."),
-            (6, "this line makes B zero at the start."),
-        ),
+        function=Projection.enable_lora,
+        line="common =",
+        wrong={
+            "# autocast": "this line says so; which one does so?",
+            "self.lora_kernel_a": "here the call begins. In which line do its arguments stand?",
+            "self.kernel": "this line freezes the kernel.",
+            "(rank, self": "this line makes B zero at the start.",
+        },
         hints=(
             "A dtype policy may change numbers in two places: as they are stored, and before use.",
             "Look for a dtype that is named, and for a cast that is switched off.",

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
+from mistral_lib.layers.dense import masked_softmax
 from mistral_lib.masks import attention_mask
 from mistral_lib.teaching.exercises.kinds import (
     BreakingInput,
     Estimate,
     Explanation,
     Function,
+    Line,
     Value,
 )
 
@@ -194,18 +196,19 @@ EXERCISES = [
             "The n-th pad is empty when n >= window: that leaves pads - window + 1 of them, or 0.",
         ),
     ),
-    Value(
+    Line(
         name="masks.library",
         kind="read the library",
         minutes=4,
         difficulty=2,
-        solution=5,
-        mistakes=(
-            (1, "the finite minimum avoids -inf - -inf, but the row still sums to 0."),
-            (2, "the highest score only keeps exp from overflowing."),
-            (3, "this line makes the weights 0, and with them the sum."),
-            (4, "this line computes the sum; it does not yet divide by it."),
-        ),
+        function=masked_softmax,
+        line="return weights",
+        wrong={
+            "scores =": "the finite minimum avoids -inf - -inf, but the row still sums to 0.",
+            "highest =": "the highest score only keeps exp from overflowing.",
+            "weights =": "this line makes the weights 0, and with them the sum.",
+            "total = weights": "this line computes the sum; it does not yet divide by it.",
+        },
         hints=(
             "Follow an empty row through the five lines with numbers.",
             "After line 3 its weights are all 0, so after line 4 its total is 0.",

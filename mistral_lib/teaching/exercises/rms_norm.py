@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from mistral_lib.teaching.exercises.kinds import BreakingInput, Estimate, Function, Value
+from mistral_lib.layers.rms_norm import RMSNorm
+from mistral_lib.teaching.exercises.kinds import BreakingInput, Estimate, Function, Line, Value
 
 EPSILON = 1e-6
 
@@ -251,17 +252,20 @@ EXERCISES = [
             "(65504 / 4096) ** 0.5",
         ),
     ),
-    Value(
+    Line(
         name="rms_norm.library",
         kind="read the library",
         minutes=3,
         difficulty=2,
-        solution=1,
-        mistakes=(
-            (2, "here the squares are taken. Of which dtype is what is squared by now?"),
-            (3, "epsilon keeps a zero vector finite. It does nothing against infinity."),
-            (4, "this line rounds the result. By then an overflow would have happened."),
-        ),
+        function=RMSNorm.call,
+        line="x = jnp.asarray",
+        wrong={
+            "mean_square =": (
+                "here the squares are taken. Of which dtype is what is squared by now?"
+            ),
+            "x = x * jax": "epsilon keeps a zero vector finite. It does nothing against infinity.",
+            "return (x": "this line rounds the result. By then an overflow would have happened.",
+        },
         hints=(
             "The square of 300 overflows in float16. In which dtype is it taken here?",
             "Follow the dtype of `x` from line to line.",

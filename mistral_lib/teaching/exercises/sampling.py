@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from mistral_lib.teaching.exercises.kinds import Estimate, Explanation, Function, Value
+from mistral_lib.generation import sampling
+from mistral_lib.teaching.exercises.kinds import Estimate, Explanation, Function, Line, Value
 
 
 def _nuclei():
@@ -268,18 +269,22 @@ EXERCISES = [
             "3.36 / 1.4",
         ),
     ),
-    Value(
+    Line(
         name="sampling.library",
         kind="read the library",
         minutes=4,
         difficulty=2,
-        solution=9,
-        mistakes=(
-            (8, "this line makes probabilities of what top-k has left. Nothing is decided."),
-            (11, "this line compares with one float. Where is the likeliest token's sum zero?"),
-            (12, "this line removes what is below the threshold. Who set it?"),
-            (4, "that is top-k. What keeps a token when top_p is tiny?"),
-        ),
+        function=sampling._keep_likeliest,
+        line="before =",
+        wrong={
+            "probabilities =": (
+                "this line makes probabilities of what top-k has left. Nothing is decided."
+            ),
+            "threshold = jnp.where": (
+                "this line compares with one float. Where is the likeliest token's sum zero?"
+            ),
+            "threshold = jnp.take": "that is top-k. What keeps a token when top_p is tiny?",
+        },
         hints=(
             "Which number is compared with top_p for the likeliest token?",
             "If the token itself were in the sum, 0.6 would not be below 0.5.",

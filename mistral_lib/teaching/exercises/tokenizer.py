@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 from itertools import pairwise
 
-from mistral_lib.teaching.exercises.kinds import BreakingInput, Estimate, Function, Value
+from mistral_lib.preprocessor import MistralCausalLMPreprocessor
+from mistral_lib.teaching.exercises.kinds import BreakingInput, Estimate, Function, Line, Value
 from mistral_lib.tokenizer import MistralTokenizer
 
 
@@ -200,18 +201,23 @@ EXERCISES = [
             "4_096 / 3_000",
         ),
     ),
-    Value(
+    Line(
         name="tokenizer.library",
         kind="read the library",
         minutes=4,
         difficulty=2,
-        solution=6,
-        mistakes=(
-            (1, "this line makes the row's own `<s>`. Where would a second one come from?"),
-            (2, "this line is about the end of a text."),
-            (5, "this line keeps room for `<s>` and `</s>`; it prevents no second one."),
-            (7, "this line puts the row together, from whatever the tokenizer returned."),
-        ),
+        function=MistralCausalLMPreprocessor._pack,
+        line="for row, tokens",
+        wrong={
+            "start = [self": (
+                "this line makes the row's own `<s>`. Where would a second one come from?"
+            ),
+            "end = [self": "this line is about the end of a text.",
+            "room = length": (
+                "this line keeps room for `<s>` and `</s>`; it prevents no second one."
+            ),
+            "tokens =": "this line puts the row together, from whatever the tokenizer returned.",
+        },
         hints=(
             "Two places could add `<s>`: the preprocessor and the tokenizer.",
             "Which line calls the tokenizer, and what does it tell it?",

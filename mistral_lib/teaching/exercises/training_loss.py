@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 
 import numpy as np
 
-from mistral_lib.teaching.exercises.kinds import Estimate, Explanation, Function, Value
+from mistral_lib.teaching.exercises.kinds import Estimate, Explanation, Function, Line, Value
 from mistral_lib.teaching.facts import MISTRAL_7B
 from mistral_lib.training_loss import token_losses
 
@@ -91,13 +90,6 @@ def _in_chunks(losses, size):
     count = -(-len(losses) // size)
     padded = np.pad(losses, (0, count * size - len(losses)))
     return padded.reshape(count, size)
-
-
-def _line_of(function, code: str) -> int:
-    """The number that `show_source(function, numbers=True)` prints before a line."""
-    lines = inspect.getsource(function).splitlines()
-    closing = max(i for i, line in enumerate(lines) if line.strip().endswith('"""'))
-    return next(i for i, line in enumerate(lines) if line.strip().startswith(code)) - closing
 
 
 EXERCISES = [
@@ -237,23 +229,22 @@ EXERCISES = [
             "padded.reshape(count, size).sum() / len(losses)",
         ),
     ),
-    Value(
+    Line(
         name="training_loss.library",
         kind="read the library",
         minutes=4,
         difficulty=2,
-        solution=_line_of(token_losses, "@jax.checkpoint"),
-        mistakes=(
-            (2, "this line says how many tokens a chunk has. Without it nothing runs."),
-            (
-                _line_of(token_losses, "logits = token_embedding(state[None], reverse=True)[0]"),
-                "without this line there are no logits to take a loss from.",
+        function=token_losses,
+        line="@jax.checkpoint",
+        wrong={
+            "size = min(": "this line says how many tokens a chunk has. Without it nothing runs.",
+            "logits = token_embedding(": (
+                "without this line there are no logits to take a loss from."
             ),
-            (
-                _line_of(token_losses, "results = map_in_order(chunk, count, after=states)"),
-                "this line runs the chunks one after the other. Without it there is no result.",
+            "results = map_in_order(": (
+                "this line runs the chunks one after the other. Without it there is no result."
             ),
-        ),
+        },
         hints=(
             "The backward pass needs every chunk's logits. Where could it have them from?",
             "A line that computes nothing, and says how the lines below it are differentiated.",
