@@ -96,6 +96,19 @@ def remove_weight(layer: keras.layers.Layer, name: str) -> None:
     object.__delattr__(layer, name)
 
 
+def track_again(layer: keras.layers.Layer, variable: keras.Variable) -> None:
+    """Makes a weight of a layer its last, as if it had just been added.
+
+    Relies on `Layer._untrack_variable`, and on `Layer._track_variable`, which keeps trainable
+    variables in front of others, in the order in which they come (seen in 3.13 to 3.15).
+    """
+    trainable = variable.trainable
+    layer._untrack_variable(variable)
+    variable.trainable = True
+    layer._track_variable(variable)
+    variable.trainable = trainable
+
+
 def without_autocast(variable: keras.Variable) -> None:
     """Lets a variable keep its own dtype in a mixed policy, which would cast it before its use.
 
