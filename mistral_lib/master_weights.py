@@ -250,8 +250,21 @@ class MasterWeightsModel(keras.Model):
         """Keras's `compile`."""
         super().compile(with_master_weights(optimizer, self), *args, **kwargs)
 
+    def get_compile_config(self) -> dict[str, Any]:
+        """Keras's, and for which weights the optimizer was built: none that are gone since."""
+        config = super().get_compile_config()
+        if not config or self.optimizer is None:
+            return config
+        known, present = optimizer_weights(self.optimizer), {id(v) for v in self.variables}
+        stale = any(id(variable) not in present for variable in known)
+        return {**config, "built_for": [] if stale else [variable.path for variable in known]}
+
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """Compiles as a saved model was compiled. Keras leaves out models with a `compile`."""
+        config = dict(config)
+        variables = {variable.path: variable for variable in self.variables}
+        trained = [variable.path for variable in self.trainable_variables]
+        built_for = config.pop("built_for", trained)  # older files do not say it
         self.compile(**keras.saving.deserialize_keras_object(config))
-        if self.optimizer is not None and self.built:
-            self.optimizer.build(self.trainable_variables)
+        if self.optimizer is not None and self.built and built_for:
+            self.optimizer.build([variables[path] for path in built_for])

@@ -14,7 +14,7 @@ import keras
 
 from mistral_lib import lora
 from mistral_lib.checks import check_keras_for
-from mistral_lib.keras_inside import Steps, unwrap_quantize
+from mistral_lib.keras_inside import Cloneable, Steps, unwrap_quantize
 from mistral_lib.layers.quantizable import (
     INT4_BLOCK_SIZE,
     MODES,
@@ -27,7 +27,7 @@ from mistral_lib.layers.quantizable import (
 FLOAT_DTYPES = {"float32", "bfloat16", "float16"}
 
 
-class QuantizableModel(Steps):
+class QuantizableModel(Steps, Cloneable):
     """The base of models that can be quantized."""
 
     def __new__(cls, *args: Any, **kwargs: Any):

@@ -123,6 +123,7 @@ class Projection(Quantizable, keras.layers.EinsumDense):  # pyright: ignore[repo
                 (rank, self.units), "zeros", name="lora_kernel_b", **common
             )
         self.kernel.trainable = False
+        self.untrained = ("kernel",)  # once it is float, if it is quantized now
         self.lora_enabled = True
         self.lora_rank = rank
         self.lora_alpha = rank if lora_alpha is None else lora_alpha
