@@ -1,7 +1,8 @@
 """What a model is set to (chapter 13, "Training a Mistral from nothing").
 
-That is what it has beside architecture and weights. Everything here is kept by `get_config`, and so by `.keras` files, pickle, `copy.deepcopy` and
-`keras.models.clone_model`. A preset is architecture and weights alone.
+That is what it has beside architecture and weights: frozen layers, an attention path that is
+forced, and the like. All of it is kept by `get_config`, and so by `.keras` files, pickle,
+`copy.deepcopy` and `keras.models.clone_model`. A preset is architecture and weights alone.
 """
 
 import warnings
@@ -76,7 +77,8 @@ def set_freezing(
         # Keras's own: a backbone with LoRA freezes and thaws in another way.
         keras.layers.Layer.trainable.__set__(layer, path not in frozen)
     for variable in backbone.variables:
-        variable.trainable = variable.path in trained
+        is_float = keras.backend.is_float_dtype(variable.dtype)  # int8 has no gradient
+        variable.trainable = is_float and variable.path in trained
     for layer in layers.values():
         if isinstance(layer, Quantizable):
             layer.untrained = tuple(

@@ -145,7 +145,9 @@ class Projection(Quantizable, keras.layers.EinsumDense):  # pyright: ignore[repo
         super().dequantize()
         with unlocked(self):
             for factor in self.lora_factors():
-                track_again(self, factor)  # after the kernel, as in a layer that was never quantized
+                track_again(
+                    self, factor
+                )  # after the kernel, as in a layer that was never quantized
 
     def save_own_variables(self, store: Any) -> None:
         # Keras would save the merged kernel. The base stays as it is, the factors beside it.

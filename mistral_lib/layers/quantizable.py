@@ -199,9 +199,7 @@ class Quantizable(keras.layers.Layer):
         for other in (attribute, f"{name}_scale", f"{name}_zero"):
             if hasattr(self, other):
                 remove_weight(self, other)
-        weight = self.add_weight(
-            name=name, shape=value.shape, initializer=lambda *_, **__: value
-        )
+        weight = self.add_weight(name=name, shape=value.shape, initializer=lambda *_, **__: value)
         weight.trainable = name not in self.untrained
         setattr(self, attribute, weight)
 
