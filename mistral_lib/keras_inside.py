@@ -16,6 +16,7 @@ import huggingface_hub
 import jax
 import jax.core
 import keras
+import numpy as np
 from huggingface_hub import constants
 from keras.src.backend.common import global_state
 from keras.src.models import cloning
@@ -226,6 +227,72 @@ def exclude_as(
             excluded.add(id(other))
 
 
+def _separate(variables) -> None:
+    """Gives each variable an array of its own; a step uses every one of them up.
+
+    After `fit` with averages Keras leaves a weight and its average the same array.
+    """
+    seen = set()
+    for variable in variables:
+        if id(variable.value) in seen:
+            variable._value = variable.value.copy()
+        seen.add(id(variable.value))
+
+
+class SwappedAverages(keras.optimizers.Optimizer):
+    """An optimizer around another, whose averages `keras.callbacks.SwapEMAWeights` can swap.
+
+    That callback sets each weight to its moving average for evaluation, and back. Here it finds
+    averages that swap with the master of a weight at the same time, so that neither is rounded.
+
+    Relies on `_trainable_variables` and `_model_variables_moving_average`, which the callback goes
+    through in pairs; on its `assign` of an array to the average to swap and of a variable to
+    finish; on `optimizers` of a `MultiOptimizer` and `inner_optimizer` of a `LossScaleOptimizer`
+    (seen in 3.13 to 3.15).
+    """
+
+    optimizer: Any
+    masters: list
+
+    @property
+    def _model_variables_moving_average(self) -> list:
+        inner, found = getattr(self.optimizer, "inner_optimizer", self.optimizer), {}
+        for each in getattr(inner, "optimizers", [inner]):
+            if each.use_ema and each.built:
+                averages = each._model_variables_moving_average
+                found |= {id(v): a for v, a in zip(each._trainable_variables, averages)}
+        if not found:
+            raise AttributeError("None of the optimizers keeps averages.")
+        seen = [v if m is None else m for v, m in zip(self._trainable_variables, self.masters)]
+        return [
+            _SwappedAverage(weight, variable, found.get(id(variable)))
+            for weight, variable in zip(self._trainable_variables, seen)
+        ]
+
+
+class _SwappedAverage:
+    """The average of what an optimizer trains: the master of a weight, or the weight itself."""
+
+    def __init__(self, weight, trained, average):
+        self.weight, self.trained, self.average = weight, trained, average
+
+    def __array__(self, dtype=None, copy=None):
+        shown = self.weight if self.average is None else self.average
+        return np.asarray(shown.value, dtype)
+
+    def assign(self, value):
+        if self.average is None:  # an optimizer without averages trains this weight
+            return
+        if isinstance(value, keras.Variable):  # training ends with the averages in the weights
+            self.average.assign(self.trained.value)
+        elif self.trained is self.weight:  # which has been set to the average already
+            self.average.assign(value)
+        else:
+            swapped = self.trained.value, self.average.value
+            self.average.assign(swapped[0])
+            self.trained.assign(swapped[1])
+
+
 def compiled_metrics(model: keras.Model) -> list[keras.metrics.Metric]:
     """The metrics, weighted or not, with which a model evaluates.
 
@@ -305,6 +372,7 @@ class Steps(keras.Model):
     def _make_function(self, step_function, concatenate_outputs=False):
         def step(variables, data):
             self.check_batch(data)
+            _separate([variable for kind in variables for variable in kind()])
             values = tuple([variable.value for variable in kind()] for kind in variables)
             with uninterrupted():  # training uses the old values up
                 outputs, results = step_function(values, data)

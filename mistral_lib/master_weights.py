@@ -8,13 +8,19 @@ import jax
 import jax.numpy as jnp
 import keras
 
-from mistral_lib.keras_inside import exclude_as, layout_of, optimizer_weights, take_path
+from mistral_lib.keras_inside import (
+    SwappedAverages,
+    exclude_as,
+    layout_of,
+    optimizer_weights,
+    take_path,
+)
 
 LOW_PRECISION = ("bfloat16", "float16")
 
 
 @keras.saving.register_keras_serializable(package="mistral_lib")
-class MasterWeights(keras.optimizers.Optimizer):
+class MasterWeights(SwappedAverages):
     """An optimizer that trains weights of 16 bits by float32 copies of them, the *master weights*.
 
     A bfloat16 number has 8 significant bits: the update of a weight is lost where it is less than
