@@ -4,51 +4,20 @@ The tables are doors (ways to copy) and states. A setting that no state changes 
 an attribute of the library's classes that is neither a setting nor among those named here.
 """
 
-import copy
 import json
-import pickle
 import re
 import warnings
 
 import keras
 import numpy as np
 import pytest
+from copies import COPIES, backbone_of, by_config, by_keras_file, described
 from doors import IDS, SIZES, X, Y, fill
 from test_doors import of_the_library
 
 from mistral_lib import MistralBackbone, MistralCausalLM, lora, without_weights
 from mistral_lib.keras_inside import optimizer_weights
 from mistral_lib.settings import SETTINGS, get_settings, set_settings
-
-# Doors -------------------------------------------------------------------------------------------
-
-
-def by_config(model, folder):
-    again = type(model).from_config(json.loads(json.dumps(model.get_config())))
-    again.set_weights(model.get_weights())
-    return again
-
-
-def by_clone(model, folder):
-    again = keras.models.clone_model(model)
-    again.set_weights(model.get_weights())
-    return again
-
-
-def by_keras_file(model, folder):
-    model.save(folder / "model.keras")
-    return keras.saving.load_model(folder / "model.keras")
-
-
-# Whether a door takes the state of the optimizer with it.
-DOORS = {
-    "from_config": (by_config, False),
-    "clone_model": (by_clone, False),
-    ".keras": (by_keras_file, True),
-    "pickle": (lambda model, folder: pickle.loads(pickle.dumps(model)), True),
-    "copy.deepcopy": (lambda model, folder: copy.deepcopy(model), True),
-    "copy.copy": (lambda model, folder: copy.copy(model), True),
-}
 
 # States ------------------------------------------------------------------------------------------
 
@@ -163,40 +132,6 @@ def make(kind="model", **changes):
     return model
 
 
-def backbone_of(model):
-    return getattr(model, "backbone", model)
-
-
-def described(model):
-    """Everything that a copy shall have; independent of the functions under test."""
-    backbone = backbone_of(model)
-    layers = [backbone, embedding(backbone), backbone.layer_norm]
-    for each in backbone.transformer_layers:
-        attention, feedforward = each.self_attention, each.feedforward
-        layers += [each, each.self_attention_layernorm, attention, attention.dropout_layer]
-        layers += [attention.query, attention.key, attention.value, attention.attention_output]
-        layers += [each.feedforward_layernorm, feedforward]
-        layers += [feedforward.gate, feedforward.up, feedforward.down]
-    return {
-        "class": type(model),
-        "names": (model.name, backbone.name),
-        "trained": model.trainable,
-        "config": backbone.config,
-        "dtype": backbone.projection_policy.name,
-        "ends": getattr(model, "end_token_ids", None),
-        "weights": [(v.path, tuple(v.shape), str(v.dtype)) for v in model.weights],
-        "values": [np.asarray(v.value, "float32").tobytes() for v in model.weights],
-        "trained layers": [layer.trainable for layer in layers],
-        "trained weights": [v.trainable for v in model.weights],
-        "trainable_variables": [v.path for v in model.trainable_variables],
-        "lora": lora.settings(backbone),
-        "paths": [each.self_attention.attention_path for each in backbone.transformer_layers],
-        "rematerialize": backbone.rematerialize,
-        "context_length": backbone.context_length,
-        "traced": backbone.traced_settings(),
-    }
-
-
 # What may follow, and has to end in the same state.
 LATER = {
     "nothing": each(),
@@ -221,7 +156,7 @@ def assert_same_later(one, other):
 @pytest.mark.parametrize("state", STATES)
 def test_every_door_keeps_every_state(state, kind, tmp_path):
     change, _ = STATES[state]
-    for copied, _ in DOORS.values():
+    for copied, _ in COPIES.values():
         model = make(kind)
         change(backbone_of(model))
         assert_same_later(model, copied(model, tmp_path))
@@ -329,14 +264,14 @@ def state(model):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
-@pytest.mark.parametrize("door", [name for name, (_, whole) in DOORS.items() if whole])
+@pytest.mark.parametrize("door", [name for name, (_, whole) in COPIES.items() if whole])
 def test_a_copy_trains_on_as_the_model_does(door, dtype, tmp_path):
     """With its steps, moments and master weights; the layers that were frozen stay so."""
     model = make(dtype=dtype, num_layers=1)
     freeze(embedding)(model.backbone)
     model.compile(keras.optimizers.Adam(0.01), loss=model.loss)
     model.fit(X, Y, epochs=2, shuffle=False, verbose=0)
-    again = DOORS[door][0](model, tmp_path)
+    again = COPIES[door][0](model, tmp_path)
     assert int(again.optimizer.iterations) == 2
     for _ in range(2):
         for (_, ours), (_, theirs) in zip(state(model), state(again), strict=True):
@@ -379,11 +314,11 @@ def test_an_optimizer_knows_its_weights_again(change, kept, tmp_path, recwarn):
             each_model.train_on_batch(X, Y)
 
 
-@pytest.mark.parametrize("door", [name for name, (_, whole) in DOORS.items() if whole])
+@pytest.mark.parametrize("door", [name for name, (_, whole) in COPIES.items() if whole])
 def test_a_model_that_was_never_trained_is_copied_without_a_warning(door, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
-        again = DOORS[door][0](make(num_layers=1), tmp_path)
+        again = COPIES[door][0](make(num_layers=1), tmp_path)
     assert not optimizer_weights(again.optimizer)
 
 
