@@ -239,6 +239,20 @@ def _separate(variables) -> None:
         seen.add(id(variable.value))
 
 
+def optimizer_averages(optimizer: keras.optimizers.Optimizer) -> dict[int, keras.Variable]:
+    """The moving averages that an optimizer keeps, by the `id` of what it trains.
+
+    Relies on `_trainable_variables` and `_model_variables_moving_average`, on `optimizers` of a
+    `MultiOptimizer` and `inner_optimizer` of a `LossScaleOptimizer` (seen in 3.13 to 3.15).
+    """
+    inner, found = getattr(optimizer, "inner_optimizer", optimizer), {}
+    for each in getattr(inner, "optimizers", [inner]):
+        if each.use_ema and each.built:
+            averages = each._model_variables_moving_average
+            found |= {id(v): a for v, a in zip(each._trainable_variables, averages, strict=True)}
+    return found
+
+
 class SwappedAverages(keras.optimizers.Optimizer):
     """An optimizer around another, whose averages `keras.callbacks.SwapEMAWeights` can swap.
 
@@ -246,9 +260,8 @@ class SwappedAverages(keras.optimizers.Optimizer):
     averages that swap with the master of a weight at the same time, so that neither is rounded.
 
     Relies on `_trainable_variables` and `_model_variables_moving_average`, which the callback goes
-    through in pairs; on its `assign` of an array to the average to swap and of a variable to
-    finish; on `optimizers` of a `MultiOptimizer` and `inner_optimizer` of a `LossScaleOptimizer`
-    (seen in 3.13 to 3.15).
+    through in pairs, and on its `assign` of an array to the average to swap and of a variable to
+    finish (seen in 3.13 to 3.15).
     """
 
     optimizer: Any
@@ -256,11 +269,7 @@ class SwappedAverages(keras.optimizers.Optimizer):
 
     @property
     def _model_variables_moving_average(self) -> list:
-        inner, found = getattr(self.optimizer, "inner_optimizer", self.optimizer), {}
-        for each in getattr(inner, "optimizers", [inner]):
-            if each.use_ema and each.built:
-                averages = each._model_variables_moving_average
-                found |= {id(v): a for v, a in zip(each._trainable_variables, averages)}
+        found = optimizer_averages(self.optimizer)
         if not found:
             raise AttributeError("None of the optimizers keeps averages.")
         seen = [v if m is None else m for v, m in zip(self._trainable_variables, self.masters)]
