@@ -152,8 +152,8 @@ class Backbone(MasterWeightsModel, QuantizableModel):
     def merge_lora(self, dequantize: bool = False) -> None:
         """Adds the low-rank updates to the kernels and takes LoRA off.
 
-        What `enable_lora` froze can be trained again. The sums are computed in float32 and rounded
-        to the kernels' dtype.
+        What `enable_lora` froze can be trained again, unless it has been frozen since. The sums are
+        computed in float32 and rounded to the kernels' dtype.
 
         Args:
             dequantize: whether to make a quantized model float first. The errors of quantization
