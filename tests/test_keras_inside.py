@@ -303,7 +303,7 @@ def test_swapped_averages():
     optimizer = MasterWeights(keras.optimizers.SGD(0.1, use_ema=True, ema_momentum=0.5))
     for _ in range(3):
         optimizer.apply([np.ones(2)], weights)
-    (master,), model = optimizer.masters, keras.Model(*[keras.Input((1,))] * 2)
+    (master,), model = optimizer.masters, keras.Sequential([keras.layers.Dense(1)])
     (average,) = keras_inside.optimizer_averages(optimizer.optimizer).values()
     before = float(master.value[0]), float(average.value[0])
     model.compile(optimizer)

@@ -363,7 +363,7 @@ def test_a_swap_and_back_loses_no_digit(inside):
     optimizer = MasterWeights(inside())
     after_steps(optimizer, weights)
     before = [np.array(v.value) for v in (*optimizer.variables, *weights)]
-    model = keras.Model(*[keras.Input((1,))] * 2)
+    model = keras.Sequential([keras.layers.Dense(1)])
     model.compile(optimizer)
     callback = keras.callbacks.SwapEMAWeights()
     callback.set_model(model)
