@@ -15,6 +15,8 @@ from mistral_lib.keras_inside import layers_inside
 from mistral_lib.layers.fused import fused_is_available
 from mistral_lib.layers.quantizable import Quantizable
 
+CONTEXT_LENGTH = 32768  # of all versions of Mistral 7B
+
 # Which layers are frozen, and which weights are trained: paths, "" for the backbone itself.
 Freezing = dict[str, list[str]]
 
@@ -181,7 +183,7 @@ def _set_rematerialize(backbone, on) -> None:
 
 
 def _get_context_length(backbone) -> int | None:
-    return backbone.context_length
+    return None if backbone.context_length == CONTEXT_LENGTH else backbone.context_length
 
 
 def _set_context_length(backbone, length) -> None:
