@@ -20,6 +20,7 @@ from mistral_lib.layers.fused import fused_is_available
 from mistral_lib.layers.quantizable import float_policy
 from mistral_lib.layers.rms_norm import RMSNorm
 from mistral_lib.quantization import check_dtype
+from mistral_lib.settings import get_settings
 
 
 class FromConfig:
@@ -275,5 +276,5 @@ class MistralBackbone(Backbone):
             **self.config.to_dict(),
             "dtype": keras.dtype_policies.serialize(self.projection_policy),
         }
-        settings = lora.settings(self)
-        return config if settings is None else {**config, "lora": settings}
+        more = {"lora": lora.settings(self), "settings": get_settings(self)}
+        return {**config, **{name: value for name, value in more.items() if value}}

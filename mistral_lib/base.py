@@ -19,6 +19,7 @@ from mistral_lib.presets.preset import Preset
 from mistral_lib.presets.registry import PresetTable
 from mistral_lib.presets.saving import save_backbone
 from mistral_lib.quantization import QuantizableModel, quantization_of
+from mistral_lib.settings import set_settings
 
 
 class Backbone(MasterWeightsModel, QuantizableModel):
@@ -151,8 +152,8 @@ class Backbone(MasterWeightsModel, QuantizableModel):
     def merge_lora(self, dequantize: bool = False) -> None:
         """Adds the low-rank updates to the kernels and takes LoRA off.
 
-        What `enable_lora` froze can be trained again. The sums are computed in float32 and rounded
-        to the kernels' dtype.
+        What `enable_lora` froze can be trained again, unless it has been frozen since. The sums are
+        computed in float32 and rounded to the kernels' dtype.
 
         Args:
             dequantize: whether to make a quantized model float first. The errors of quantization
@@ -261,11 +262,12 @@ class Backbone(MasterWeightsModel, QuantizableModel):
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: dict | None = None) -> Self:
         config = dict(config)
-        settings = config.pop("lora", None)
+        plan, settings = config.pop("lora", None), config.pop("settings", {})
         backbone = cls(**config)
-        if settings is not None:
-            lora.apply(backbone, settings)  # which thaws the backbone, for the factors
+        if plan is not None:
+            lora.apply(backbone, plan)  # which thaws the backbone, for the factors
             backbone.trainable = config.get("trainable", True)
+        set_settings(backbone, settings)
         return backbone
 
 

@@ -167,4 +167,6 @@ class MistralCausalLM(TextGeneration, Scoring, TrainingLoss, QuantizableModel): 
         config = dict(config)
         for name in ("backbone", "preprocessor"):
             config[name] = keras.saving.deserialize_keras_object(config[name])
+        if config.get("trainable") == config["backbone"].trainable:
+            del config["trainable"]  # the backbone knows more: some layer may differ
         return cls(**config)

@@ -6,13 +6,16 @@ other library is named). Its test fails with a clear sentence when a new version
 
 import contextlib
 import functools
+import inspect
 from collections.abc import Hashable, Iterator
 from typing import Any
 
 import jax
 import jax.core
 import keras
+import numpy as np
 from keras.src.backend.common import global_state
+from keras.src.models import cloning
 
 from mistral_lib.interrupts import uninterrupted
 
@@ -90,6 +93,19 @@ def remove_weight(layer: keras.layers.Layer, name: str) -> None:
     """
     layer._untrack_variable(getattr(layer, name))
     object.__delattr__(layer, name)
+
+
+def track_again(layer: keras.layers.Layer, variable: keras.Variable) -> None:
+    """Makes a weight of a layer its last, as if it had just been added.
+
+    Relies on `Layer._untrack_variable`, and on `Layer._track_variable`, which keeps trainable
+    variables in front of others, in the order in which they come (seen in 3.13 to 3.15).
+    """
+    trainable = variable.trainable
+    layer._untrack_variable(variable)
+    variable.trainable = True
+    layer._track_variable(variable)
+    variable.trainable = trainable
 
 
 def without_autocast(variable: keras.Variable) -> None:
@@ -207,6 +223,81 @@ def exclude_as(
             excluded.add(id(other))
 
 
+def _separate(variables) -> None:
+    """Gives each variable an array of its own; a step uses every one of them up.
+
+    After `fit` with averages Keras leaves a weight and its average the same array.
+    """
+    seen = set()
+    for variable in variables:
+        if id(variable.value) in seen:
+            variable._value = variable.value.copy()
+        seen.add(id(variable.value))
+
+
+def optimizer_averages(optimizer: keras.optimizers.Optimizer) -> dict[int, keras.Variable]:
+    """The moving averages that an optimizer keeps, by the `id` of what it trains.
+
+    Relies on `_trainable_variables` and `_model_variables_moving_average`, on `optimizers` of a
+    `MultiOptimizer` and `inner_optimizer` of a `LossScaleOptimizer` (seen in 3.13 to 3.15).
+    """
+    inner, found = getattr(optimizer, "inner_optimizer", optimizer), {}
+    for each in getattr(inner, "optimizers", [inner]):
+        if each.use_ema and each.built:
+            averages = each._model_variables_moving_average
+            found |= {id(v): a for v, a in zip(each._trainable_variables, averages, strict=True)}
+    return found
+
+
+class SwappedAverages(keras.optimizers.Optimizer):
+    """An optimizer around another, whose averages `keras.callbacks.SwapEMAWeights` can swap.
+
+    That callback sets each weight to its moving average for evaluation, and back. Here it finds
+    averages that swap with the master of a weight at the same time, so that neither is rounded.
+
+    Relies on `_trainable_variables` and `_model_variables_moving_average`, which the callback goes
+    through in pairs, and on its `assign` of an array to the average to swap and of a variable to
+    finish (seen in 3.13 to 3.15).
+    """
+
+    optimizer: Any
+    masters: list
+
+    @property
+    def _model_variables_moving_average(self) -> list:
+        found = optimizer_averages(self.optimizer)
+        if not found:
+            raise AttributeError("None of the optimizers keeps averages.")
+        seen = [v if m is None else m for v, m in zip(self._trainable_variables, self.masters)]
+        return [
+            _SwappedAverage(weight, variable, found.get(id(variable)))
+            for weight, variable in zip(self._trainable_variables, seen)
+        ]
+
+
+class _SwappedAverage:
+    """The average of what an optimizer trains: the master of a weight, or the weight itself."""
+
+    def __init__(self, weight, trained, average):
+        self.weight, self.trained, self.average = weight, trained, average
+
+    def __array__(self, dtype=None, copy=None):
+        shown = self.weight if self.average is None else self.average
+        return np.asarray(shown.value, dtype)
+
+    def assign(self, value):
+        if self.average is None:  # an optimizer without averages trains this weight
+            return
+        if isinstance(value, keras.Variable):  # training ends with the averages in the weights
+            self.average.assign(self.trained.value)
+        elif self.trained is self.weight:  # which has been set to the average already
+            self.average.assign(value)
+        else:
+            swapped = self.trained.value, self.average.value
+            self.average.assign(swapped[0])
+            self.trained.assign(swapped[1])
+
+
 def compiled_metrics(model: keras.Model) -> list[keras.metrics.Metric]:
     """The metrics, weighted or not, with which a model evaluates.
 
@@ -286,6 +377,7 @@ class Steps(keras.Model):
     def _make_function(self, step_function, concatenate_outputs=False):
         def step(variables, data):
             self.check_batch(data)
+            _separate([variable for kind in variables for variable in kind()])
             values = tuple([variable.value for variable in kind()] for kind in variables)
             with uninterrupted():  # training uses the old values up
                 outputs, results = step_function(values, data)
@@ -297,6 +389,56 @@ class Steps(keras.Model):
         function = super()._make_function(step, concatenate_outputs)
         function.compiled_with = self.compiled_with()
         return function
+
+
+class Cloneable(keras.Model):
+    """Models of which `keras.models.clone_model` makes another one of the same class.
+
+    Keras would make a bare `Functional` of clones of the layers, in which the output does not share
+    the embedding. It means to ask models with a `get_config` of their own for it, but its condition
+    is never false. So the graph that it runs to get the outputs makes the clone from the config,
+    and the constructor, which Keras then calls with "outputs", gives it back.
+
+    Relies on `_clone_functional_model`, which calls `_run_through_graph` with its own
+    `operation_fn`, and then the class if `functional_like_constructor` finds that its `__init__`
+    takes any arguments; and on what the functions inside are named (seen in 3.13 to 3.15).
+    """
+
+    def __init_subclass__(cls, **kwargs: Any):
+        super().__init_subclass__(**kwargs)
+        if "__init__" in vars(cls):
+            cls.__init__ = _unless_cloned(cls.__init__)
+
+    def __new__(cls, *args: Any, **kwargs: Any):
+        clone = args[1] if len(args) == 2 else None
+        return clone if isinstance(clone, cls) else super().__new__(cls, *args, **kwargs)
+
+    def _run_through_graph(self, inputs, operation_fn=lambda op: op, call_fn=None):
+        if getattr(operation_fn, "__module__", "") != cloning.__name__:
+            return super()._run_through_graph(inputs, operation_fn, call_fn)
+        wrapped = inspect.getclosurevars(operation_fn).nonlocals["clone_function"]
+        clone_layer = inspect.getclosurevars(wrapped).nonlocals["clone_function"]
+        own = [(x.name, x.shape) for x in keras.tree.flatten(self.input)]
+        given = [(x.name, x.shape) for x in keras.tree.flatten(inputs)]
+        if call_fn or clone_layer.__module__ != cloning.__name__ or given != own:
+            kind = type(self).__name__
+            raise ValueError(
+                f"keras.models.clone_model takes a {kind} alone, without input_tensors, "
+                "clone_function or call_function: a clone is made from the config. To change it, "
+                f"call {kind}.from_config({{**model.get_config(), ...}})."
+            )
+        return type(self).from_config(self.get_config())
+
+
+def _unless_cloned(init):
+    """A constructor that leaves a finished clone, given as its second argument, as it is."""
+
+    @functools.wraps(init)
+    def run(self, *args: Any, **kwargs: Any) -> None:
+        if not (len(args) == 2 and args[1] is self):
+            init(self, *args, **kwargs)
+
+    return run
 
 
 def is_traced(array: Any) -> bool:

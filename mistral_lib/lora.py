@@ -9,6 +9,7 @@ import numpy as np
 from mistral_lib.checks import check_boolean, check_integer, check_number
 from mistral_lib.keras_inside import optimizer_weights
 from mistral_lib.layers.projection import Projection
+from mistral_lib.settings import get_freezing, set_freezing
 
 DEFAULT_TARGETS = ("query", "value")
 
@@ -94,11 +95,11 @@ def apply(backbone: Any, plan: Plan) -> None:
             f"This backbone has LoRA already, with {describe(present)}; asked for was "
             f"{describe(plan)}. Call merge_lora first, or start from the base model."
         )
-    # What `merge` unfreezes, by path: Keras takes variables in an attribute for the layer's own.
-    backbone.frozen_by_lora = tuple(v.path for v in backbone.variables if v.trainable)
-    backbone.trainable = True  # in a frozen model no factor could be trained
-    for variable in backbone.variables:
-        variable.trainable = False
+    # By path: Keras takes variables in an attribute for the layer's own.
+    before = get_freezing(backbone)
+    backbone.frozen_before_lora = tuple(before["frozen_layers"])
+    backbone.frozen_by_lora = tuple(before["trained_weights"])
+    set_freezing(backbone, (), ())  # in a frozen layer no factor could be trained
     for path, wanted in plan.items():
         layers[path].enable_lora(**wanted)
 
@@ -116,11 +117,11 @@ def set_trainable(backbone: Any, value: bool) -> None:
     >>> len(backbone.trainable_variables)  # A and B of query and value
     4
     """
-    if backbone.trainable:
-        backbone.trained_beside_base = tuple(v.path for v in backbone.variables if v.trainable)
-    keras.Model.trainable.__set__(backbone, value)
-    for variable in backbone.variables:
-        variable.trainable = value and variable.path in backbone.trained_beside_base
+    if value and not backbone.trainable:
+        set_freezing(backbone, **backbone.when_thawed)
+    elif backbone.trainable and not value:
+        backbone.when_thawed = get_freezing(backbone)
+        keras.Model.trainable.__set__(backbone, False)
 
 
 def merge(backbone: Any, dequantize: bool = False) -> None:
@@ -135,11 +136,27 @@ def merge(backbone: Any, dequantize: bool = False) -> None:
                 f"{backbone.variable_dtype}."
             )
         backbone.dequantize()
+    now = get_freezing(backbone)
     for layer in projections(backbone).values():
         if layer.lora_enabled:
             layer.merge_lora()
-    for variable in backbone.variables:
-        variable.trainable = backbone.trainable and variable.path in backbone.frozen_by_lora
+    _thaw(backbone, **now)
+
+
+def _thaw(backbone, frozen_layers, trained_weights) -> None:
+    """Takes back what `apply` froze and thawed, and keeps what has been set since."""
+    if not backbone.trainable:
+        set_freezing(backbone, frozen_layers, ())
+        return
+    beside = [path for path in trained_weights if "/lora_kernel_" not in path]
+    before = [
+        layer
+        for layer in backbone.frozen_before_lora
+        if not any(path.startswith(layer) for path in beside)
+    ]
+    frozen = {*frozen_layers, *before}
+    trained = [p for p in backbone.frozen_by_lora if p.rpartition("/")[0] not in frozen]
+    set_freezing(backbone, frozen, [*beside, *trained])
 
 
 def factor_shapes(backbone: Any, plan: Plan) -> dict[str, tuple[int, int]]:

@@ -8,13 +8,19 @@ import jax
 import jax.numpy as jnp
 import keras
 
-from mistral_lib.keras_inside import exclude_as, layout_of, optimizer_weights, take_path
+from mistral_lib.keras_inside import (
+    SwappedAverages,
+    exclude_as,
+    layout_of,
+    optimizer_weights,
+    take_path,
+)
 
 LOW_PRECISION = ("bfloat16", "float16")
 
 
 @keras.saving.register_keras_serializable(package="mistral_lib")
-class MasterWeights(keras.optimizers.Optimizer):
+class MasterWeights(SwappedAverages):
     """An optimizer that trains weights of 16 bits by float32 copies of them, the *master weights*.
 
     A bfloat16 number has 8 significant bits: the update of a weight is lost where it is less than
@@ -250,8 +256,21 @@ class MasterWeightsModel(keras.Model):
         """Keras's `compile`."""
         super().compile(with_master_weights(optimizer, self), *args, **kwargs)
 
+    def get_compile_config(self) -> dict[str, Any]:
+        """Keras's, and for which weights the optimizer was built: none that are gone since."""
+        config = super().get_compile_config()
+        if not config or self.optimizer is None:
+            return config
+        known, present = optimizer_weights(self.optimizer), {id(v) for v in self.variables}
+        stale = any(id(variable) not in present for variable in known)
+        return {**config, "built_for": [] if stale else [variable.path for variable in known]}
+
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """Compiles as a saved model was compiled. Keras leaves out models with a `compile`."""
+        config = dict(config)
+        variables = {variable.path: variable for variable in self.variables}
+        trained = [variable.path for variable in self.trainable_variables]
+        built_for = config.pop("built_for", trained)  # older files do not say it
         self.compile(**keras.saving.deserialize_keras_object(config))
-        if self.optimizer is not None and self.built:
-            self.optimizer.build(self.trainable_variables)
+        if self.optimizer is not None and self.built and built_for:
+            self.optimizer.build([variables[path] for path in built_for])

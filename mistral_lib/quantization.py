@@ -14,7 +14,7 @@ import keras
 
 from mistral_lib import lora
 from mistral_lib.checks import check_keras_for
-from mistral_lib.keras_inside import Steps, matrix_attribute, unwrap_quantize
+from mistral_lib.keras_inside import Cloneable, Steps, unwrap_quantize
 from mistral_lib.layers.quantizable import (
     INT4_BLOCK_SIZE,
     MODES,
@@ -27,7 +27,7 @@ from mistral_lib.layers.quantizable import (
 FLOAT_DTYPES = {"float32", "bfloat16", "float16"}
 
 
-class QuantizableModel(Steps):
+class QuantizableModel(Steps, Cloneable):
     """The base of models that can be quantized."""
 
     def __new__(cls, *args: Any, **kwargs: Any):
@@ -204,14 +204,8 @@ def dequantize(backbone: Any) -> None:
     """See `MistralBackbone.dequantize`."""
     if backbone.quantization is None:
         return
-    adapted = lora.settings(backbone) is not None
     for layer in _quantizable(backbone):
         layer.dequantize()
-        for name in layer.matrices if adapted else ():
-            # Frozen until LoRA is merged, as if it had been enabled on the float model.
-            weight = getattr(layer, matrix_attribute(name))
-            weight.trainable = False
-            backbone.frozen_by_lora += (weight.path,)
     _set_policy(backbone, float_policy(backbone.projection_policy))
 
 

@@ -60,6 +60,9 @@ class TrainingLoss(CheckedBatches):
     ) -> None:
         """Keras's `compile`. A crossentropy given by its name takes logits, as the model has them.
 
+        A label of -100 does not count in the loss and in `weighted_metrics`. What is in `metrics`
+        gets no weights, so Keras counts such a label there too, and any prediction for it as wrong.
+
         Raises:
             ValueError: a loss or a metric that was made with `from_logits=False`.
         """

@@ -53,10 +53,12 @@ def causal_lm(backbone) -> MistralCausalLM:
 
 def fresh(model) -> MistralCausalLM:
     """A model that has never been used, of the same weights and settings."""
+    config = {**model.backbone.get_config(), "trainable": True}
+    config.pop("settings", None)  # which are set here another way
     with without_weights():
-        backbone = MistralBackbone.from_config({**model.backbone.get_config(), "trainable": True})
+        backbone = MistralBackbone.from_config(config)
     known = {variable.path: variable for variable in model.backbone.variables}
-    assert known.keys() == {variable.path for variable in backbone.variables}
+    assert [*known] == [variable.path for variable in backbone.variables]
     for variable in backbone.variables:
         variable.assign(np.array(known[variable.path].value))  # training uses its arrays up
         variable.trainable = known[variable.path].trainable

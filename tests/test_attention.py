@@ -216,6 +216,9 @@ def test_config_round_trip(layer):
     assert again.get_config() == layer.get_config()
     assert again.config == layer.config
     assert again.sliding_window == 3
+    assert "attention_path" not in layer.get_config()
+    layer = MistralAttention(layer.config, attention_path="banded")
+    assert MistralAttention.from_config(layer.get_config()).attention_path == "banded"
 
 
 @pytest.mark.slow

@@ -19,6 +19,7 @@ import mistral_lib
 from mistral_lib import MistralBackbone, keras_inside, without_weights
 from mistral_lib.layers.embedding import TokenEmbedding
 from mistral_lib.layers.projection import Projection
+from mistral_lib.master_weights import MasterWeights
 
 LIBRARY = Path(mistral_lib.__file__).parent
 # Attributes with an underscore that are documented all the same.
@@ -165,6 +166,19 @@ def test_remove_weight():
     assert not hasattr(layer, "bias"), message
 
 
+def test_track_again():
+    """The order of weights, which `set_weights` goes by; and they can be frozen and thawed."""
+    layer = dense()
+    layer.kernel.trainable = False
+    with keras_inside.unlocked(layer):
+        keras_inside.track_again(layer, layer.kernel)
+    message = changed("track_again", "a layer keeps its weights in another order")
+    assert [weight.name for weight in layer.weights] == ["bias", "kernel"], message
+    assert not layer.kernel.trainable
+    layer.trainable = True
+    assert layer.kernel.trainable, message
+
+
 def test_without_autocast():
     layer = dense(dtype="mixed_bfloat16")
     for expected in ("bfloat16", "float32"):
@@ -285,6 +299,46 @@ def test_steps():
     model.backbone.attention_path = "banded"
     model.train_on_batch(INPUTS, labels)
     assert model.train_function is not train_function, message
+
+
+def test_cloneable():
+    for model in (small_causal_lm(preprocessor=None), small_backbone()):
+        clone = keras.models.clone_model(model)
+        message = changed("Cloneable", "`clone_model` goes another way")
+        assert type(clone) is type(model), message
+        assert [v.path for v in clone.weights] == [v.path for v in model.weights], message
+        with pytest.raises(ValueError, match="without input_tensors"):
+            keras.models.clone_model(model, clone_function=lambda layer: layer)
+
+
+def test_swapped_averages():
+    weights = [keras.Variable(np.full(2, 1.001), dtype="bfloat16")]
+    optimizer = MasterWeights(keras.optimizers.SGD(0.1, use_ema=True, ema_momentum=0.5))
+    for _ in range(3):
+        optimizer.apply([np.ones(2)], weights)
+    (master,), model = optimizer.masters, keras.Sequential([keras.layers.Dense(1)])
+    (average,) = keras_inside.optimizer_averages(optimizer.optimizer).values()
+    before = float(master.value[0]), float(average.value[0])
+    model.compile(optimizer)
+    callback = keras.callbacks.SwapEMAWeights()
+    callback.set_model(model)
+    model.__class__ = type("Model", (type(model),), {"trainable_variables": weights})
+    callback.on_test_begin()
+    message = changed("SwappedAverages", "averages are swapped in another way")
+    assert (float(average.value[0]), float(master.value[0])) == before, message
+    np.testing.assert_allclose(np.asarray(weights[0].value, "float32"), before[1], rtol=2**-8)
+    callback.on_test_end()
+    assert (float(master.value[0]), float(average.value[0])) == before, message
+
+
+def test_a_step_uses_no_array_up_twice():
+    """After `fit` with averages Keras leaves a weight and its average the same array."""
+    model = small_causal_lm(preprocessor=None)
+    model.compile(keras.optimizers.SGD(0.1, use_ema=True), loss=model.loss)
+    labels = np.roll(INPUTS["token_ids"], -1, axis=1)
+    for _ in range(2):
+        model.fit(INPUTS, labels, verbose=0)
+    assert int(model.optimizer.iterations) == 2
 
 
 def test_layout_of():

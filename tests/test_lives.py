@@ -7,6 +7,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from copies import COPIES, described
 from doors import PROMPT, SIZES, X, Y, fill, fresh
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -19,6 +20,7 @@ from hypothesis.stateful import (
 )
 
 from mistral_lib import MistralBackbone, MistralCausalLM, lora, without_weights
+from mistral_lib.keras_inside import optimizer_weights
 
 TARGETS = ["query", "value"]
 EVENTS = 8  # in a life
@@ -28,6 +30,15 @@ SMALL = {**SIZES, "num_query_heads": 2, "num_key_value_heads": 2, "hidden_dim": 
 
 def press_ctrl_c(*arguments, **logs):
     signal.raise_signal(signal.SIGINT)
+
+
+PARTS = {
+    "attention": lambda backbone: backbone.transformer_layers[0].self_attention,
+    "feedforward": lambda backbone: backbone.transformer_layers[0].feedforward,
+    "embedding": lambda backbone: backbone.token_embedding,
+    "query": lambda backbone: backbone.transformer_layers[0].self_attention.query,
+    "backbone": lambda backbone: backbone,
+}
 
 
 class Life(RuleBasedStateMachine):
@@ -70,10 +81,10 @@ class Life(RuleBasedStateMachine):
     def dequantize(self):
         self.model.dequantize()
 
-    @rule(part=st.sampled_from(["self_attention", "feedforward"]), trainable=st.booleans())
+    @rule(part=st.sampled_from([*PARTS]), trainable=st.booleans())
     def freeze(self, part, trainable):
-        if not self.adapted():
-            getattr(self.backbone.transformer_layers[0], part).trainable = trainable
+        """With LoRA too, where a backbone freezes and thaws its factors."""
+        PARTS[part](self.backbone).trainable = trainable
 
     @rule(path=st.sampled_from(["auto", "dense", "banded"]), again=st.booleans())
     def set(self, path, again):
@@ -95,11 +106,42 @@ class Life(RuleBasedStateMachine):
 
     @rule(batches=st.booleans())
     def fit(self, batches):
-        self.model.compile(keras.optimizers.SGD(0.01), loss=self.model.loss)
+        if not self.model.trainable_variables:
+            with pytest.raises(ValueError, match="Nothing can be trained"):
+                self.model.fit(X, Y, verbose=0)
+            return
+        known = [*map(id, optimizer_weights(self.model.optimizer))]
+        if known != [*map(id, self.model.trainable_variables)]:
+            if known:
+                with pytest.raises(ValueError, match="Call compile again"):
+                    self.model.fit(X, Y, verbose=0)
+            self.compile()
+        steps = int(self.model.optimizer.iterations)
         if batches:
             self.model.train_on_batch(X, Y)
         else:
             self.model.fit(X, Y, verbose=0)
+        assert int(self.model.optimizer.iterations) == steps + 1
+
+    def compile(self):
+        self.model.compile(keras.optimizers.SGD(0.01, momentum=0.5), loss=self.model.loss)
+
+    @rule(door=st.sampled_from([*COPIES]))
+    def copy(self, door):
+        """The copy lives on. It is what the model was, and so is its optimizer."""
+        copied, whole = COPIES[door]
+        before, optimizer = described(self.model), self.model.optimizer
+        present = {id(v) for v in self.model.variables}
+        kept = whole and all(id(v) in present for v in optimizer_weights(optimizer))
+        self.model = copied(self.model, self.folder)
+        after = described(self.model)
+        wrong = {key: (before[key], after[key]) for key in before if before[key] != after[key]}
+        assert wrong == {}
+        if kept:
+            for ours, theirs in zip(
+                self.model.optimizer.variables, optimizer.variables, strict=True
+            ):
+                np.testing.assert_array_equal(ours.value, theirs.value)
 
     @rule(
         use=st.sampled_from(["fit", "evaluate", "predict"]), when=st.sampled_from(["begin", "end"])
@@ -109,7 +151,9 @@ class Life(RuleBasedStateMachine):
         callback = keras.callbacks.Callback()
         setattr(callback, f"on_{kind}_batch_{when}", press_ctrl_c)
         if use == "fit":
-            self.model.compile(keras.optimizers.SGD(0.01), loss=self.model.loss)
+            if not self.model.trainable_variables:
+                return
+            self.compile()
         labels = () if use == "predict" else (Y,)
         with pytest.raises(KeyboardInterrupt):
             getattr(self.model, use)(X, *labels, verbose=0, callbacks=[callback])

@@ -1,6 +1,9 @@
 """mistral_lib/master_weights.py: weights of 16 bits are trained as well as those of 32."""
 
+import copy
 import inspect
+import pickle
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -194,11 +197,11 @@ def make_model(dtype, optimizer=None, lora=False, **changes):
     return model
 
 
-def losses(model, epochs=10, **settings):
+def losses(model, epochs=10, name="loss", **settings):
     x, y = data()
     return model.fit(
         x, y, epochs=epochs, batch_size=8, shuffle=False, verbose=0, **settings
-    ).history["loss"]
+    ).history[name]
 
 
 @pytest.mark.slow
@@ -258,6 +261,126 @@ def test_loaded_weights_stay(tmp_path):
     losses(model, epochs=1)
     for ours, theirs in zip(model.trainable_variables, other.trainable_variables, strict=True):
         np.testing.assert_array_equal(ours.value, theirs.value)
+
+
+def other_values(model):
+    random = np.random.default_rng(5)
+    return [random.normal(size=v.shape).astype("float32") for v in model.weights]
+
+
+def assign_one(model):
+    weight = model.backbone.transformer_layers[0].feedforward.up.kernel
+    weight.assign(np.random.default_rng(5).normal(size=weight.shape))
+
+
+CHANGES = {  # each after training with LoRA, and the norms beside it
+    "set_weights": lambda model: model.set_weights(other_values(model)),
+    "assign": assign_one,
+    "merge_lora": lambda model: model.backbone.merge_lora(),
+    "quantize": lambda model: model.quantize("int8"),
+    "dequantize": lambda model: [model.quantize("int8"), model.dequantize()],
+    "quantize, merge_lora": lambda model: [
+        model.quantize("int8"),
+        model.backbone.merge_lora(dequantize=True),
+    ],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_step_at_rate_0_changes_nothing_that_was_set(change):
+    optimizer = keras.optimizers.Adam(0.05)
+    model = make_model("bfloat16", optimizer, lora=True)
+    model.backbone.transformer_layers[0].trainable = True  # base and factors
+    model.compile(optimizer, loss=model.loss)
+    losses(model, epochs=2)
+    CHANGES[change](model)
+    expected = [as_float32(v.value) for v in model.weights]
+    optimizer.learning_rate = 0.0
+    if change not in ("set_weights", "assign"):  # other weights are trained now
+        with pytest.raises(ValueError, match="Call compile again"):
+            losses(model, epochs=1)
+        model.compile(keras.optimizers.Adam(0.0), loss=model.loss)
+    losses(model, epochs=1)
+    for variable, value in zip(model.weights, expected, strict=True):
+        np.testing.assert_array_equal(as_float32(variable.value), value)
+
+
+def averaged(dtype, callbacks=(), kind=keras.optimizers.Adam):
+    """A model trained with averages, and its losses in evaluations meanwhile."""
+    model = make_model(dtype, kind(0.02, use_ema=True, ema_momentum=0.5))
+    return model, losses(
+        model, epochs=3, name="val_loss", validation_data=data(), callbacks=[*callbacks]
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("swapped", ["not", "for tests", "for epochs"])
+def test_averages_are_swapped_as_in_float32(dtype, swapped):
+    """Evaluation sees averages, training goes on from the masters, which have lost no digit."""
+    names, results = {"for tests": False, "for epochs": True}, []
+    for each in (dtype, "float32"):
+        callbacks = [keras.callbacks.SwapEMAWeights(names[swapped])] if swapped in names else []
+        results.append(averaged(each, callbacks))
+    (model, ours), (_, theirs) = results
+    np.testing.assert_allclose(ours, theirs, rtol=0.02)
+    for variable, master in zip(model.trainable_variables, model.optimizer.masters, strict=True):
+        rounded = jnp.asarray(master.value, variable.dtype)
+        np.testing.assert_array_equal(as_float32(variable.value), as_float32(rounded))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("door", ["keras", "pickle", "deepcopy"])
+def test_a_copy_keeps_averages_and_masters(door, dtype, tmp_path):
+    model, _ = averaged(dtype)
+    if door == "keras":
+        model.save(tmp_path / "model.keras")
+        again = keras.saving.load_model(tmp_path / "model.keras")
+    else:
+        again = pickle.loads(pickle.dumps(model)) if door == "pickle" else copy.deepcopy(model)
+    for ours, theirs in zip(again.optimizer.variables, model.optimizer.variables, strict=True):
+        np.testing.assert_array_equal(ours.value, theirs.value)
+    assert losses(again, epochs=2) == losses(model, epochs=2)
+
+
+def one_average_of_two():
+    some = {".*kernel": keras.optimizers.SGD(0.01, use_ema=True)}
+    return keras.optimizers.MultiOptimizer(
+        keras.optimizers.OptimizerMap(keras.optimizers.SGD(0.01), some)
+    )
+
+
+@pytest.mark.parametrize(
+    "inside",
+    [lambda: keras.optimizers.SGD(0.01, use_ema=True), one_average_of_two],
+    ids="one two".split(),
+)
+def test_a_swap_and_back_loses_no_digit(inside):
+    """Each weight's master and average change places, and the weight is the master rounded."""
+    weights = variables("bfloat16")
+    optimizer = MasterWeights(inside())
+    after_steps(optimizer, weights)
+    before = [np.array(v.value) for v in (*optimizer.variables, *weights)]
+    model = keras.Sequential([keras.layers.Dense(1)])
+    model.compile(optimizer)
+    callback = keras.callbacks.SwapEMAWeights()
+    callback.set_model(model)
+    with mock.patch.object(keras.Model, "trainable_variables", weights):
+        callback.on_test_begin()
+        during = [np.array(v.value) for v in (*optimizer.variables, *weights)]
+        callback.on_test_end()
+    assert any((a != b).any() for a, b in zip(before, during, strict=True))
+    for variable, value in zip((*optimizer.variables, *weights), before, strict=True):
+        np.testing.assert_array_equal(np.array(variable.value), value)
+
+
+def test_swapping_without_averages_is_refused_in_keras_words():
+    callbacks = [keras.callbacks.SwapEMAWeights()]
+    model = make_model("bfloat16", keras.optimizers.Adam())
+    with pytest.raises(ValueError, match="must be used when `use_ema=True`"):
+        losses(model, epochs=1, validation_data=data(), callbacks=callbacks)
 
 
 @pytest.mark.slow

@@ -44,6 +44,7 @@ class MistralAttention(ConfiguredLayer):
     Args:
         config: the `MistralConfig` of the model.
         layer: which of its layers this is, for the layer's own window.
+        attention_path: the attribute's first value.
         **kwargs: `name`, `dtype` and `trainable`.
 
     Call arguments:
@@ -60,9 +61,11 @@ class MistralAttention(ConfiguredLayer):
     Source: Jiang et al., "Mistral 7B", 2023; Ainslie et al., "GQA", 2023.
     """
 
-    def __init__(self, config: MistralConfig, layer: int = 0, **kwargs: Any):
+    def __init__(
+        self, config: MistralConfig, layer: int = 0, attention_path: str = "auto", **kwargs: Any
+    ):
         super().__init__(config, layer, **kwargs)
-        self.attention_path = "auto"
+        self.attention_path = attention_path
 
     @property
     def sliding_window(self) -> int | None:
@@ -131,3 +134,7 @@ class MistralAttention(ConfiguredLayer):
     ) -> keras.KerasTensor:
         # The call branches on S, which is unknown while a functional model is being built.
         return keras.KerasTensor(hidden_states.shape, dtype=self.compute_dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        forced = {} if self.attention_path == "auto" else {"attention_path": self.attention_path}
+        return {**super().get_config(), **forced}

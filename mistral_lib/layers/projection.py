@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import keras
 
 from mistral_lib.arrays import Array, Float
-from mistral_lib.keras_inside import matrix_attribute, remove_weight, unlocked
+from mistral_lib.keras_inside import matrix_attribute, remove_weight, track_again, unlocked
 from mistral_lib.layers.quantizable import Quantizable
 from mistral_lib.layers.quantized import matmul
 
@@ -123,6 +123,7 @@ class Projection(Quantizable, keras.layers.EinsumDense):  # pyright: ignore[repo
                 (rank, self.units), "zeros", name="lora_kernel_b", **common
             )
         self.kernel.trainable = False
+        self.untrained = ("kernel",)  # once it is float, if it is quantized now
         self.lora_enabled = True
         self.lora_rank = rank
         self.lora_alpha = rank if lora_alpha is None else lora_alpha
@@ -138,6 +139,15 @@ class Projection(Quantizable, keras.layers.EinsumDense):  # pyright: ignore[repo
         self.kernel.trainable = True
         self.lora_enabled = False
         self.lora_rank = self.lora_alpha = None
+
+    def dequantize(self) -> None:
+        """See `MistralBackbone.dequantize`."""
+        super().dequantize()
+        with unlocked(self):
+            for factor in self.lora_factors():
+                track_again(
+                    self, factor
+                )  # after the kernel, as in a layer that was never quantized
 
     def save_own_variables(self, store: Any) -> None:
         # Keras would save the merged kernel. The base stays as it is, the factors beside it.

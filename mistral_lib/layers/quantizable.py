@@ -81,11 +81,25 @@ class Quantizable(keras.layers.Layer):
 
     A subclass has two properties: `matrices`, by the name of each matrix how Keras stores it
     (`pairs` and `transposed` of a `KernelLayout`), and `matrix_shape`, (D, N) of all.
+
+    Attributes:
+        untrained: the names of the matrices that `dequantize` will freeze.
     """
 
     def __init__(self, *args: Any, dtype: str | keras.DTypePolicy | None = None, **kwargs: Any):
         check_keras_for(dtype)
         super().__init__(*args, dtype=dtype, **kwargs)
+        self.untrained = () if self.trainable else tuple(self.matrices)
+
+    @property
+    def trainable(self) -> bool:
+        """Whether the layer is trained; of a quantized one, whether it would be, were it float."""
+        return super().trainable
+
+    @trainable.setter
+    def trainable(self, value: bool) -> None:
+        keras.layers.Layer.trainable.__set__(self, value)
+        self.untrained = () if value else tuple(self.matrices)
 
     def quantize(
         self,
@@ -96,11 +110,14 @@ class Quantizable(keras.layers.Layer):
         """Replaces the float matrices by quantized ones: see `MistralBackbone.quantize`."""
         block_size = getattr(config, "block_size", INT4_BLOCK_SIZE)
         _check_kind(mode, block_size)
-        floats = {}
+        floats, untrained = {}, []
         for name in reversed(self.matrices):
             attribute = matrix_attribute(name)
             floats[name] = np.asarray(getattr(self, attribute).value)
+            if not getattr(self, attribute).trainable:
+                untrained.append(name)
             remove_weight(self, attribute)
+        self.untrained = tuple(untrained)
         first = next(iter(self.matrices))  # as Keras does
         self.quantized_build(floats[first].shape, mode, config)
         kind = mode if mode == "int8" else f"int4/{block_size}"
@@ -182,12 +199,8 @@ class Quantizable(keras.layers.Layer):
         for other in (attribute, f"{name}_scale", f"{name}_zero"):
             if hasattr(self, other):
                 remove_weight(self, other)
-        weight = self.add_weight(
-            name=name,
-            shape=value.shape,
-            initializer=lambda *_, **__: value,
-            trainable=not getattr(self, "lora_enabled", False),
-        )
+        weight = self.add_weight(name=name, shape=value.shape, initializer=lambda *_, **__: value)
+        weight.trainable = name not in self.untrained
         setattr(self, attribute, weight)
 
 

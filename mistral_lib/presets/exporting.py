@@ -33,6 +33,7 @@ from mistral_lib.presets.transformers_format import (
     TOKENIZER_FILE,
     VOCABULARY_FILES,
 )
+from mistral_lib.settings import CONTEXT_LENGTH
 
 SHARD_FILE = "model-{:05}-of-{:05}.safetensors"
 FAST_TOKENIZER_FILE = "tokenizer.json"
@@ -40,7 +41,6 @@ FAST_TOKENIZER_FILE = "tokenizer.json"
 STALE_FILES = ("model*.safetensors", TRANSFORMERS.index_file, "pytorch_model*.bin*")
 STALE_TOKENIZER_FILES = (ADDED_TOKENS_FILE, CHAT_TEMPLATE_FILE)
 CHECKPOINT_FILES = {CONFIG_FILE, GENERATION_FILE, TOKENIZER_FILE}
-CONTEXT_LENGTH = 32768  # of all versions of Mistral 7B
 
 
 def export_backbone(backbone: Any, folder: str | Path, max_shard_size: float | None = 10) -> None:

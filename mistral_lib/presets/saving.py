@@ -195,6 +195,7 @@ def _describe_backbone(backbone: Any) -> dict[str, Any]:
     """A backbone for config.json and task.json."""
     config = backbone.get_config()
     config.pop("lora", None)  # which the adapter's own file says
+    config.pop("settings", None)  # a preset is architecture and weights
     # Arguments that KerasHub, or its versions before head_dim, would not take.
     del config["tie_word_embeddings"]
     if config["head_dim"] is None:
