@@ -9,9 +9,10 @@ import numpy as np
 
 from mistral_lib.arrays import Array, Float32
 from mistral_lib.batches import IGNORED_LABEL
-from mistral_lib.checks import check_choice, check_token_ids, standardize_inputs
+from mistral_lib.checks import check_choice
 from mistral_lib.forward import forward
 from mistral_lib.generation.prompts import read_prompts
+from mistral_lib.inputs import as_array, check_token_ids, is_text, standardize_inputs
 from mistral_lib.training_loss import token_losses
 
 
@@ -74,10 +75,14 @@ class Scoring(keras.Model):
         if scoring_mode == "logits":
             return embedding(hidden_states, reverse=True)
         if target_ids is not None:
-            checked = {"token_ids": target_ids, "padding_mask": inputs["padding_mask"]}
-            targets = standardize_inputs(checked)["token_ids"]
+            targets = as_array("target_ids", target_ids)
+            if targets.shape != mask.shape:
+                raise ValueError(
+                    f"target_ids must have the shape of token_ids, {mask.shape}, but have "
+                    f"{targets.shape}."
+                )
             counts = targets != IGNORED_LABEL
-            check_token_ids(targets * counts, self.backbone.vocabulary_size)
+            check_token_ids(targets * counts, self.backbone.vocabulary_size, "target_ids")
             losses, _ = token_losses(embedding, hidden_states, jnp.asarray(targets * counts))
             return jnp.where(counts, losses, 0.0)
         following = jnp.roll(jnp.asarray(inputs["token_ids"]), -1, axis=1)
@@ -88,15 +93,16 @@ class Scoring(keras.Model):
     def _scored(self, token_ids, padding_mask) -> dict:
         """`token_ids` and `padding_mask`, checked, from ids or text."""
         vocabulary_size = self.backbone.vocabulary_size
-        if isinstance(token_ids, str) or np.asarray(token_ids).dtype.kind == "U":
+        if is_text(token_ids):
             if padding_mask is not None:
                 raise ValueError("A text brings its own padding mask. Leave out padding_mask.")
             rows = read_prompts(token_ids, self.preprocessor, vocabulary_size).rows
             padding_mask = np.arange(max(map(len, rows))) < np.array([[len(row)] for row in rows])
             token_ids = np.zeros(padding_mask.shape, "int32")
             token_ids[padding_mask] = np.concatenate(rows)
-        elif padding_mask is None:
-            padding_mask = np.ones(np.shape(token_ids), bool)
+        token_ids = as_array("token_ids", token_ids)
+        if padding_mask is None:
+            padding_mask = np.ones(token_ids.shape, bool)
         return standardize_inputs(
             {"token_ids": token_ids, "padding_mask": padding_mask}, vocabulary_size
         )

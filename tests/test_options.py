@@ -11,9 +11,9 @@ from mistral_lib.generation.sampling import make_sampler
 
 
 def test_forms_of_options():
-    assert check_stop_tokens([np.int64(2), 5]) == (2, 5)
-    assert check_stop_tokens(None) == ()
-    assert check_stop_tokens("auto") is None
+    assert check_stop_tokens([np.int64(2), 5], 10) == (2, 5)
+    assert check_stop_tokens(None, 10) == ()
+    assert check_stop_tokens("auto", 10) is None
     assert Options().samples == 1
     assert Options(num_samples=3, sampler=make_sampler(1.0)).samples == 3
 
@@ -53,6 +53,6 @@ def test_what_is_refused(arguments, error, message):
 
 def test_what_is_no_stop_token():
     with pytest.raises(ValueError, match="stop_token_ids must be one of 'auto'"):
-        check_stop_tokens("end")
-    with pytest.raises(ValueError, match="a stop token id must be at least 0"):
-        check_stop_tokens([-1])
+        check_stop_tokens("end", 10)
+    with pytest.raises(ValueError, match=r"stop_token_ids must be from 0 to 9 .* one is -1"):
+        check_stop_tokens([-1], 10)

@@ -127,7 +127,7 @@ class TextGeneration(keras.Model):
         options = Options(
             max_length=max_length,
             max_new_tokens=max_new_tokens,
-            stop_tokens=check_stop_tokens(stop_token_ids),
+            stop_tokens=check_stop_tokens(stop_token_ids, self.backbone.vocabulary_size),
             stop_strings=check_stop_strings(stop_strings),
             sampler=make_sampler(temperature, top_k, top_p, min_p, repetition_penalty),
             seed=seed,
@@ -178,7 +178,7 @@ class TextGeneration(keras.Model):
         TypeError: The inputs of stream must be one text or conversation, but are a list. generate
         takes batches and token ids.
         """
-        if not isinstance(inputs, str) and not is_conversation(inputs):
+        if not isinstance(inputs, str | bytes) and not is_conversation(inputs):
             raise TypeError(
                 "The inputs of stream must be one text or conversation, but are a "
                 f"{type(inputs).__name__}. generate takes batches and token ids."
@@ -186,7 +186,7 @@ class TextGeneration(keras.Model):
         options = Options(
             max_length=max_length,
             max_new_tokens=max_new_tokens,
-            stop_tokens=check_stop_tokens(stop_token_ids),
+            stop_tokens=check_stop_tokens(stop_token_ids, self.backbone.vocabulary_size),
             stop_strings=check_stop_strings(stop_strings),
             sampler=make_sampler(temperature, top_k, top_p, min_p, repetition_penalty),
             seed=seed,

@@ -10,6 +10,7 @@ import numpy as np
 
 from mistral_lib.checks import check_boolean, check_choice, check_integer
 from mistral_lib.generation.sampling import GREEDY, Sampler
+from mistral_lib.inputs import check_ids
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,16 +89,18 @@ class Options:
                 )
 
 
-def check_stop_tokens(stop_token_ids: str | Sequence[int] | None) -> tuple[int, ...] | None:
-    """The ids as a tuple, checked; `None` for "auto".
+def check_stop_tokens(stop_token_ids: Any, vocabulary_size: int) -> tuple[int, ...] | None:
+    """The ids as a tuple, checked; a single one is understood. `None` for "auto".
 
-    >>> check_stop_tokens([2]), check_stop_tokens(None), check_stop_tokens("auto")
+    >>> check_stop_tokens([2], 10), check_stop_tokens(None, 10), check_stop_tokens("auto", 10)
     ((2,), (), None)
     """
     if isinstance(stop_token_ids, str):
         check_choice("stop_token_ids", stop_token_ids, ("auto",))
         return None
-    return tuple(check_integer("a stop token id", t, minimum=0) for t in stop_token_ids or ())
+    if stop_token_ids is None:
+        return ()
+    return check_ids("stop_token_ids", stop_token_ids, vocabulary_size)
 
 
 def _check_length_penalty(length_penalty: Any) -> None:
