@@ -42,12 +42,35 @@ def check_number(name: str, value: Any, zero: bool = False, below: float = math.
             f"{name} must be a number, but is {value!r} of type {type(value).__name__}."
         )
     # NumPy's numbers become Python's, which a JSON file can hold.
-    number = int(value) if isinstance(value, numbers.Integral) else float(value)
-    if not (0 < number < below or (zero and number == 0)):
+    number = int(value) if isinstance(value, numbers.Integral) else _as_float(value)
+    if not (0 < _as_float(number) < below or (zero and number == 0)):
         low = "at least 0" if zero else "above 0"
         high = "finite" if below == math.inf else f"below {below}"
         raise ValueError(f"{name} must be {low} and {high}, but is {value}.")
     return number
+
+
+def check_range(name: str, value: Any, low: float, high: float) -> float:
+    """`value` as an int or a float, if it is in a range with which float32 can compute.
+
+    >>> check_range("repetition_penalty", 1e-40, 1e-6, 1e6)
+    Traceback (most recent call last):
+    ValueError: repetition_penalty must be from 1e-06 to 1e+06, but is 1e-40. Computed in float32...
+    """
+    number = check_number(name, value)
+    if not low <= number <= high:
+        raise ValueError(
+            f"{name} must be from {low:g} to {high:g}, but is {value}. Computed in float32, "
+            "numbers beyond that become 0, infinite or NaN."
+        )
+    return number
+
+
+def _as_float(value) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
 
 
 def check_boolean(name: str, value: Any) -> bool:

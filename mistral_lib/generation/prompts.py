@@ -29,18 +29,18 @@ class Prompts:
             reply alone.
         is_text: whether they came as text or as conversations.
         is_single: whether they came as one, not as a list.
-        is_padded: whether they came as arrays in a dictionary.
+        padded_length: of the arrays, if they came in a dictionary.
     """
 
     rows: list[list[int]]
     shown: list[list[int]]
     is_text: bool = False
     is_single: bool = False
-    is_padded: bool = False
+    padded_length: int | None = None
 
     def restore(self, results: list) -> Any:
         """Finished rows, prompt and new tokens or text, in the form of the input."""
-        return _as_dictionary(results) if self.is_padded else self.unwrap(results)
+        return self.unwrap(results) if self.padded_length is None else _as_dictionary(results)
 
     def unwrap(self, values: list) -> Any:
         """What belongs to each prompt; without the list, if the prompts came without one."""
@@ -66,8 +66,9 @@ def read_prompts(inputs: Any, preprocessor: Any, vocabulary_size: int) -> Prompt
     [[1, 2], [3]]
     """
     if isinstance(inputs, dict):
-        rows = check_rows(_masked_rows(inputs), vocabulary_size)
-        prompts = Prompts(rows, shown=rows, is_padded=True)
+        rows, length = _masked_rows(inputs)
+        rows = check_rows(rows, vocabulary_size)
+        prompts = Prompts(rows, shown=rows, padded_length=length)
     elif is_text(inputs) or is_conversation(inputs) or _are_conversations(inputs):
         prompts = _read_text(inputs, preprocessor)
     else:
@@ -166,12 +167,13 @@ def _id_rows(inputs) -> tuple[list, bool]:
     return as_rows(inputs)
 
 
-def _masked_rows(inputs) -> list[list[int]]:
+def _masked_rows(inputs) -> tuple[list[list[int]], int]:
     arrays = standardize_inputs(inputs)
     token_ids, mask = np.asarray(arrays["token_ids"]), np.asarray(arrays["padding_mask"], bool)
     if (mask[:, 1:] & ~mask[:, :-1]).any():
         raise ValueError("padding_mask must mark padding on the right only, 1 1 1 0 0.")
-    return [ids[real].tolist() for ids, real in zip(token_ids, mask, strict=True)]
+    rows = [ids[real].tolist() for ids, real in zip(token_ids, mask, strict=True)]
+    return rows, mask.shape[1]
 
 
 def _as_dictionary(rows) -> dict[str, np.ndarray]:

@@ -11,7 +11,7 @@ from mistral_lib.arrays import Bool, Float, Int, Key
 from mistral_lib.generation.cache import RollingCache, extend
 from mistral_lib.generation.compiled import CompiledFunction, array_tree
 from mistral_lib.generation.decoding import DecodingLoop, DecodingState, append, last_tokens
-from mistral_lib.generation.protocol import Job, mark_used, step_until_finished
+from mistral_lib.generation.protocol import Job, mark_used, step_until_finished, watched
 from mistral_lib.generation.reading import PromptReader, logits_of
 from mistral_lib.generation.sampling import (
     Sampler,
@@ -85,7 +85,7 @@ class SpeculativeLoop:
         def step(state):
             keys = jax.vmap(jax.random.fold_in)(state.keys, state.counts)
             proposed, draft_logits, draft = self._propose(state, sampler, keys)
-            state = dataclasses.replace(state, draft=draft)
+            state = dataclasses.replace(watched(state, draft_logits), draft=draft)
             return self._verify(state, proposed, draft_logits, sampler, keys, stop_tokens)
 
         return step_until_finished(step, state, steps)
@@ -136,6 +136,7 @@ class SpeculativeLoop:
         counts = jnp.where(reading, chunk.shape[1], 0)
         hidden, cache = extend(backbone, state.cache, chunk, counts)
         raw = logits_of(backbone, hidden)  # (B, k + 1, V)
+        state = watched(state, raw)
         logits = filter_logits(raw, sampler, _used_along(state.used_tokens, proposed))
         if sampler.temperature is None:
             tokens = logits.argmax(axis=-1).astype("int32")
