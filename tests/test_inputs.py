@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from mistral_lib.inputs import as_rows, as_texts, check_ids, is_text, standardize_inputs
+from mistral_lib.inputs import standardize_inputs
 
 IDS = [[1, 2, 3], [4, 5, 0]]
 MASK = [[1, 1, 1], [1, 1, 0]]

@@ -120,7 +120,8 @@ class DecodingLoop:
         keys = jax.vmap(jax.random.fold_in)(state.keys, state.counts)
         token = draw(filter_logits(logits, sampler, state.used_tokens), sampler, keys)
         log_probs = None if state.log_probs is None else token_log_probs(logits, token)[:, None]
-        return append(watched(state, logits), token[:, None], 1, stop_tokens, log_probs)
+        state = watched(state, logits, token if sampler.temperature is None else None)
+        return append(state, token[:, None], 1, stop_tokens, log_probs)
 
 
 def last_tokens(state: DecodingState, counts: int | Int[Array, " B"]) -> Int[Array, "B C"]:

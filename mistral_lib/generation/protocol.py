@@ -187,12 +187,21 @@ def step_until_finished(
     return jax.lax.while_loop(unfinished, count, (state, 0))[0]
 
 
-def watched(state: State, logits: Float[Array, "B *steps V"]) -> State:
+def watched(
+    state: State,
+    logits: Float[Array, "B *steps V"],
+    likeliest: Int[Array, "B *steps"] | None = None,
+) -> State:
     """The state, where unfinished rows whose logits are NaN or infinite have failed.
 
-    The largest logit of a token is NaN if any is. Filtered logits of -inf do no harm.
+    The largest logit is NaN if any is, and it is the likeliest token's, whose number saves a look
+    at the whole vocabulary. Filtered logits of -inf do no harm.
     """
-    finite = jnp.isfinite(logits.max(axis=-1)).reshape(len(logits), -1).all(axis=1)
+    if likeliest is None:
+        largest = logits.max(axis=-1)
+    else:
+        largest = jnp.take_along_axis(logits, likeliest[..., None], axis=-1)
+    finite = jnp.isfinite(largest).reshape(len(logits), -1).all(axis=1)
     failed = state.failed | ~(finite | state.finished)
     return dataclasses.replace(state, failed=failed, finished=state.finished | failed)
 

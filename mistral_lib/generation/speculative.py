@@ -85,7 +85,8 @@ class SpeculativeLoop:
         def step(state):
             keys = jax.vmap(jax.random.fold_in)(state.keys, state.counts)
             proposed, draft_logits, draft = self._propose(state, sampler, keys)
-            state = dataclasses.replace(watched(state, draft_logits), draft=draft)
+            greedy = proposed if sampler.temperature is None else None
+            state = dataclasses.replace(watched(state, draft_logits, greedy), draft=draft)
             return self._verify(state, proposed, draft_logits, sampler, keys, stop_tokens)
 
         return step_until_finished(step, state, steps)
@@ -136,13 +137,14 @@ class SpeculativeLoop:
         counts = jnp.where(reading, chunk.shape[1], 0)
         hidden, cache = extend(backbone, state.cache, chunk, counts)
         raw = logits_of(backbone, hidden)  # (B, k + 1, V)
-        state = watched(state, raw)
         logits = filter_logits(raw, sampler, _used_along(state.used_tokens, proposed))
         if sampler.temperature is None:
             tokens = logits.argmax(axis=-1).astype("int32")
             accepted = tokens[:, :-1] == proposed
+            state = watched(state, raw, tokens)
         else:
             tokens, accepted = _accept(logits, draft_logits, proposed, keys)
+            state = watched(state, raw)
         accepted = jnp.cumprod(accepted, axis=1, dtype="int32").sum(axis=1, dtype="int32")
         read = length + jnp.where(reading, accepted + 1, 0)
         draft_read = jnp.minimum(read, state.draft.lengths)
