@@ -139,6 +139,11 @@ class CheckedBatches(MasterWeightsModel):
                 raise ValueError("The inputs must hold at least one row, but are empty.")
             if isinstance(y, list | tuple):
                 y = as_array("labels", y)
+            if hasattr(y, "shape") and tuple(y.shape[:1]) != tuple(x["token_ids"].shape[:1]):
+                raise ValueError(
+                    "labels must have a row for each row of token_ids, whose shape is "
+                    f"{x['token_ids'].shape}, but have the shape {y.shape}."
+                )
             if isinstance(sample_weight, list | tuple):
                 sample_weight = as_array("sample_weight", sample_weight)
         x, y = narrow_integers((x, y))

@@ -5,6 +5,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import keras
 import numpy as np
 
@@ -190,6 +191,11 @@ def standardize_inputs(inputs: Any, vocabulary_size: int | None = None) -> Any:
             f"{shapes[0]}."
         )
     check_token_ids(arrays["token_ids"], vocabulary_size)
+    if any(isinstance(array, jax.Array) for array in arrays.values()):  # Keras mixes no kinds
+        arrays = {
+            name: jnp.asarray(array) if isinstance(array, np.ndarray) else array
+            for name, array in arrays.items()
+        }
     return arrays
 
 

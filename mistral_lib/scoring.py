@@ -68,9 +68,8 @@ class Scoring(keras.Model):
         check_choice("scoring_mode", scoring_mode, ("logits", "loss"))
         inputs = self._scored(token_ids, padding_mask)
         mask = jnp.asarray(inputs["padding_mask"], bool)
-        hidden_states = forward(
-            self.backbone, inputs["token_ids"], padding_mask=mask, intercept=layer_intercept_fn
-        )
+        ids = jnp.asarray(inputs["token_ids"], "int32")
+        hidden_states = forward(self.backbone, ids, padding_mask=mask, intercept=layer_intercept_fn)
         embedding = self.backbone.token_embedding
         if scoring_mode == "logits":
             return embedding(hidden_states, reverse=True)
@@ -83,9 +82,11 @@ class Scoring(keras.Model):
                 )
             counts = targets != IGNORED_LABEL
             check_token_ids(targets * counts, self.backbone.vocabulary_size, "target_ids")
-            losses, _ = token_losses(embedding, hidden_states, jnp.asarray(targets * counts))
+            losses, _ = token_losses(
+                embedding, hidden_states, jnp.asarray(targets * counts, "int32")
+            )
             return jnp.where(counts, losses, 0.0)
-        following = jnp.roll(jnp.asarray(inputs["token_ids"]), -1, axis=1)
+        following = jnp.roll(ids, -1, axis=1)
         losses, _ = token_losses(embedding, hidden_states, following)
         has_next = mask & jnp.pad(mask[:, 1:], ((0, 0), (0, 1)))
         return jnp.where(has_next, losses, 0.0)
