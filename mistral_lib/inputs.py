@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from mistral_lib.checks import check_integer
+from mistral_lib.keras_inside import is_traced
 
 # What cannot be a dataset, and so has to be text or a dictionary.
 PLAIN = (type(None), bool, numbers.Number, str, bytes, list, tuple, set)
@@ -218,7 +219,7 @@ def narrow_integers(data: Any) -> Any:
 
 def at_hand(array: Any) -> bool:
     """Whether this process can look at the numbers of an array: not while JAX traces, say."""
-    if not hasattr(array, "dtype") or isinstance(array, jax.core.Tracer | keras.KerasTensor):
+    if not hasattr(array, "dtype") or isinstance(array, keras.KerasTensor) or is_traced(array):
         return False
     return getattr(array, "is_fully_addressable", True)
 

@@ -206,10 +206,11 @@ def check_length_penalty(length_penalty: Any, longest: int = 1) -> None:
     """
     if isinstance(length_penalty, bool) or not isinstance(length_penalty, numbers.Real):
         raise TypeError(f"length_penalty must be a number, but is {length_penalty!r}.")
-    if not abs(length_penalty) <= sys.float_info.max:
+    size: Any = abs(length_penalty)
+    if not size <= sys.float_info.max:
         raise ValueError(f"length_penalty must be finite, but is {length_penalty}.")
     largest = int(100 / math.log2(max(2, longest)))  # of float32's 126, some are for the scores
-    if longest > 1 and abs(length_penalty) > largest:
+    if longest > 1 and size > largest:
         raise ValueError(
             f"length_penalty must be from -{largest} to {largest} for up to {longest} new tokens, "
             f"but is {length_penalty}: length ** length_penalty would leave float32."

@@ -175,7 +175,7 @@ def _check_base(backbone: Any, saved: dict[str, StoredTensor], path: Path) -> No
     theirs = {name.removeprefix("base/"): tensor.read() for name, tensor in saved.items()}
     if "norms" not in theirs:
         raise ValueError(f"{path} lacks the fingerprint of its base model.")
-    pairs = {"norms": [(numbers["norms"], 0.0) for numbers in (mine, theirs)]}
+    pairs: dict[str, list] = {"norms": [(numbers["norms"], 0.0) for numbers in (mine, theirs)]}
     if {"kernels", "dequantized"} & theirs.keys():  # a file may be older than `dequantized`
         pairs["kernels"] = [
             (each["kernels"], 0.0) if "kernels" in each else (each["dequantized"], each["steps"])
