@@ -195,5 +195,5 @@ def test_a_healthy_row_does_not_hide_a_broken_one():
 
 
 def test_all_of_the_probability_is_no_filter():
-    assert make_sampler(1.0, top_p=1).top_p is None
+    assert make_sampler(1.0, top_p=1).top_p == np.inf
     assert make_sampler(1.0, top_p=1e-45).top_p == np.finfo("float32").tiny

@@ -73,7 +73,7 @@ def make_sampler(
         return Sampler(repetition_penalty=repetition_penalty)
     temperature = min(max(temperature, TEMPERATURES[0]), TEMPERATURES[1])
     if top_p is not None and np.float32(top_p) == 1:
-        top_p = None  # rounded sums of all probabilities would leave out the last tokens
+        top_p = float("inf")  # rounded sums of probabilities can exceed 1 before the last token
     return Sampler(temperature, top_k, top_p, min_p, repetition_penalty)
 
 

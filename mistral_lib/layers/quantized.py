@@ -251,7 +251,8 @@ def elements(
 ) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
     """Single elements of a kernel, and the step of each: what lies between two neighbours.
 
-    Rounding moved an element by half a step. Nothing else of the kernel is made float.
+    Rounding moved an element by half a step at most. In int4 one at an end of its range may have
+    been cut off there, so that its step is infinite. Nothing else of the kernel is made float.
 
     Args:
         kernel: (D, N), not transposed; in int4 with pairs of columns.
@@ -264,7 +265,8 @@ def elements(
     byte, block = kernel.values[rows, columns // 2], rows // kernel.layout.block_size
     value = jnp.where(columns % 2 == 1, byte >> 4, ((byte & 15) ^ 8) - 8)
     steps = jnp.asarray(kernel.scale[block, columns], "float32")
-    return (value - jnp.asarray(kernel.zero[block, columns], "float32")) * steps, steps
+    numbers = (value - jnp.asarray(kernel.zero[block, columns], "float32")) * steps
+    return numbers, jnp.where((value == -8) | (value == 7), jnp.inf, steps)
 
 
 def _matrices(kernel, start, size, dtype) -> list:
