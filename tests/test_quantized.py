@@ -10,10 +10,10 @@ import pytest
 
 from mistral_lib.layers import quantized
 from mistral_lib.layers.quantized import (
-    elements,
     KernelLayout,
     QuantizedKernel,
     dequantize,
+    elements,
     lookup,
     matmul,
     quantize,
