@@ -8,7 +8,7 @@ from typing import Any, Self, TypeVar
 import keras
 
 from mistral_lib import lora
-from mistral_lib.checks import standardize_call_inputs, standardize_inputs
+from mistral_lib.inputs import standardize_call_inputs, standardize_inputs
 from mistral_lib.keras_inside import layers_inside
 from mistral_lib.layers.embedding import TokenEmbedding
 from mistral_lib.master_weights import MasterWeightsModel
@@ -258,6 +258,9 @@ class Backbone(MasterWeightsModel, QuantizableModel):
 
     def predict(self, x: Any, *args: Any, **kwargs: Any) -> Any:
         return super().predict(standardize_inputs(x, self.vocabulary_size), *args, **kwargs)
+
+    def predict_on_batch(self, x: Any) -> Any:
+        return super().predict_on_batch(standardize_call_inputs(x, self.vocabulary_size))
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: dict | None = None) -> Self:

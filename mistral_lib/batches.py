@@ -8,13 +8,16 @@ import keras
 import numpy as np
 
 from mistral_lib.arrays import Array, Bool, Float, Int, Shaped
-from mistral_lib.checks import (
+from mistral_lib.inputs import (
+    as_array,
+    as_texts,
+    at_hand,
     check_token_ids,
-    first_outside,
+    check_vocabulary,
+    is_text,
     narrow_integers,
     standardize_inputs,
 )
-from mistral_lib.generation.prompts import is_text
 from mistral_lib.lora import check_compiled
 from mistral_lib.master_weights import MasterWeightsModel
 
@@ -38,14 +41,7 @@ def check_labels(
     Traceback (most recent call last):
     ValueError: labels must be from 0 to 9 (the vocabulary_size is 10), or -100 where a position...
     """
-    outside = first_outside(np.where(np.isin(labels, list(ignored)), 0, labels), vocabulary_size)
-    if outside is not None:
-        row, label = outside
-        raise ValueError(
-            f"labels must be from 0 to {vocabulary_size - 1} (the vocabulary_size is "
-            f"{vocabulary_size}), or {' or '.join(map(str, sorted(ignored)))} where a position "
-            f"does not count, but one is {label}, in row {row}. Ids of another model's tokenizer?"
-        )
+    check_vocabulary("labels", labels, vocabulary_size, ignored)
 
 
 def without_ignored(
@@ -136,18 +132,29 @@ class CheckedBatches(MasterWeightsModel):
                     "Text needs a tokenizer, and this model has no preprocessor. Pass token ids, "
                     "or build the model with a MistralCausalLMPreprocessor."
                 )
-            texts = [x] if isinstance(x, str) else x
-            x, y, sample_weight = self.preprocessor(texts, y, sample_weight)
-        x, y = narrow_integers((x, y))
+            x, y, sample_weight = self.preprocessor(as_texts(x)[0], y, sample_weight)
         x = standardize_inputs(x, self.backbone.vocabulary_size)
+        if isinstance(x, dict):
+            if x["token_ids"].shape[0] == 0:
+                raise ValueError("The inputs must hold at least one row, but are empty.")
+            if isinstance(y, list | tuple):
+                y = as_array("labels", y)
+            if hasattr(y, "shape") and tuple(y.shape[:1]) != tuple(x["token_ids"].shape[:1]):
+                raise ValueError(
+                    "labels must have a row for each row of token_ids, whose shape is "
+                    f"{x['token_ids'].shape}, but have the shape {y.shape}."
+                )
+            if isinstance(sample_weight, list | tuple):
+                sample_weight = as_array("sample_weight", sample_weight)
+        x, y = narrow_integers((x, y))
         self._check_batch(x, y)
         return x, y, sample_weight
 
     def _validation_arrays(self, data: Any) -> Any:
         """The same for `validation_data`: texts, or a tuple that begins with texts or inputs."""
-        if is_text(data) and not any(part is None for part in data):
+        if is_text(data) and not (isinstance(data, tuple | list) and None in data):
             return self._arrays(data)
-        if isinstance(data, tuple | list) and data and (is_text(data[0]) or type(data[0]) is dict):
+        if isinstance(data, tuple | list) and 0 < len(data) <= 3:
             return self._arrays(*data)
         return data
 
@@ -161,10 +168,10 @@ class CheckedBatches(MasterWeightsModel):
 
     def _check_batch(self, x: Any, y: Any) -> None:
         size = self.backbone.vocabulary_size
-        if isinstance(x, dict) and "token_ids" in x and _at_hand(x["token_ids"]):
+        if isinstance(x, dict) and "token_ids" in x and at_hand(x["token_ids"]):
             check_token_ids(np.asarray(x["token_ids"]), size)
         loss = self._token_loss()
-        if loss is not None and y is not None and _at_hand(y):
+        if loss is not None and y is not None and at_hand(y):
             ignored = {IGNORED_LABEL, loss.get_config()["ignore_class"]} - {None}
             check_labels(np.asarray(y), size, ignored)
 
@@ -173,8 +180,3 @@ class CheckedBatches(MasterWeightsModel):
         losses = keras.tree.flatten(getattr(self, "loss", None))
         known = [x for x in losses if isinstance(x, keras.losses.SparseCategoricalCrossentropy)]
         return known[0] if known else None
-
-
-def _at_hand(array) -> bool:
-    """Whether this process can look at the numbers of an array."""
-    return hasattr(array, "dtype") and getattr(array, "is_fully_addressable", True)

@@ -7,9 +7,9 @@ from typing import Any, Self
 import keras
 
 from mistral_lib.backbone import MistralBackbone
-from mistral_lib.checks import check_integer, standardize_call_inputs
 from mistral_lib.generation.generate import TextGeneration
 from mistral_lib.generation.loops import Loops
+from mistral_lib.inputs import check_ids, standardize_call_inputs
 from mistral_lib.layers.configured import SetOnce
 from mistral_lib.preprocessor import MistralCausalLMPreprocessor
 from mistral_lib.presets.exporting import export_causal_lm
@@ -62,7 +62,7 @@ class MistralCausalLM(TextGeneration, Scoring, TrainingLoss, QuantizableModel): 
     ):
         if not isinstance(backbone, MistralBackbone):
             raise TypeError(f"backbone must be a MistralBackbone, but is {backbone!r}.")
-        ends = tuple(check_integer("an end token id", id, minimum=0) for id in end_token_ids)
+        ends = check_ids("end_token_ids", end_token_ids, backbone.vocabulary_size)
         super().__init__(
             inputs=backbone.input,
             outputs=backbone.token_embedding(backbone(backbone.input), reverse=True),

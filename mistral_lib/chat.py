@@ -9,7 +9,8 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mistral_lib.checks import check_choice, check_text
+from mistral_lib.checks import check_choice
+from mistral_lib.inputs import check_text
 
 ROLES = ("system", "user", "assistant")
 

@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from mistral_lib.checks import check_boolean, check_integer, check_number
+from mistral_lib.checks import check_boolean, check_integer, check_number, check_range
 
 # Every weight of a backbone and its axes, a group of letters for each axis: V vocabulary, D hidden,
 # F intermediate, H query heads, K key-value heads, h head size. "D Hh" is a matrix with a row for
@@ -158,17 +158,18 @@ class MistralConfig:
             "intermediate_dim": intermediate_dim,
             "num_key_value_heads": num_key_value_heads,
         }
-        numbers = {
-            "rope_max_wavelength": rope_max_wavelength,
-            "rope_scaling_factor": rope_scaling_factor,
-            "layer_norm_epsilon": layer_norm_epsilon,
+        # Where a position times a frequency, and a number over a norm, are finite in float32.
+        ranges = {
+            "rope_max_wavelength": (rope_max_wavelength, 1e-12, 1e30),
+            "rope_scaling_factor": (rope_scaling_factor, 1e-12, 1e30),
+            "layer_norm_epsilon": (layer_norm_epsilon, 1e-30, 1e30),
         }
         sizes = {name: check_integer(name, value) for name, value in sizes.items()}
         fields = {
             **sizes,
-            **{name: check_number(name, value) for name, value in numbers.items()},
+            **{name: check_range(name, *limits) for name, limits in ranges.items()},
             "sliding_window": _check_windows(sliding_window, sizes["num_layers"]),
-            "dropout": check_number("dropout", dropout, zero=True, below=1),
+            "dropout": _check_dropout(dropout),
             "head_dim": _check_heads(sizes, head_dim),
             "tie_word_embeddings": check_boolean("tie_word_embeddings", tie_word_embeddings),
         }
@@ -297,6 +298,11 @@ def _check_windows(window, num_layers) -> int | tuple[int | None, ...] | None:
         for index, each in enumerate(window)
     )
     return windows if len(set(windows)) > 1 else windows[0]
+
+
+def _check_dropout(dropout) -> float:
+    rate = check_number("dropout", dropout, zero=True, below=1)
+    return check_range("dropout", rate, 1e-30, 1 - 2**-20) if rate else rate
 
 
 def _check_heads(sizes, head_dim) -> int:

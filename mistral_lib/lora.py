@@ -3,10 +3,11 @@
 from collections.abc import Collection
 from typing import Any
 
+import jax.numpy as jnp
 import keras
 import numpy as np
 
-from mistral_lib.checks import check_boolean, check_integer, check_number
+from mistral_lib.checks import check_boolean, check_integer, check_number, check_range
 from mistral_lib.keras_inside import optimizer_weights
 from mistral_lib.layers.projection import Projection
 from mistral_lib.settings import get_freezing, set_freezing
@@ -127,14 +128,15 @@ def set_trainable(backbone: Any, value: bool) -> None:
 def merge(backbone: Any, dequantize: bool = False) -> None:
     """See `MistralBackbone.merge_lora`."""
     require(backbone)
+    if backbone.quantization is not None and not check_boolean("dequantize", dequantize):
+        raise ValueError(
+            f"This backbone is quantized to {backbone.quantization}, and a merged kernel would "
+            "be rounded to that: much of the update would be lost. Keep LoRA beside the "
+            "kernels, or call merge_lora(dequantize=True), which first makes every weight "
+            f"{backbone.variable_dtype}."
+        )
+    _check_merged(backbone)
     if backbone.quantization is not None:
-        if not check_boolean("dequantize", dequantize):
-            raise ValueError(
-                f"This backbone is quantized to {backbone.quantization}, and a merged kernel would "
-                "be rounded to that: much of the update would be lost. Keep LoRA beside the "
-                "kernels, or call merge_lora(dequantize=True), which first makes every weight "
-                f"{backbone.variable_dtype}."
-            )
         backbone.dequantize()
     now = get_freezing(backbone)
     for layer in projections(backbone).values():
@@ -157,6 +159,21 @@ def _thaw(backbone, frozen_layers, trained_weights) -> None:
     frozen = {*frozen_layers, *before}
     trained = [p for p in backbone.frozen_by_lora if p.rpartition("/")[0] not in frozen]
     set_freezing(backbone, frozen, [*beside, *trained])
+
+
+def _check_merged(backbone: Any) -> None:
+    """Refuses to merge into kernels that would not be finite, before anything changes."""
+    for path, layer in projections(backbone).items():
+        if layer.lora_enabled:
+            merged = layer.merged_kernel()
+            if not jnp.isfinite(merged.astype(layer.variable_dtype)).all():
+                largest = float(jnp.abs(merged).max())
+                raise ValueError(
+                    f"LoRA of {path} cannot be merged: in {layer.variable_dtype} the kernel would "
+                    f"not be finite, since its largest number would be {largest:g}. Nothing has "
+                    "changed. Load model and adapter with dtype='bfloat16' or 'float32', or keep "
+                    "LoRA beside the kernels."
+                )
 
 
 def factor_shapes(backbone: Any, plan: Plan) -> dict[str, tuple[int, int]]:
@@ -220,7 +237,8 @@ def require(backbone: Any) -> Plan:
 
 def check_alpha(alpha: Any) -> float:
     """`alpha`, if it is a number above 0 that a float32 can scale with."""
-    return check_number("lora_alpha", alpha, below=2**31)
+    check_number("lora_alpha", alpha, below=2**31)
+    return check_range("lora_alpha", alpha, 1e-20, 2**31)
 
 
 def check_compiled(model: keras.Model) -> None:

@@ -11,7 +11,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from mistral_lib.checks import as_texts, check_boolean, check_integer
+from mistral_lib.checks import check_boolean, check_integer
+from mistral_lib.inputs import as_texts
 from mistral_lib.presets.loading import load_preprocessor
 from mistral_lib.presets.preset import Preset
 from mistral_lib.presets.saving import save_preprocessor

@@ -9,9 +9,10 @@ import numpy as np
 
 from mistral_lib.arrays import Array, Float32
 from mistral_lib.batches import IGNORED_LABEL
-from mistral_lib.checks import check_choice, check_token_ids, standardize_inputs
+from mistral_lib.checks import check_choice
 from mistral_lib.forward import forward
 from mistral_lib.generation.prompts import read_prompts
+from mistral_lib.inputs import as_array, check_token_ids, is_text, standardize_inputs
 from mistral_lib.training_loss import token_losses
 
 
@@ -67,20 +68,25 @@ class Scoring(keras.Model):
         check_choice("scoring_mode", scoring_mode, ("logits", "loss"))
         inputs = self._scored(token_ids, padding_mask)
         mask = jnp.asarray(inputs["padding_mask"], bool)
-        hidden_states = forward(
-            self.backbone, inputs["token_ids"], padding_mask=mask, intercept=layer_intercept_fn
-        )
+        ids = jnp.asarray(inputs["token_ids"], "int32")
+        hidden_states = forward(self.backbone, ids, padding_mask=mask, intercept=layer_intercept_fn)
         embedding = self.backbone.token_embedding
         if scoring_mode == "logits":
             return embedding(hidden_states, reverse=True)
         if target_ids is not None:
-            checked = {"token_ids": target_ids, "padding_mask": inputs["padding_mask"]}
-            targets = standardize_inputs(checked)["token_ids"]
+            targets = as_array("target_ids", target_ids)
+            if targets.shape != mask.shape:
+                raise ValueError(
+                    f"target_ids must have the shape of token_ids, {mask.shape}, but have "
+                    f"{targets.shape}."
+                )
             counts = targets != IGNORED_LABEL
-            check_token_ids(targets * counts, self.backbone.vocabulary_size)
-            losses, _ = token_losses(embedding, hidden_states, jnp.asarray(targets * counts))
+            check_token_ids(targets * counts, self.backbone.vocabulary_size, "target_ids")
+            losses, _ = token_losses(
+                embedding, hidden_states, jnp.asarray(targets * counts, "int32")
+            )
             return jnp.where(counts, losses, 0.0)
-        following = jnp.roll(jnp.asarray(inputs["token_ids"]), -1, axis=1)
+        following = jnp.roll(ids, -1, axis=1)
         losses, _ = token_losses(embedding, hidden_states, following)
         has_next = mask & jnp.pad(mask[:, 1:], ((0, 0), (0, 1)))
         return jnp.where(has_next, losses, 0.0)
@@ -88,15 +94,16 @@ class Scoring(keras.Model):
     def _scored(self, token_ids, padding_mask) -> dict:
         """`token_ids` and `padding_mask`, checked, from ids or text."""
         vocabulary_size = self.backbone.vocabulary_size
-        if isinstance(token_ids, str) or np.asarray(token_ids).dtype.kind == "U":
+        if is_text(token_ids):
             if padding_mask is not None:
                 raise ValueError("A text brings its own padding mask. Leave out padding_mask.")
             rows = read_prompts(token_ids, self.preprocessor, vocabulary_size).rows
             padding_mask = np.arange(max(map(len, rows))) < np.array([[len(row)] for row in rows])
             token_ids = np.zeros(padding_mask.shape, "int32")
             token_ids[padding_mask] = np.concatenate(rows)
-        elif padding_mask is None:
-            padding_mask = np.ones(np.shape(token_ids), bool)
+        token_ids = as_array("token_ids", token_ids)
+        if padding_mask is None:
+            padding_mask = np.ones(token_ids.shape, bool)
         return standardize_inputs(
             {"token_ids": token_ids, "padding_mask": padding_mask}, vocabulary_size
         )

@@ -17,7 +17,8 @@ import numpy as np
 import sentencepiece
 
 from mistral_lib.chat import encode_conversation
-from mistral_lib.checks import as_path, as_texts, check_boolean
+from mistral_lib.checks import as_path, check_boolean
+from mistral_lib.inputs import as_rows, as_texts, without_arrays
 from mistral_lib.presets.atomic import replaced_file
 from mistral_lib.presets.exporting import export_tokenizer
 from mistral_lib.presets.loading import load_tokenizer
@@ -215,7 +216,8 @@ class MistralTokenizer:
             TypeError: ids that are no integers.
             ValueError: an id outside the vocabulary, or more than two dimensions.
         """
-        rows, batched = _as_rows(ids)
+        ids = without_arrays(ids)
+        rows, batched = as_rows([ids] if isinstance(ids, int) else ids)
         size = self.vocabulary_size()
         texts = []
         for row in rows:
@@ -304,23 +306,6 @@ class MistralTokenizer:
     def export_to_transformers(self, folder: str | Path) -> None:
         """Writes the vocabulary so that transformers' `AutoTokenizer` opens the folder."""
         export_tokenizer(self, folder)
-
-
-def _as_rows(ids) -> tuple[list, bool]:
-    """Rows of ids, not yet checked, and whether they came as a batch."""
-    ids = _without_arrays(ids)
-    if isinstance(ids, int):
-        ids = [ids]
-    if not isinstance(ids, list | tuple):
-        raise TypeError(f"Expected a list or an array of token ids, got {type(ids).__name__}.")
-    rows = [_without_arrays(row) for row in ids]
-    batched = bool(rows) and all(isinstance(row, list | tuple) for row in rows)
-    return (rows, True) if batched else ([rows], False)
-
-
-def _without_arrays(ids):
-    """A NumPy or JAX array as nested lists, anything else as it is."""
-    return np.asarray(ids).tolist() if hasattr(ids, "__array__") else ids
 
 
 def _check_id(id, size: int, position: int | None = None) -> int:

@@ -51,8 +51,8 @@ class TrainingLoss(CheckedBatches):
 
     def compile(
         self,
-        optimizer: Any = "rmsprop",
-        loss: Any = None,
+        optimizer: Any = "auto",
+        loss: Any = "auto",
         loss_weights: Any = None,
         metrics: Any = None,
         weighted_metrics: Any = None,
@@ -63,12 +63,17 @@ class TrainingLoss(CheckedBatches):
         A label of -100 does not count in the loss and in `weighted_metrics`. What is in `metrics`
         gets no weights, so Keras counts such a label there too, and any prediction for it as wrong.
 
+        "auto" is what the model is compiled with when it is made: Adam at 2e-5 for `optimizer`,
+        cross-entropy for `loss`, and with that loss its accuracy for `weighted_metrics`.
+
         Raises:
             ValueError: a loss or a metric that was made with `from_logits=False`.
         """
+        if _is_auto(weighted_metrics) or (weighted_metrics is None and _is_auto(loss)):
+            weighted_metrics = [keras.metrics.SparseCategoricalAccuracy()]
         super().compile(
-            optimizer,
-            _on_logits(loss, keras.losses),
+            keras.optimizers.Adam(2e-5) if _is_auto(optimizer) else optimizer,
+            _on_logits("crossentropy" if _is_auto(loss) else loss, keras.losses),
             loss_weights,
             _on_logits(metrics, keras.metrics),
             _on_logits(weighted_metrics, keras.metrics),
@@ -129,6 +134,10 @@ class TrainingLoss(CheckedBatches):
         if y is None or loss is None or loss.get_config()["ignore_class"] == IGNORED_LABEL:
             return y, sample_weight
         return without_ignored(y, sample_weight)
+
+
+def _is_auto(given: Any) -> bool:
+    return isinstance(given, str) and given == "auto"
 
 
 def _on_logits(given: Any, kinds: Any) -> Any:

@@ -14,6 +14,7 @@ from mistral_lib import MistralBackbone, MistralCausalLM
 NEUTRAL = {
     *("export_lora_to_peft", "export_to_transformers", "save_lora_weights", "save_to_preset"),
     *("from_config", "from_preset", "get_config", "get_layout_map", "traced_settings"),
+    *("get_compile_config", "preprocessor"),  # text becomes arrays before anything is compiled
     # Called by what is in the tables.
     *(
         "call",

@@ -195,11 +195,11 @@ def test_seed(model):
     [
         ("", {}, None, None),  # the start token is a prompt
         ([], {}, ValueError, "but is empty"),
-        ([1, 10**6], {}, ValueError, "must be below 300, .* but one is 1000000"),
+        ([1, 10**6], {}, ValueError, "must be from 0 to 299 .* but one is 1000000"),
         ("the window " * 20, {}, ValueError, "Prompts are never cut"),
         ("a", {"max_length": 5, "max_new_tokens": 5}, ValueError, "must be given, but both are"),
         ("a", {"stop_token_ids": "end"}, ValueError, "stop_token_ids must be one of 'auto'"),
-        ("a", {"stop_token_ids": ["x"]}, TypeError, "a stop token id must be an integer"),
+        ("a", {"stop_token_ids": ["x"]}, TypeError, "an id in stop_token_ids must be an integer"),
         ("a", {"temperature": -1}, ValueError, "temperature"),
         ("a", {"seed": "x"}, TypeError, "seed must be an integer"),
         ("a", {"num_samples": 2}, ValueError, "all would be the same"),

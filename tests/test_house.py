@@ -28,7 +28,10 @@ TRACKED = [path.relative_to(house.ROOT).as_posix() for path in house.tracked_fil
 TEACHING = [module for module in MODULES if module.parts[1] == "teaching"]
 LIBRARY = [module for module in MODULES if module not in TEACHING]
 # No chapter explains how arguments are checked, the command line, or what only notebooks use.
-WITHOUT_CHAPTER = [*TEACHING, Path("mistral_lib/checks.py"), Path("mistral_lib/__main__.py")]
+WITHOUT_CHAPTER = [
+    *TEACHING,
+    *(Path("mistral_lib", name) for name in ("checks.py", "inputs.py", "__main__.py")),
+]
 
 
 # The map -----------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ class CountingState:
     tokens: jnp.ndarray
     counts: jnp.ndarray
     finished: jnp.ndarray
+    failed: jnp.ndarray
     log_probs: jnp.ndarray | None
 
 
@@ -33,7 +34,11 @@ class CountingLoop:
         tokens = jnp.tile(jnp.arange(1, 101), (job.num_rows, 1))
         counts = jnp.ones(job.num_rows, int)
         return CountingState(
-            tokens, counts, counts >= self.limits, -tokens * 0.5 if job.log_probs else None
+            tokens,
+            counts,
+            counts >= self.limits,
+            jnp.zeros(job.num_rows, bool),
+            -tokens * 0.5 if job.log_probs else None,
         )
 
     def run(self, state, job, steps=None):

@@ -6,9 +6,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from lora_models import adapted_backbone, base_bytes, make_backbone, outputs
+from lora_models import CONFIG, adapted_backbone, base_bytes, make_backbone, outputs
 
-from mistral_lib import lora
+from mistral_lib import MistralBackbone, lora
 from mistral_lib.presets import lora_format
 
 QUERY = "transformer_layer_0/self_attention/query"
@@ -207,13 +207,115 @@ def test_paths_in_the_home_folder_and_missing_folders(tmp_path, monkeypatch):
         make_backbone().load_lora_weights("~/other.lora.h5")
 
 
-def test_an_adapter_of_keras_hub_is_named(tmp_path):
-    """As its own `save_lora_weights` writes it, with layers by their numbers."""
-    file = tmp_path / "a.lora.h5"
-    with h5py.File(file, "w") as h5:
+# KerasHub's adapters -----------------------------------------------------------------------------
+
+HUB_PLACES = {"query": 11, "value": 9}  # in the first block; each has 11 layers
+
+
+def hub_file(path, change=lambda h5: None):
+    """As KerasHub 0.32 saves the LoRA of query and value, with layers by their numbers."""
+    rng, updates = np.random.default_rng(0), {}
+    with h5py.File(path, "w") as h5:
         h5["lora/vars/rank"] = 2
-        for layer in (3, 5):
-            h5[f"lora/{layer}/vars/lora_kernel_a"] = np.zeros((8, 4, 2), "float32")
-            h5[f"lora/{layer}/vars/lora_kernel_b"] = np.zeros((2, 2), "float32")
-    with pytest.raises(ValueError, match="was saved by KerasHub, whose factors have other shapes"):
-        make_backbone().load_lora_weights(file)
+        for block in range(CONFIG["num_layers"]):
+            for name, place in HUB_PLACES.items():
+                heads = CONFIG["num_query_heads" if name == "query" else "num_key_value_heads"]
+                first, second = rng.normal(size=(16, heads, 2)), rng.normal(size=(2, 4))
+                group = h5.create_group(f"lora/{place + 11 * block}/vars")
+                group["lora_kernel_a"] = first.astype("float32")
+                group["lora_kernel_b"] = second.astype("float32")
+                layer = f"transformer_layer_{block}/self_attention/{name}"
+                updates[layer] = np.einsum("dhr,rk->dhk", first, second).reshape(16, -1)
+        change(h5)
+    return updates
+
+
+def test_an_adapter_of_keras_hub_is_read(tmp_path):
+    updates = hub_file(tmp_path / "a.lora.h5")
+    backbone = make_backbone()
+    backbone.load_lora_weights(tmp_path / "a.lora.h5")
+    layers = lora.projections(backbone)
+    assert set(lora.settings(backbone)) == set(updates)
+    for path, update in updates.items():
+        merged = layers[path].merged_kernel() - layers[path].kernel.value
+        np.testing.assert_allclose(merged, update, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda h5: h5.move("lora/9", "lora/12"), "for another model: it holds lora/12"),
+        (lambda h5: h5.move("lora/9", "lora/99"), "for another model: it holds lora/99"),
+        (lambda h5: h5.move("lora/9", "lora/3"), "for another model: .* must have the shape"),
+        (lambda h5: h5.__delitem__("lora/9/vars/lora_kernel_b"), "but is damaged at"),
+        (lambda h5: h5.__delitem__("lora/9/vars/lora_kernel_a"), "but factors are missing"),
+        (lambda h5: [h5.__delitem__(f"lora/{i}") for i in (9, 11, 20, 22)], "factors are missing"),
+    ],
+)
+def test_an_adapter_of_keras_hub_for_another_model(tmp_path, change, message):
+    hub_file(tmp_path / "a.lora.h5", change)
+    refuses(tmp_path / "a.lora.h5", f"was saved by KerasHub.*{message}")
+
+
+def test_a_preset_that_is_an_adapter_is_named(tmp_path):
+    hub_file(tmp_path / "a.lora.h5")
+    with pytest.raises(NotADirectoryError, match=r"with backbone.load_lora_weights\(file\)"):
+        MistralBackbone.from_preset(tmp_path / "a.lora.h5")
+
+
+# The base model, quantized -----------------------------------------------------------------------
+
+KINDS = [None, "int8", "int4", "int4/16"]
+
+
+def base(quantization=None, update=0.0, dtype="float32"):
+    """A base model; perhaps with a merged update of that size, where kernels have 1/8 or so."""
+    backbone = make_backbone(dtype=dtype, hidden_dim=64, intermediate_dim=96)
+    if update:
+        backbone.enable_lora(4)
+        for index, variable in enumerate(backbone.trainable_variables):
+            size = update / 2 if variable.path.endswith("_b") else 1.0
+            variable.assign(np.random.default_rng(index).normal(0, size, variable.shape))
+        backbone.merge_lora()
+    if quantization:
+        backbone.quantize(quantization)
+    return backbone
+
+
+def save_adapter(backbone, path):
+    backbone.enable_lora(2)
+    backbone.save_lora_weights(path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("saved", KINDS)
+def test_the_same_base_quantized_in_any_way_is_the_same_base(tmp_path, saved, dtype):
+    save_adapter(base(saved), tmp_path / "a.lora.h5")
+    for kind in KINDS:
+        base(kind, dtype=dtype).load_lora_weights(tmp_path / "a.lora.h5")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("saved", KINDS)
+def test_a_merged_base_is_another_one_when_it_is_quantized_too(tmp_path, saved):
+    """An update is seen if it is larger than a third of the coarser step."""
+    save_adapter(base(saved), tmp_path / "a.lora.h5")
+    for kind in KINDS:
+        coarse = {saved, kind} - {None, "int8"}
+        with pytest.raises(ValueError, match="another base model: the kernels of this one differ"):
+            base(kind, 0.1 if coarse else 0.01).load_lora_weights(tmp_path / "a.lora.h5")
+
+
+def test_what_cannot_be_told(tmp_path):
+    """A hundredth of a step: said in `_agree`."""
+    save_adapter(base(), tmp_path / "a.lora.h5")
+    base("int4", 1e-4).load_lora_weights(tmp_path / "a.lora.h5")
+
+
+def test_a_file_without_the_kernels_of_a_quantized_base_loads(tmp_path):
+    """As they were written before."""
+    save_adapter(base("int8"), tmp_path / "a.lora.h5")
+    with h5py.File(tmp_path / "a.lora.h5", "r+") as file:
+        del file["base/dequantized"], file["base/steps"]
+    base().load_lora_weights(tmp_path / "a.lora.h5")

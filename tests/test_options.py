@@ -2,18 +2,20 @@
 
 import inspect
 
+import keras
 import numpy as np
 import pytest
+from text_models import make_model
 
 from mistral_lib.generation.generate import TextGeneration
-from mistral_lib.generation.options import Options, check_stop_tokens
+from mistral_lib.generation.options import SAMPLERS, Options, check_stop_tokens
 from mistral_lib.generation.sampling import make_sampler
 
 
 def test_forms_of_options():
-    assert check_stop_tokens([np.int64(2), 5]) == (2, 5)
-    assert check_stop_tokens(None) == ()
-    assert check_stop_tokens("auto") is None
+    assert check_stop_tokens([np.int64(2), 5], 10) == (2, 5)
+    assert check_stop_tokens(None, 10) == ()
+    assert check_stop_tokens("auto", 10) is None
     assert Options().samples == 1
     assert Options(num_samples=3, sampler=make_sampler(1.0)).samples == 3
 
@@ -53,6 +55,76 @@ def test_what_is_refused(arguments, error, message):
 
 def test_what_is_no_stop_token():
     with pytest.raises(ValueError, match="stop_token_ids must be one of 'auto'"):
-        check_stop_tokens("end")
-    with pytest.raises(ValueError, match="a stop token id must be at least 0"):
-        check_stop_tokens([-1])
+        check_stop_tokens("end", 10)
+    with pytest.raises(ValueError, match=r"stop_token_ids must be from 0 to 9 .* one is -1"):
+        check_stop_tokens([-1], 10)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return make_model()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_the_sampler_of_compile_is_the_default_of_generate(model, name):
+    model.compile(sampler=name)
+    expected = model.generate("the window", max_new_tokens=8, **SAMPLERS[name])
+    assert model.generate("the window", max_new_tokens=8) == expected
+    model.compile()
+    for chosen in ({"temperature": 0}, {"temperature": 2.0}, {"num_beams": 2}):
+        wanted = model.generate("the window", max_new_tokens=8, **chosen)
+        model.compile(sampler=name)
+        assert model.generate("the window", max_new_tokens=8, **chosen) == wanted
+        model.compile()
+
+
+def test_stream_knows_the_sampler_but_no_beams(model):
+    model.compile(sampler="top_k")
+    pieces = model.stream("the window", max_new_tokens=8)
+    assert "".join(pieces) == model.generate("the window", max_new_tokens=8)
+    model.compile(sampler="beam")
+    with pytest.raises(ValueError, match=r"compile was given sampler='beam'. Pass a temperature"):
+        model.stream("the window", max_new_tokens=8)
+    model.compile()
+
+
+def test_a_saved_model_keeps_its_sampler(model, tmp_path):
+    model.compile(sampler="top_k")
+    model.save(tmp_path / "a.keras")
+    loaded = keras.saving.load_model(tmp_path / "a.keras")
+    assert loaded.get_compile_config()["sampler"] == "top_k"
+    model.compile()
+    assert "sampler" not in model.get_compile_config()
+
+
+@pytest.mark.parametrize("sampler", ["contrastive", "speculative", "Top_K", 5, object()])
+def test_another_sampler_is_refused_and_changes_nothing(model, sampler):
+    optimizer = model.optimizer
+    with pytest.raises(ValueError, match=r"sampler must be one of 'greedy'.*call generate with"):
+        model.compile(sampler=sampler)
+    assert model.optimizer is optimizer
+
+
+def test_compile_without_arguments_is_the_constructors(model):
+    made = make_model()
+    model.compile(sampler="greedy")
+    configs = [each.optimizer.get_config() for each in (model, made)]
+    assert {**configs[0], "name": ""} == {**configs[1], "name": ""}
+    assert type(model.loss) is type(made.loss)
+    assert model.loss.get_config() == made.loss.get_config()
+    assert np.isfinite(model.fit(["the window"], verbose=0).history["loss"]).all()
+    assert set(model.evaluate(["the window"], verbose=0, return_dict=True)) == set(
+        made.evaluate(["the window"], verbose=0, return_dict=True)
+    )
+
+
+def test_a_dictionary_says_how_long_the_text_may_be():
+    """As in KerasHub, where there is no preprocessor."""
+    model = make_model()
+    model.preprocessor = None
+    inputs = {"token_ids": [[1, 5, 7, 0, 0]], "padding_mask": [[1, 1, 1, 0, 0]]}
+    result = model.generate(inputs)
+    assert result["token_ids"].tolist() == [model.generate([1, 5, 7], max_length=5)]
+    with pytest.raises(ValueError, match=r"max_length must be above 2, .* but is 2"):
+        model.generate({"token_ids": [[1, 5]], "padding_mask": [[1, 1]]})

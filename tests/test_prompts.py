@@ -56,8 +56,8 @@ def test_dictionary():
     [
         ([], ValueError, "Prompt 0 must hold at least one token|must hold at least one prompt"),
         ([[1], []], ValueError, "Prompt 1 must hold at least one token, but is empty"),
-        ([[1], [2, 10]], ValueError, "prompt 1 must be below 10, .* but one is 10"),
-        ([-1], ValueError, "at least 0, but is -1"),
+        ([[1], [2, 10]], ValueError, "must be from 0 to 9 .*, but one is 10, in row 1"),
+        ([-1], ValueError, "must be from 0 to 9 .*, but one is -1"),
         ([1.5], TypeError, "must be an integer"),
         ([[1, "a"]], TypeError, "must be an integer"),
         ([[1, 2], 3], TypeError, "a row of token ids must be a list|A row of token ids must"),

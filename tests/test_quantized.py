@@ -13,6 +13,7 @@ from mistral_lib.layers.quantized import (
     KernelLayout,
     QuantizedKernel,
     dequantize,
+    elements,
     lookup,
     matmul,
     quantize,
@@ -187,3 +188,16 @@ def test_arithmetic_is_keras_own():
     np.testing.assert_array_equal(values, expected[0])
     np.testing.assert_array_equal(scale, np.asarray(expected[1])[0])
     assert zero is None
+
+
+@pytest.mark.parametrize("block_size", [None, 8], ids=["int8", "int4"])
+def test_single_elements_are_those_of_the_whole_and_within_half_a_step(block_size):
+    layout = KernelLayout((24, 6), block_size, "columns" if block_size else None)
+    matrix = np.random.default_rng(0).normal(size=layout.shape).astype("float32")
+    arrays = (None if array is None else jnp.asarray(array) for array in quantize(matrix, layout))
+    kernel = QuantizedKernel(*arrays, layout)
+    rows, columns = (index.ravel() for index in np.indices(layout.shape))
+    values, steps = elements(kernel, rows, columns)
+    np.testing.assert_allclose(values, dequantize(kernel)[rows, columns], rtol=1e-6)
+    assert (np.abs(values - matrix[rows, columns]) <= 0.501 * steps).all()
+    assert np.isfinite(steps).mean() > 0.5

@@ -122,7 +122,7 @@ def test_a_target_of_minus_100_has_loss_0(model):
         ({"token_ids": [[1, 2]], "padding_mask": [[1]]}, "shapes"),
         (
             {"token_ids": [[1, 2]], "scoring_mode": "loss", "target_ids": [[1, 99]]},
-            "token_ids must be from 0 to 60",
+            "target_ids must be from 0 to 60",
         ),
         (
             {"token_ids": [[1, 2]], "scoring_mode": "loss", "target_ids": [[1, -1]]},

@@ -79,5 +79,5 @@ def test_what_is_no_stop_string():
     assert check_stop_strings(["a", "b"]) == ("a", "b")
     with pytest.raises(ValueError, match="A stop string must not be empty"):
         check_stop_strings(["a", ""])
-    with pytest.raises(TypeError, match="a stop string is int"):
+    with pytest.raises(TypeError, match="stop string 0 is int"):
         check_stop_strings([5])

@@ -10,7 +10,7 @@ from jax import Array
 from mistral_lib.arrays import Bool, Float, Int
 from mistral_lib.generation.cache import RollingCache, extend, select_rows
 from mistral_lib.generation.compiled import CompiledFunction, array_tree
-from mistral_lib.generation.protocol import Job, mark_used, step_until_finished
+from mistral_lib.generation.protocol import Job, mark_used, step_until_finished, watched
 from mistral_lib.generation.reading import PromptReader, logits_of
 from mistral_lib.generation.sampling import Sampler, filter_logits, token_log_probs
 
@@ -60,6 +60,7 @@ class BeamState:
         steps: how many tokens each beam has.
         limits: how many it may have.
         finished: whether no beam can become better than those that have ended.
+        failed: see `DecodingState`.
         length_penalty: see `Job`.
         used_tokens: see `DecodingState`; a row for each beam.
     """
@@ -70,6 +71,7 @@ class BeamState:
     steps: Int[Array, ""]
     limits: Int[Array, " B"]
     finished: Bool[Array, " B"]
+    failed: Bool[Array, " B"]
     length_penalty: Float[Array, ""]
     used_tokens: Bool[Array, "rows V"] | None
 
@@ -140,6 +142,7 @@ class BeamSearch:
             steps=jnp.zeros((), "int32"),
             limits=jnp.array(job.limits, "int32"),
             finished=jnp.zeros(len(job.prompts), bool),
+            failed=jnp.zeros(len(job.prompts), bool),
             length_penalty=jnp.array(job.length_penalty, "float32"),
             used_tokens=job.used_tokens(self.backbone.vocabulary_size, beams),
         )
@@ -176,7 +179,9 @@ class BeamSearch:
     ) -> BeamState:
         """One more token for every beam: the best continuations end or run on."""
         batch, beams = state.running.scores.shape
-        candidates, parents = self._candidates(state, hidden, sampler, len(stop_tokens))
+        logits = logits_of(self.backbone, hidden[:, None])[:, 0]  # (B N, V)
+        state = watched(state, logits.reshape(batch, beams, -1))
+        candidates, parents = self._candidates(state, logits, sampler, len(stop_tokens))
         steps = state.steps + 1
         token = jax.lax.dynamic_index_in_dim(candidates.tokens, state.steps, 2, keepdims=False)
         ends = (token[..., None] == stop_tokens).any(-1) | (steps >= state.limits)[:, None]
@@ -204,13 +209,12 @@ class BeamSearch:
     def _candidates(
         self,
         state: BeamState,
-        hidden: Float[Array, "rows D"],
+        logits: Float[Array, "rows V"],
         sampler: Sampler,
         num_stop_tokens: int,
     ) -> tuple[Hypotheses, Int[Array, "B M"]]:
         """The best continuations by one token, and the beams that they come from."""
         batch, beams = state.running.scores.shape
-        logits = logits_of(self.backbone, hidden[:, None])[:, 0]  # (B N, V)
         size = logits.shape[-1]
         scores = filter_logits(jax.nn.log_softmax(logits), sampler, state.used_tokens)
         scores = state.running.scores[..., None] + scores.reshape(batch, beams, size)

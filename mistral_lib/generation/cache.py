@@ -9,6 +9,7 @@ from jax import Array
 
 from mistral_lib.arrays import Bool, Float, Int
 from mistral_lib.backbone import MistralBackbone
+from mistral_lib.config import MistralConfig
 from mistral_lib.distribution import cache_sharding
 from mistral_lib.forward import forward
 from mistral_lib.generation.compiled import array_tree
@@ -68,14 +69,19 @@ def new_cache(
     config, dtype = backbone.config, backbone.compute_dtype
     device = cache_sharding(backbone, batch_size)
 
-    def empty(window):
-        slots = max_length if window is None else min(window + lookahead - 1, max_length)
+    def empty(slots):
         shape = (batch_size, config.num_key_value_heads, slots, config.head_dim)
         return jnp.zeros(shape, dtype, device=device)
 
-    windows = map(config.window, range(config.num_layers))
-    layers = tuple((empty(window), empty(window)) for window in windows)
+    sizes = num_slots(config, max_length, lookahead)
+    layers = tuple((empty(slots), empty(slots)) for slots in sizes)
     return RollingCache(layers, jnp.zeros(batch_size, "int32"))
+
+
+def num_slots(config: MistralConfig, max_length: int, lookahead: int = 1) -> list[int]:
+    """How many slots the cache of each layer has: see `new_cache`."""
+    windows = map(config.window, range(config.num_layers))
+    return [max_length if w is None else min(w + lookahead - 1, max_length) for w in windows]
 
 
 def slot_positions(lengths: Int[Array, " B"], slots: int) -> Int[Array, "B slots"]:

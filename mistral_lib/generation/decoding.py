@@ -11,7 +11,7 @@ from jax import Array
 from mistral_lib.arrays import Bool, Float, Int, Key
 from mistral_lib.generation.cache import RollingCache, extend
 from mistral_lib.generation.compiled import CompiledFunction, array_tree
-from mistral_lib.generation.protocol import Job, step_until_finished
+from mistral_lib.generation.protocol import Job, step_until_finished, watched
 from mistral_lib.generation.reading import PromptReader, logits_of
 from mistral_lib.generation.sampling import Sampler, draw, filter_logits, token_log_probs
 
@@ -26,6 +26,7 @@ class DecodingState:
         counts: how many new tokens each row has.
         limits: how many it may have.
         finished: which rows get no more.
+        failed: which rows had logits that are no finite numbers.
         keys: random keys.
         log_probs: see `token_log_probs`; or `None`.
         used_tokens: which tokens prompt and continuation hold; `None` without repetition penalty.
@@ -36,6 +37,7 @@ class DecodingState:
     counts: Int[Array, " B"]
     limits: Int[Array, " B"]
     finished: Bool[Array, " B"]
+    failed: Bool[Array, " B"]
     keys: Key[Array, " B"]
     log_probs: Float[Array, "B capacity"] | None
     used_tokens: Bool[Array, "B V"] | None
@@ -76,6 +78,7 @@ class DecodingLoop:
             counts=jnp.zeros(job.num_rows, "int32"),
             limits=jnp.array(np.repeat(job.limits, job.num_samples), "int32"),
             finished=jnp.zeros(job.num_rows, bool),
+            failed=jnp.zeros(job.num_rows, bool),
             keys=jax.vmap(jax.random.key)(jnp.array(job.seeds, "uint32")),
             log_probs=jnp.zeros(shape, "float32") if job.log_probs else None,
             used_tokens=job.used_tokens(self.backbone.vocabulary_size, job.num_samples),
@@ -117,6 +120,7 @@ class DecodingLoop:
         keys = jax.vmap(jax.random.fold_in)(state.keys, state.counts)
         token = draw(filter_logits(logits, sampler, state.used_tokens), sampler, keys)
         log_probs = None if state.log_probs is None else token_log_probs(logits, token)[:, None]
+        state = watched(state, logits, token if sampler.temperature is None else None)
         return append(state, token[:, None], 1, stop_tokens, log_probs)
 
 

@@ -1,28 +1,27 @@
 """What a language model writes: `generate` and `stream` (chapter 16, "Sampling")."""
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import keras
 import numpy as np
 
 from mistral_lib.backbone import MistralBackbone
 from mistral_lib.chat import is_conversation
 from mistral_lib.checks import check_integer
-from mistral_lib.generation.jobs import Continuation, blocks, write
-from mistral_lib.generation.loops import Loops
-from mistral_lib.generation.options import Options, check_stop_tokens
+from mistral_lib.generation.jobs import Continuation, blocks, check_memory, write
+from mistral_lib.generation.loops import Loops, check_draft
+from mistral_lib.generation.options import ModelWithSampler, Options, check_length_penalty
 from mistral_lib.generation.prompts import Prompts, new_token_limits, read_prompts, row_seeds
 from mistral_lib.generation.protocol import Job, Loop
-from mistral_lib.generation.sampling import make_sampler
-from mistral_lib.generation.stopping import Transcript, check_stop_strings
+from mistral_lib.generation.stopping import Transcript
 from mistral_lib.preprocessor import MistralCausalLMPreprocessor
 from mistral_lib.tokenizer import MistralTokenizer
 
 STEPS_PER_PIECE = 4  # between looks at the text: for a piece to stream, and for stop strings
 
 
-class TextGeneration(keras.Model):
+class TextGeneration(ModelWithSampler):
     """The base of `MistralCausalLM` that writes text, so that training and writing stand apart.
 
     Attributes:
@@ -40,12 +39,12 @@ class TextGeneration(keras.Model):
         self,
         inputs: Any,
         max_length: int | None = None,
-        stop_token_ids: str | Sequence[int] | None = "auto",
+        stop_token_ids: str | int | Sequence[int] | None = "auto",
         strip_prompt: bool = False,
         *,
         max_new_tokens: int | None = None,
         stop_strings: str | Sequence[str] | None = None,
-        temperature: float = 0.0,
+        temperature: float | None = None,
         top_k: int | None = None,
         top_p: float | None = None,
         min_p: float | None = None,
@@ -68,7 +67,8 @@ class TextGeneration(keras.Model):
                 a conversation, a list of messages as `MistralTokenizer.apply_chat_template` takes
                 it, or a list of conversations.
             max_length: the most tokens of prompt and continuation together; by default, without
-                `max_new_tokens`, the preprocessor's `sequence_length`.
+                `max_new_tokens`, the preprocessor's `sequence_length`, or without a preprocessor
+                the length to which a dictionary is padded.
             stop_token_ids: ids that end a continuation and are its last token; "auto" is the
                 tokenizer's end token, if there is a tokenizer, and the model's `end_token_ids`;
                 `None` stops at nothing.
@@ -78,7 +78,8 @@ class TextGeneration(keras.Model):
                 are. A text ends in front of them; ids end with the token that completes one. They
                 are looked for in the continuation alone.
             temperature: 0 takes the likeliest token; above 0, tokens are drawn from
-                `softmax(logits / temperature)`.
+                `softmax(logits / temperature)`. By default 0, or what the `sampler` of `compile`
+                says where no other argument chooses.
             top_k: draw among the k likeliest tokens.
             top_p: draw among the likeliest tokens that together reach this probability.
             min_p: draw among the tokens at least this fraction as probable as the likeliest.
@@ -124,12 +125,16 @@ class TextGeneration(keras.Model):
         >>> len(ids), len(log_probs)
         (5, 3)
         """
-        options = Options(
+        options = self._options(
             max_length=max_length,
             max_new_tokens=max_new_tokens,
-            stop_tokens=check_stop_tokens(stop_token_ids),
-            stop_strings=check_stop_strings(stop_strings),
-            sampler=make_sampler(temperature, top_k, top_p, min_p, repetition_penalty),
+            stop_token_ids=stop_token_ids,
+            stop_strings=stop_strings,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            min_p=min_p,
+            repetition_penalty=repetition_penalty,
             seed=seed,
             num_samples=num_samples,
             num_beams=num_beams,
@@ -140,7 +145,7 @@ class TextGeneration(keras.Model):
         )
         check_integer("batch_size", batch_size)
         prompts = read_prompts(inputs, self.preprocessor, self.backbone.vocabulary_size)
-        loop, job = self._loop(options), self._job(prompts, options)
+        loop, job = self._loop(options), self._job(prompts, options, batch_size)
         transcripts = self._transcripts(prompts, options)
         steps = STEPS_PER_PIECE if options.stop_strings else None
         done = write(loop, job, transcripts, batch_size, verbose, steps)
@@ -150,12 +155,12 @@ class TextGeneration(keras.Model):
         self,
         inputs: Any,
         max_length: int | None = None,
-        stop_token_ids: str | Sequence[int] | None = "auto",
+        stop_token_ids: str | int | Sequence[int] | None = "auto",
         strip_prompt: bool = False,
         *,
         max_new_tokens: int | None = None,
         stop_strings: str | Sequence[str] | None = None,
-        temperature: float = 0.0,
+        temperature: float | None = None,
         top_k: int | None = None,
         top_p: float | None = None,
         min_p: float | None = None,
@@ -178,21 +183,30 @@ class TextGeneration(keras.Model):
         TypeError: The inputs of stream must be one text or conversation, but are a list. generate
         takes batches and token ids.
         """
-        if not isinstance(inputs, str) and not is_conversation(inputs):
+        if not isinstance(inputs, str | bytes) and not is_conversation(inputs):
             raise TypeError(
                 "The inputs of stream must be one text or conversation, but are a "
                 f"{type(inputs).__name__}. generate takes batches and token ids."
             )
-        options = Options(
+        options = self._options(
             max_length=max_length,
             max_new_tokens=max_new_tokens,
-            stop_tokens=check_stop_tokens(stop_token_ids),
-            stop_strings=check_stop_strings(stop_strings),
-            sampler=make_sampler(temperature, top_k, top_p, min_p, repetition_penalty),
+            stop_token_ids=stop_token_ids,
+            stop_strings=stop_strings,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            min_p=min_p,
+            repetition_penalty=repetition_penalty,
             seed=seed,
             draft_model=draft_model,
             num_draft_tokens=num_draft_tokens,
         )
+        if options.num_beams > 1:
+            raise ValueError(
+                "stream writes one token after the other, but compile was given sampler='beam'. "
+                "Pass a temperature, 0 for the likeliest tokens, or use generate."
+            )
         prompts = read_prompts(inputs, self.preprocessor, self.backbone.vocabulary_size)
         loop, job = self._loop(options), self._job(prompts, options)
         (transcript,) = self._transcripts(prompts, options)
@@ -215,39 +229,27 @@ class TextGeneration(keras.Model):
             return self._loops.beam_search
         if options.draft_model is None:
             return self._loops.decoding
-        self._check_draft(options.draft_model)
+        if not isinstance(options.draft_model, TextGeneration):
+            raise TypeError(
+                f"draft_model must be a MistralCausalLM, but is {options.draft_model!r}."
+            )
+        check_draft(self, options.draft_model)
         return self._loops.speculative(options.draft_model._loops.reader, options.num_draft_tokens)
 
-    def _check_draft(self, draft_model: Any) -> None:
-        """Refuses a draft model of another vocabulary."""
-        if not isinstance(draft_model, TextGeneration):
-            raise TypeError(f"draft_model must be a MistralCausalLM, but is {draft_model!r}.")
-        sizes = [model.backbone.vocabulary_size for model in (self, draft_model)]
-        if sizes[0] != sizes[1]:
-            raise ValueError(
-                f"draft_model must have this model's vocabulary of {sizes[0]} tokens, but has one "
-                f"of {sizes[1]}. Only a model of the same vocabulary can propose tokens."
-            )
-        if self.preprocessor is None or draft_model.preprocessor is None:
-            return
-        words = [m._tokenizer().get_vocabulary() for m in (self, draft_model)]
-        if words[0] != words[1]:
-            index = next(i for i, pair in enumerate(zip(*words)) if pair[0] != pair[1])
-            raise ValueError(
-                f"draft_model must have this model's vocabulary, but token {index} is "
-                f"{words[1][index]!r} to it and {words[0][index]!r} to this model. Only a model of "
-                "the same vocabulary can propose tokens."
-            )
-
-    def _job(self, prompts: Prompts, options: Options) -> Job:
+    def _job(self, prompts: Prompts, options: Options, batch_size: int = 1) -> Job:
         """What to write, in token ids."""
         max_length = options.max_length
-        if max_length is None and options.max_new_tokens is None and self.preprocessor is not None:
-            max_length = self.preprocessor.sequence_length
-        return Job(
+        if max_length is None and options.max_new_tokens is None:
+            if self.preprocessor is not None:
+                max_length = self.preprocessor.sequence_length
+            else:
+                max_length = prompts.padded_length
+        limits = new_token_limits(prompts.rows, max_length, options.max_new_tokens)
+        check_length_penalty(options.length_penalty, max(limits))
+        job = Job(
             prompts=prompts.rows,
-            limits=new_token_limits(prompts.rows, max_length, options.max_new_tokens),
-            seeds=row_seeds(options.seed, len(prompts.rows) * options.samples),
+            limits=limits,
+            seeds=[],
             sampler=options.sampler,
             stop_tokens=self._stop_tokens(options),
             num_samples=options.samples,
@@ -255,6 +257,8 @@ class TextGeneration(keras.Model):
             length_penalty=options.length_penalty,
             log_probs=options.log_probs,
         )
+        check_memory(self.backbone, job, batch_size, options.lookahead)
+        return dataclasses.replace(job, seeds=row_seeds(options.seed, job.num_rows))
 
     def _stop_tokens(self, options: Options) -> tuple[int, ...]:
         if options.stop_tokens is not None:
@@ -295,7 +299,7 @@ class TextGeneration(keras.Model):
             else:
                 results.append(prompt + row.tokens)
         log_probs = [row.log_probs for row in done]
-        if options.num_samples is not None and not prompts.is_padded:
+        if options.num_samples is not None and prompts.padded_length is None:
             starts = range(0, len(done), samples)
             results, log_probs = (
                 [rows[start : start + samples] for start in starts] for rows in (results, log_probs)

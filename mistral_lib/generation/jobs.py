@@ -5,13 +5,19 @@ import sys
 from collections.abc import Iterator, Sequence
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import tqdm
 
+from mistral_lib.backbone import MistralBackbone
+from mistral_lib.generation.cache import num_slots
+from mistral_lib.generation.compiled import bucket
 from mistral_lib.generation.protocol import Job, Loop, State
 from mistral_lib.generation.stopping import Transcript
+from mistral_lib.presets.memory import available_bytes
 
 STEPS_WATCHED = 16  # after so many steps the progress is shown
+LARGE_JOB = 2**28  # bytes from which on a look at the free memory is worth its time
 BAR_DELAY = 3.0  # seconds after which a job is long enough for a bar
 
 
@@ -50,13 +56,23 @@ def blocks(
 
     Yields:
         The rows so far.
+
+    Raises:
+        ValueError: the model's logits are no finite numbers.
     """
     filled, own = job.filled_up(batch_size)
     state = loop.start(filled)
     stopped = np.ones(filled.num_rows, bool)  # what was added
     while True:
-        seen = jax.device_get((state.tokens, state.counts, state.finished))
-        tokens, counts, finished = (array[own] for array in seen)
+        seen = jax.device_get((state.tokens, state.counts, state.finished, state.failed))
+        tokens, counts, finished, failed = (array[own] for array in seen)
+        if failed.any():
+            raise ValueError(
+                "The logits must be finite numbers, but are NaN or infinite: no token can be "
+                "chosen. Either weights are (look for them with numpy.isfinite in model.variables, "
+                "and in those of a draft model), or float16 is too small for this model: load it "
+                "with dtype='bfloat16' or 'float32'."
+            )
         yield Block(_rows(tokens, counts), int(finished.sum()), state.log_probs, own)
         stopped[own] = [transcript.stopped for transcript in transcripts] or False
         if stopped.any():
@@ -64,6 +80,39 @@ def blocks(
         if state.finished.all():
             return
         state = loop.run(state, job, steps)
+
+
+def check_memory(backbone: MistralBackbone, job: Job, batch_size: int, lookahead: int) -> None:
+    """Refuses a job that does not fit, before anything of it is allocated.
+
+    Args:
+        backbone: writes it.
+        job: what to write.
+        batch_size: how many rows are written at once.
+        lookahead: the most tokens that are written at once.
+
+    Raises:
+        ValueError: positions beyond what an int32 can count.
+        MemoryError: cache, tokens and logits need more memory than there is.
+    """
+    config, longest = backbone.config, job.longest + lookahead
+    if longest > 2**30:
+        raise ValueError(
+            f"Prompt and continuation together must be at most {2**30:,} tokens, but could be "
+            f"{longest:,}. Lower max_new_tokens, max_length or num_draft_tokens."
+        )
+    slots = sum(num_slots(config, bucket(longest), lookahead))
+    features = 2 * config.num_key_value_heads * config.head_dim  # keys and values
+    row = slots * features * jnp.dtype(backbone.compute_dtype).itemsize
+    kept = 1 if job.num_beams == 1 else 2  # the beams that run, and those that have ended
+    row += 4 * (kept * job.capacity * (1 + job.log_probs) + lookahead * config.vocabulary_size)
+    rows = min(job.num_rows, max(batch_size, job.num_samples)) * job.num_beams
+    if rows * row > LARGE_JOB and rows * row > (available := available_bytes()):
+        raise MemoryError(
+            f"Writing up to {job.longest:,} tokens in {rows:,} rows at once needs "
+            f"{rows * row / 2**30:,.1f} GiB, but only {available / 2**30:,.1f} GiB are available. "
+            "Lower max_new_tokens or max_length, batch_size, num_samples or num_beams."
+        )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """All the ways in which a model writes (chapter 16, "Sampling")."""
 
 import functools
+from typing import Any
 
 from mistral_lib.backbone import MistralBackbone
 from mistral_lib.generation.beam import BeamSearch
@@ -32,3 +33,23 @@ class Loops:
         if kept is None or (kept.draft, kept.num_draft_tokens) != (draft, num_draft_tokens):
             kept = self._speculative = SpeculativeLoop(self.decoding, draft, num_draft_tokens)
         return kept
+
+
+def check_draft(model: Any, draft_model: Any) -> None:
+    """Refuses a draft model of another vocabulary than the model that checks its tokens."""
+    sizes = [each.backbone.vocabulary_size for each in (model, draft_model)]
+    if sizes[0] != sizes[1]:
+        raise ValueError(
+            f"draft_model must have this model's vocabulary of {sizes[0]} tokens, but has one of "
+            f"{sizes[1]}. Only a model of the same vocabulary can propose tokens."
+        )
+    if model.preprocessor is None or draft_model.preprocessor is None:
+        return
+    words = [each.preprocessor.tokenizer.get_vocabulary() for each in (model, draft_model)]
+    if words[0] != words[1]:
+        index = next(i for i, pair in enumerate(zip(*words)) if pair[0] != pair[1])
+        raise ValueError(
+            f"draft_model must have this model's vocabulary, but token {index} is "
+            f"{words[1][index]!r} to it and {words[0][index]!r} to this model. Only a model of the "
+            "same vocabulary can propose tokens."
+        )

@@ -3,13 +3,70 @@
 import dataclasses
 import math
 import numbers
+import sys
 from collections.abc import Sequence
 from typing import Any
 
+import keras
 import numpy as np
 
 from mistral_lib.checks import check_boolean, check_choice, check_integer
-from mistral_lib.generation.sampling import GREEDY, Sampler
+from mistral_lib.generation.sampling import GREEDY, Sampler, make_sampler
+from mistral_lib.generation.stopping import check_stop_strings
+from mistral_lib.inputs import check_ids
+
+# What the samplers of KerasHub's `compile` stand for, in the options of `generate`.
+SAMPLERS: dict[str, dict[str, Any]] = {
+    "greedy": {"temperature": 0.0},
+    "random": {"temperature": 1.0},
+    "top_k": {"temperature": 1.0, "top_k": 5},
+    "top_p": {"temperature": 1.0, "top_p": 0.1},
+    "beam": {"num_beams": 5, "length_penalty": 0.0},
+}
+
+# The arguments of `generate` that a sampler sets, and their values where a call leaves them out.
+UNCHOSEN: dict[str, Any] = {
+    **dict.fromkeys(("temperature", "top_k", "top_p", "min_p")),
+    "num_beams": 1,
+    "length_penalty": 1.0,
+}
+
+
+class ModelWithSampler(keras.Model):
+    """The part of `MistralCausalLM` that remembers the sampler in `compile`, as KerasHub has it."""
+
+    _sampler: str | None = None
+
+    def compile(self, *args: Any, sampler: str | None = None, **kwargs: Any) -> None:
+        """Keras's `compile`, and KerasHub's `sampler`, which counts where a call chooses nothing.
+
+        Args:
+            *args: as Keras's.
+            sampler: "greedy", "random", "top_k" (5 of them), "top_p" (0.1) or "beam" (5 beams), as
+                in KerasHub; `None` is "greedy".
+            **kwargs: as Keras's.
+
+        >>> from mistral_lib import MistralBackbone, MistralCausalLM
+        >>> model = MistralCausalLM(MistralBackbone(10, 1, 2, 8, 16, 1))
+        >>> model.compile(sampler="contrastive")
+        Traceback (most recent call last):
+        ValueError: sampler must be one of 'greedy', 'random', 'top_k', 'top_p', 'beam', but is ...
+        """
+        if not (sampler is None or (isinstance(sampler, str) and sampler in SAMPLERS)):
+            raise ValueError(
+                f"sampler must be one of {', '.join(map(repr, SAMPLERS))}, but is {sampler!r}. For "
+                "another, leave it out and call generate with temperature, top_k, top_p, min_p or "
+                "num_beams."
+            )
+        super().compile(*args, **kwargs)
+        self._sampler = sampler
+
+    def get_compile_config(self) -> dict[str, Any] | None:
+        config = super().get_compile_config()
+        return {**config, "sampler": self._sampler} if config and self._sampler else config
+
+    def _options(self, **arguments: Any) -> "Options":
+        return Options.of_call(self.backbone.vocabulary_size, self._sampler, **arguments)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,9 +107,47 @@ class Options:
         if self.num_samples is not None:
             check_integer("num_samples", self.num_samples)
         check_boolean("return_log_probs", self.log_probs)
-        _check_length_penalty(self.length_penalty)
+        check_length_penalty(self.length_penalty)
         self._check_samples()
         self._check_beams()
+
+    @classmethod
+    def of_call(
+        cls,
+        vocabulary_size: int,
+        compiled_sampler: str | None,
+        *,
+        stop_token_ids: Any,
+        stop_strings: Any,
+        repetition_penalty: float | None,
+        **arguments: Any,
+    ) -> "Options":
+        """The options of a call of `generate` or `stream`.
+
+        Args:
+            vocabulary_size: what stop tokens must be below.
+            compiled_sampler: one of `SAMPLERS`, which counts where the call chooses nothing itself.
+            stop_token_ids: as in the call.
+            stop_strings: as in the call.
+            repetition_penalty: as in the call.
+            **arguments: the others of the call.
+        """
+        choice = {name: arguments.pop(name, default) for name, default in UNCHOSEN.items()}
+        if compiled_sampler is not None and choice == UNCHOSEN:
+            choice |= SAMPLERS[compiled_sampler]
+        steps = {name: choice.pop(name) for name in ("temperature", "top_k", "top_p", "min_p")}
+        return cls(
+            stop_tokens=check_stop_tokens(stop_token_ids, vocabulary_size),
+            stop_strings=check_stop_strings(stop_strings),
+            sampler=make_sampler(**steps, repetition_penalty=repetition_penalty),
+            **choice,
+            **arguments,
+        )
+
+    @property
+    def lookahead(self) -> int:
+        """The most tokens that are written at once: see `new_cache`."""
+        return 1 if self.draft_model is None else self.num_draft_tokens + 1
 
     @property
     def samples(self) -> int:
@@ -88,20 +183,35 @@ class Options:
                 )
 
 
-def check_stop_tokens(stop_token_ids: str | Sequence[int] | None) -> tuple[int, ...] | None:
-    """The ids as a tuple, checked; `None` for "auto".
+def check_stop_tokens(stop_token_ids: Any, vocabulary_size: int) -> tuple[int, ...] | None:
+    """The ids as a tuple, checked; a single one is understood. `None` for "auto".
 
-    >>> check_stop_tokens([2]), check_stop_tokens(None), check_stop_tokens("auto")
+    >>> check_stop_tokens([2], 10), check_stop_tokens(None, 10), check_stop_tokens("auto", 10)
     ((2,), (), None)
     """
     if isinstance(stop_token_ids, str):
         check_choice("stop_token_ids", stop_token_ids, ("auto",))
         return None
-    return tuple(check_integer("a stop token id", t, minimum=0) for t in stop_token_ids or ())
+    if stop_token_ids is None:
+        return ()
+    return check_ids("stop_token_ids", stop_token_ids, vocabulary_size)
 
 
-def _check_length_penalty(length_penalty: Any) -> None:
+def check_length_penalty(length_penalty: Any, longest: int = 1) -> None:
+    """Refuses a length penalty with which the scores of up to so many tokens leave float32.
+
+    >>> check_length_penalty(20.0, longest=1000)
+    Traceback (most recent call last):
+    ValueError: length_penalty must be from -10 to 10 for up to 1000 new tokens, but is 20.0: ...
+    """
     if isinstance(length_penalty, bool) or not isinstance(length_penalty, numbers.Real):
         raise TypeError(f"length_penalty must be a number, but is {length_penalty!r}.")
-    if not math.isfinite(length_penalty):
+    size: Any = abs(length_penalty)
+    if not size <= sys.float_info.max:
         raise ValueError(f"length_penalty must be finite, but is {length_penalty}.")
+    largest = int(100 / math.log2(max(2, longest)))  # of float32's 126, some are for the scores
+    if longest > 1 and size > largest:
+        raise ValueError(
+            f"length_penalty must be from -{largest} to {largest} for up to {longest} new tokens, "
+            f"but is {length_penalty}: length ** length_penalty would leave float32."
+        )

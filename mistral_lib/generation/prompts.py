@@ -9,6 +9,14 @@ import numpy as np
 
 from mistral_lib.chat import is_conversation
 from mistral_lib.checks import check_integer
+from mistral_lib.inputs import (
+    as_rows,
+    as_texts,
+    check_rows,
+    is_text,
+    standardize_inputs,
+    without_arrays,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,18 +29,18 @@ class Prompts:
             reply alone.
         is_text: whether they came as text or as conversations.
         is_single: whether they came as one, not as a list.
-        is_padded: whether they came as arrays in a dictionary.
+        padded_length: of the arrays, if they came in a dictionary.
     """
 
     rows: list[list[int]]
     shown: list[list[int]]
     is_text: bool = False
     is_single: bool = False
-    is_padded: bool = False
+    padded_length: int | None = None
 
     def restore(self, results: list) -> Any:
         """Finished rows, prompt and new tokens or text, in the form of the input."""
-        return _as_dictionary(results) if self.is_padded else self.unwrap(results)
+        return self.unwrap(results) if self.padded_length is None else _as_dictionary(results)
 
     def unwrap(self, values: list) -> Any:
         """What belongs to each prompt; without the list, if the prompts came without one."""
@@ -58,14 +66,15 @@ def read_prompts(inputs: Any, preprocessor: Any, vocabulary_size: int) -> Prompt
     [[1, 2], [3]]
     """
     if isinstance(inputs, dict):
-        rows = _masked_rows(inputs)
-        prompts = Prompts(rows, shown=rows, is_padded=True)
+        rows, length = _masked_rows(inputs)
+        rows = check_rows(rows, vocabulary_size)
+        prompts = Prompts(rows, shown=rows, padded_length=length)
     elif is_text(inputs) or is_conversation(inputs) or _are_conversations(inputs):
         prompts = _read_text(inputs, preprocessor)
     else:
-        rows, single = _id_rows(inputs)
-        prompts = Prompts(rows, shown=rows, is_single=single)
-    _check_rows(prompts.rows, vocabulary_size)
+        rows, batched = _id_rows(inputs)
+        rows = check_rows(rows, vocabulary_size)
+        prompts = Prompts(rows, shown=rows, is_single=not batched)
     return prompts
 
 
@@ -111,7 +120,8 @@ def row_seeds(seed: int | Sequence[int] | np.ndarray | None, num_rows: int) -> l
     >>> row_seeds(7, 3)
     [7, 8, 9]
     """
-    if isinstance(seed, (list, tuple, np.ndarray)):
+    seed = without_arrays(seed)
+    if isinstance(seed, list | tuple):
         if len(seed) != num_rows:
             raise ValueError(
                 f"seed must be one integer, or {num_rows} of them for {num_rows} rows, but has "
@@ -124,15 +134,6 @@ def row_seeds(seed: int | Sequence[int] | np.ndarray | None, num_rows: int) -> l
     return seeds
 
 
-def is_text(inputs: Any) -> bool:
-    """Whether the input is a text, or a list or array of texts."""
-    if isinstance(inputs, np.ndarray):
-        return inputs.dtype.kind in "UST"
-    return isinstance(inputs, str) or (
-        isinstance(inputs, (list, tuple)) and len(inputs) > 0 and isinstance(inputs[0], str)
-    )
-
-
 def _read_text(inputs: Any, preprocessor: Any) -> Prompts:
     """Prompts from a text, a conversation, or a list of one or the other."""
     if preprocessor is None:
@@ -140,15 +141,15 @@ def _read_text(inputs: Any, preprocessor: Any) -> Prompts:
             "Text needs a tokenizer, and this model has no preprocessor. Pass token ids, or "
             "build the model with a MistralCausalLMPreprocessor."
         )
-    if is_text(inputs):
-        single = isinstance(inputs, str)
-        rows = shown = preprocessor.generate_preprocess(inputs)
+    if is_text(inputs) and not _are_conversations(inputs):
+        texts, batched = as_texts(inputs)
+        rows = shown = preprocessor.generate_preprocess(texts)
     else:
-        single = is_conversation(inputs)
+        batched = not is_conversation(inputs)
         template = preprocessor.tokenizer.apply_chat_template
-        rows = [template(conversation) for conversation in ([inputs] if single else inputs)]
+        rows = [template(conversation) for conversation in (inputs if batched else [inputs])]
         shown = [[] for _ in rows]
-    return Prompts(rows, shown, is_text=True, is_single=single)
+    return Prompts(rows, shown, is_text=True, is_single=not batched)
 
 
 def _are_conversations(inputs) -> bool:
@@ -156,57 +157,23 @@ def _are_conversations(inputs) -> bool:
     return isinstance(inputs, (list, tuple)) and len(inputs) > 0 and is_conversation(inputs[0])
 
 
-def _id_rows(inputs) -> tuple[list[list[int]], bool]:
-    if hasattr(inputs, "__array__"):
-        inputs = np.asarray(inputs).tolist()
-    if not isinstance(inputs, (list, tuple)):
+def _id_rows(inputs) -> tuple[list, bool]:
+    inputs = without_arrays(inputs)
+    if not isinstance(inputs, list | tuple):
         raise TypeError(
             "A prompt must be text, a list of texts, token ids or lists of token ids, but is of "
             f"type {type(inputs).__name__}."
         )
-    single = not any(isinstance(row, (list, tuple)) or hasattr(row, "__len__") for row in inputs)
-    return [_ids(row) for row in ([inputs] if single else inputs)], single
+    return as_rows(inputs)
 
 
-def _ids(row) -> list[int]:
-    if hasattr(row, "__array__"):
-        row = np.asarray(row).tolist()
-    if not isinstance(row, (list, tuple)):
-        raise TypeError(f"A row of token ids must be a list, but is {row!r}.")
-    return [check_integer("a token id", token, minimum=0) for token in row]
-
-
-def _check_rows(rows, vocabulary_size):
-    if not rows:
-        raise ValueError("The inputs must hold at least one prompt, but are empty.")
-    for index, row in enumerate(rows):
-        if not row:
-            raise ValueError(
-                f"Prompt {index} must hold at least one token, but is empty. Begin with the start "
-                "token."
-            )
-        if max(row) >= vocabulary_size:
-            raise ValueError(
-                f"The token ids of prompt {index} must be below {vocabulary_size}, the size of the "
-                f"vocabulary, but one is {max(row)}. Was it made with another tokenizer?"
-            )
-
-
-def _masked_rows(inputs) -> list[list[int]]:
-    if set(inputs) != {"token_ids", "padding_mask"}:
-        raise ValueError(
-            f"A dictionary must have the keys token_ids and padding_mask, but has {tuple(inputs)}."
-        )
-    token_ids = np.asarray(inputs["token_ids"])
-    mask = np.asarray(inputs["padding_mask"]).astype(bool)
-    if token_ids.ndim != 2 or token_ids.shape != mask.shape:
-        raise ValueError(
-            "token_ids and padding_mask must both have the shape (batch, length), but have "
-            f"{token_ids.shape} and {mask.shape}."
-        )
+def _masked_rows(inputs) -> tuple[list[list[int]], int]:
+    arrays = standardize_inputs(inputs)
+    token_ids, mask = np.asarray(arrays["token_ids"]), np.asarray(arrays["padding_mask"], bool)
     if (mask[:, 1:] & ~mask[:, :-1]).any():
         raise ValueError("padding_mask must mark padding on the right only, 1 1 1 0 0.")
-    return [_ids(ids[real]) for ids, real in zip(token_ids, mask, strict=True)]
+    rows = [ids[real].tolist() for ids, real in zip(token_ids, mask, strict=True)]
+    return rows, mask.shape[1]
 
 
 def _as_dictionary(rows) -> dict[str, np.ndarray]:

@@ -143,6 +143,11 @@ class LoopState(Protocol):
         ...
 
     @property
+    def failed(self) -> Bool[Array, " B"]:
+        """Which rows had logits that are no finite numbers, and so get no more."""
+        ...
+
+    @property
     def log_probs(self) -> Float[Array, "B capacity"] | None:
         """The log-probabilities of the new tokens, if the job asks for them."""
         ...
@@ -180,6 +185,25 @@ def step_until_finished(
         return step(state), done + 1
 
     return jax.lax.while_loop(unfinished, count, (state, 0))[0]
+
+
+def watched(
+    state: State,
+    logits: Float[Array, "B *steps V"],
+    likeliest: Int[Array, "B *steps"] | None = None,
+) -> State:
+    """The state, where unfinished rows whose logits are NaN or infinite have failed.
+
+    The largest logit is NaN if any is, and it is the likeliest token's, whose number saves a look
+    at the whole vocabulary. Filtered logits of -inf do no harm.
+    """
+    if likeliest is None:
+        largest = logits.max(axis=-1)
+    else:
+        largest = jnp.take_along_axis(logits, likeliest[..., None], axis=-1)
+    finite = jnp.isfinite(largest).reshape(len(logits), -1).all(axis=1)
+    failed = state.failed | ~(finite | state.finished)
+    return dataclasses.replace(state, failed=failed, finished=state.finished | failed)
 
 
 def mark_used(used_tokens: Bool[Array, "B V"], tokens: Int[Array, " B"]) -> Bool[Array, "B V"]:

@@ -6,7 +6,7 @@ import numpy as np
 from jax import Array
 
 from mistral_lib.arrays import Bool, Float, Int, Key
-from mistral_lib.checks import check_integer, check_number
+from mistral_lib.checks import check_integer, check_number, check_range
 from mistral_lib.generation.compiled import array_tree
 
 
@@ -35,15 +35,18 @@ class Sampler:
 
 GREEDY = Sampler()
 
+# Any lower or higher one draws the same tokens, but divided by it logits could become infinite.
+TEMPERATURES = 1e-20, 1e20
+
 
 def make_sampler(
-    temperature: float = 0.0,
+    temperature: float | None = None,
     top_k: int | None = None,
     top_p: float | None = None,
     min_p: float | None = None,
     repetition_penalty: float | None = None,
 ) -> Sampler:
-    """A checked sampler; a temperature of 0 is greedy.
+    """A checked sampler; a temperature of 0, or `None`, is greedy.
 
     >>> make_sampler(0.8, top_p=0.9).top_p
     0.9
@@ -52,12 +55,13 @@ def make_sampler(
     ValueError: top_p must be above 0 and at most 1, but is 1.1.
     """
     # One type for each number: an int here and a float there would be two compilations.
+    temperature = 0.0 if temperature is None else temperature
     temperature = float(check_number("temperature", temperature, zero=True))
     if top_k is not None:
         top_k = check_integer("top_k", top_k)
     top_p, min_p = _check_probability("top_p", top_p), _check_probability("min_p", min_p)
     if repetition_penalty is not None:
-        repetition_penalty = float(check_number("repetition_penalty", repetition_penalty))
+        repetition_penalty = float(check_range("repetition_penalty", repetition_penalty, 1e-6, 1e6))
     if temperature == 0:
         for name, value in (("top_k", top_k), ("top_p", top_p), ("min_p", min_p)):
             if value is not None:
@@ -67,6 +71,9 @@ def make_sampler(
                     f"{name}."
                 )
         return Sampler(repetition_penalty=repetition_penalty)
+    temperature = min(max(temperature, TEMPERATURES[0]), TEMPERATURES[1])
+    if top_p is not None and np.float32(top_p) == 1:
+        top_p = float("inf")  # rounded sums of probabilities can exceed 1 before the last token
     return Sampler(temperature, top_k, top_p, min_p, repetition_penalty)
 
 
@@ -75,7 +82,7 @@ def _check_probability(name: str, value) -> float | None:
         return None
     if check_number(name, value) > 1:
         raise ValueError(f"{name} must be above 0 and at most 1, but is {value}.")
-    return float(value)
+    return max(float(value), float(np.finfo("float32").tiny))  # 0 would leave no token
 
 
 def filter_logits(

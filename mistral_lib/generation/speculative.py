@@ -11,7 +11,7 @@ from mistral_lib.arrays import Bool, Float, Int, Key
 from mistral_lib.generation.cache import RollingCache, extend
 from mistral_lib.generation.compiled import CompiledFunction, array_tree
 from mistral_lib.generation.decoding import DecodingLoop, DecodingState, append, last_tokens
-from mistral_lib.generation.protocol import Job, mark_used, step_until_finished
+from mistral_lib.generation.protocol import Job, mark_used, step_until_finished, watched
 from mistral_lib.generation.reading import PromptReader, logits_of
 from mistral_lib.generation.sampling import (
     Sampler,
@@ -85,7 +85,8 @@ class SpeculativeLoop:
         def step(state):
             keys = jax.vmap(jax.random.fold_in)(state.keys, state.counts)
             proposed, draft_logits, draft = self._propose(state, sampler, keys)
-            state = dataclasses.replace(state, draft=draft)
+            greedy = proposed if sampler.temperature is None else None
+            state = dataclasses.replace(watched(state, draft_logits, greedy), draft=draft)
             return self._verify(state, proposed, draft_logits, sampler, keys, stop_tokens)
 
         return step_until_finished(step, state, steps)
@@ -140,8 +141,10 @@ class SpeculativeLoop:
         if sampler.temperature is None:
             tokens = logits.argmax(axis=-1).astype("int32")
             accepted = tokens[:, :-1] == proposed
+            state = watched(state, raw, tokens)
         else:
             tokens, accepted = _accept(logits, draft_logits, proposed, keys)
+            state = watched(state, raw)
         accepted = jnp.cumprod(accepted, axis=1, dtype="int32").sum(axis=1, dtype="int32")
         read = length + jnp.where(reading, accepted + 1, 0)
         draft_read = jnp.minimum(read, state.draft.lengths)

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from mistral_lib.checks import check_text
 from mistral_lib.generation.stream_decoder import StreamDecoder
+from mistral_lib.inputs import as_texts
 from mistral_lib.tokenizer import MistralTokenizer
 
 
@@ -98,16 +98,14 @@ class Transcript:
 
 
 def check_stop_strings(stop_strings: str | Sequence[str] | None) -> tuple[str, ...]:
-    """The stop strings as a tuple, checked; `None` and a single str are understood.
+    """The stop strings as a tuple, checked; `None` and a single text are understood.
 
     >>> check_stop_strings("###")
     ('###',)
     """
     if stop_strings is None:
         return ()
-    if isinstance(stop_strings, str):
-        stop_strings = (stop_strings,)
-    strings = tuple(check_text("a stop string", string) for string in stop_strings)
+    strings = tuple(as_texts(stop_strings, "stop string")[0])
     if "" in strings:
         raise ValueError(
             "A stop string must not be empty: it would end every text at once. Leave it out."

@@ -5,10 +5,10 @@ from typing import Any
 import jax.numpy as jnp
 import keras
 
-from mistral_lib.arrays import Array, Float
+from mistral_lib.arrays import Array, Float, Float32
 from mistral_lib.keras_inside import matrix_attribute, remove_weight, track_again, unlocked
 from mistral_lib.layers.quantizable import Quantizable
-from mistral_lib.layers.quantized import matmul
+from mistral_lib.layers.quantized import dequantize, matmul
 
 
 @keras.saving.register_keras_serializable(package="mistral_lib")
@@ -128,11 +128,16 @@ class Projection(Quantizable, keras.layers.EinsumDense):  # pyright: ignore[repo
         self.lora_rank = rank
         self.lora_alpha = rank if lora_alpha is None else lora_alpha
 
+    def merged_kernel(self) -> Float32[Array, "D units"]:
+        """The kernel and LoRA's update, which `merge_lora` rounds to the kernel's dtype."""
+        quantized = self.quantization_mode is not None
+        kernel = dequantize(self.quantized_matrix("kernel")) if quantized else self.kernel.value
+        update = jnp.asarray(self.lora_kernel_a) @ jnp.asarray(self.lora_kernel_b)
+        return jnp.asarray(kernel, "float32") + self.lora_scale * update
+
     def merge_lora(self) -> None:
         """Adds the update to the kernel, in float32, and takes LoRA off again."""
-        update = jnp.asarray(self.lora_kernel_a) @ jnp.asarray(self.lora_kernel_b)
-        kernel = jnp.asarray(self.kernel.value, "float32")
-        self.kernel.assign(kernel + self.lora_scale * update)
+        self.kernel.assign(self.merged_kernel())
         with unlocked(self):
             remove_weight(self, "lora_kernel_a")
             remove_weight(self, "lora_kernel_b")

@@ -246,6 +246,29 @@ def lookup(
     return dequantize(taken, dtype).T.reshape(*indices.shape, kernel.layout.shape[0])
 
 
+def elements(
+    kernel: QuantizedKernel, rows: Int[np.ndarray, " n"], columns: Int[np.ndarray, " n"]
+) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
+    """Single elements of a kernel, and the step of each: what lies between two neighbours.
+
+    Rounding moved an element by half a step at most. In int4 one at an end of its range may have
+    been cut off there, so that its step is infinite. Nothing else of the kernel is made float.
+
+    Args:
+        kernel: (D, N), not transposed; in int4 with pairs of columns.
+        rows: where the elements are.
+        columns: where the elements are.
+    """
+    if kernel.zero is None:
+        steps = 1 / jnp.asarray(kernel.scale[columns], "float32")
+        return kernel.values[rows, columns] * steps, steps
+    byte, block = kernel.values[rows, columns // 2], rows // kernel.layout.block_size
+    value = jnp.where(columns % 2 == 1, byte >> 4, ((byte & 15) ^ 8) - 8)
+    steps = jnp.asarray(kernel.scale[block, columns], "float32")
+    numbers = (value - jnp.asarray(kernel.zero[block, columns], "float32")) * steps
+    return numbers, jnp.where((value == -8) | (value == 7), jnp.inf, steps)
+
+
 def _matrices(kernel, start, size, dtype) -> list:
     """Stored columns `start` to `start + size` in float; in int4, the low and the high halves.
 

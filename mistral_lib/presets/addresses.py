@@ -49,6 +49,8 @@ def _open_folder(path: Path) -> LocalFolder:
     path = as_path(path)
     if path.is_file():
         hint = " Open it with keras.saving.load_model." if path.suffix == ".keras" else ""
+        if path.name.endswith(".lora.h5"):
+            hint = " Load the adapter into its base model with backbone.load_lora_weights(file)."
         raise NotADirectoryError(f"{path} is a file; a preset is a folder.{hint}")
     if not path.is_dir():
         is_model = re.fullmatch(rf"{PART}/{PART}", path.as_posix())

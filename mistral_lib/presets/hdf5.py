@@ -8,7 +8,7 @@ else in it is refused by name.
 import contextlib
 import io
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +37,12 @@ class StoredTensor(Tensor):
         return array.view(ml_dtypes.bfloat16) if bfloat16 else array
 
 
-def list_tensors(file: Path) -> dict[str, StoredTensor]:
+def list_tensors(file: Path, ignored: Collection[str] = ()) -> dict[str, StoredTensor]:
     """All tensors of an HDF5 file, by their path inside it, without reading them.
+
+    Args:
+        file: where it is.
+        ignored: paths inside it of what is no tensor of weights.
 
     Raises:
         FileNotFoundError: no such file.
@@ -71,7 +75,7 @@ def list_tensors(file: Path) -> dict[str, StoredTensor]:
                 item = group[key]
                 if isinstance(item, h5py.Group):
                     groups.append((name, item))
-                else:
+                elif name not in ignored:
                     tensors[name] = _describe(file, name, item)
     return tensors
 

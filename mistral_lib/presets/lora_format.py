@@ -2,10 +2,13 @@
 
 Such a file holds, for each adapted projection, `<path>/a` and `<path>/b`; the plan (see
 `mistral_lib.lora`) as the attribute `settings`; and under `base` the fingerprint of the base model.
+KerasHub's files of that name are read too; they have no fingerprint.
 """
 
 import json
+import math
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ import numpy as np
 
 from mistral_lib import lora
 from mistral_lib.checks import as_path
+from mistral_lib.layers.quantized import elements
 from mistral_lib.presets.atomic import replaced_file
 from mistral_lib.presets.hdf5 import (
     StoredTensor,
@@ -25,6 +29,16 @@ from mistral_lib.presets.hdf5 import (
 from mistral_lib.presets.tensors import Messages, Place, match
 
 SAMPLES = 64  # numbers of each tensor that go into a fingerprint
+MEAN_SQUARE = 0.2  # of errors in steps; quantization alone makes 1/12, with bfloat16 1/8
+
+# The layers of a block with weights, in the order in which Keras lists KerasHub's (seen in 0.32),
+# by their names here. Before the first block comes the embedding.
+HUB_LAYERS = (
+    *("block", "norm", "feedforward/down", "feedforward/gate", "feedforward/up"),
+    *("norm", "self_attention", "self_attention/attention_output", "self_attention/value"),
+    *("self_attention/key", "self_attention/query"),
+)
+HUB_FACTOR = re.compile(r"lora/(\d+)/vars/lora_kernel_([ab])")
 
 EXPECTED = "In {where}, {name} must have the shape {expected}, but "
 OTHERWISE = ". The adapter belongs to another model, or it is damaged."
@@ -53,6 +67,9 @@ def load(backbone: Any, filepath: str | os.PathLike, check_base: bool = True) ->
     path = _checked_path(filepath)
     if not path.exists():
         raise FileNotFoundError(f"There is no LoRA file {path}.")
+    if has_group(path, "lora"):
+        lora.assign(backbone, *_read_hub(backbone, path))
+        return
     plan = read_plan(path)
     tensors = list_tensors(path)
     base = {name: tensor for name, tensor in tensors.items() if name.startswith("base/")}
@@ -77,21 +94,54 @@ def read_plan(path: Path) -> lora.Plan:
     except (ValueError, RecursionError):
         plan = None
     if not (isinstance(plan, dict) and plan):
-        if has_group(path, "lora"):
-            raise ValueError(
-                f"{path} was saved by KerasHub, whose factors have other shapes: one A for each "
-                "head. It is not read here. Train the adapter again with enable_lora, or load it "
-                "in KerasHub."
-            )
         raise ValueError(f"{path} holds no adapter that was saved by save_lora_weights.")
     return plan
+
+
+def _read_hub(backbone: Any, path: Path) -> tuple[lora.Plan, dict[str, np.ndarray]]:
+    """Plan and factors of an adapter that KerasHub saved.
+
+    Its layers have numbers instead of names, and a query's kernel is (D, H, h). There each head has
+    an A of its own, (D, r), and all heads share one B (r, h): together a product of rank H * r, of
+    the A side by side and a matrix with B on its diagonal. KerasHub scales by 1.
+    """
+    plan, factors, blocks = {}, {}, backbone.transformer_layers
+    for name, tensor in list_tensors(path, ignored=["lora/vars/rank"]).items():
+        match = HUB_FACTOR.fullmatch(name)
+        block, place = divmod(int(match[1]) - 1, len(HUB_LAYERS)) if match else (-1, 0)
+        if match is None or not (0 <= block < len(blocks) and "/" in HUB_LAYERS[place]):
+            raise ValueError(f"{path} was saved by KerasHub for another model: it holds {name}.")
+        factors[f"{blocks[block].name}/{HUB_LAYERS[place]}/{match[2]}"] = tensor.read()
+    for name in [name for name in factors if name.endswith("/a")]:
+        layer, first = name.removesuffix("/a"), factors[name]
+        second = factors.get(f"{layer}/b", np.zeros(0))
+        if second.ndim != 2 or not first.ndim or first.shape[-1] != len(second):
+            raise ValueError(f"{path} was saved by KerasHub, but is damaged at {layer}.")
+        rank = len(second)
+        if first.ndim == 3 and layer.endswith("attention_output"):
+            first = first.reshape(-1, rank)
+        elif first.ndim == 3:
+            second = np.kron(np.eye(first.shape[1], dtype="float32"), second)
+            first = first.reshape(len(first), -1)
+        factors[name], factors[f"{layer}/b"] = first, second
+        plan[layer] = {"rank": len(second), "lora_alpha": len(second)}
+    for name, shape in lora.factor_shapes(backbone, plan).items():
+        if factors[name].shape != shape:
+            raise ValueError(
+                f"{path} was saved by KerasHub for another model: {name} must have the shape "
+                f"{shape}, but has {factors[name].shape}."
+            )
+    if not plan or len(factors) != 2 * len(plan):
+        raise ValueError(f"{path} was saved by KerasHub, but factors are missing.")
+    return plan, factors
 
 
 def fingerprint(backbone: Any) -> dict[str, np.ndarray]:
     """A few numbers of every tensor, which tell one base model from another.
 
     `norms` has one row for each RMSNorm, whose scales quantization leaves alone; `kernels`, one row
-    for each projection, is there for float models only. Both are float32.
+    for each projection. Of a quantized model these are `dequantized`, and `steps` has the step of
+    each number: it was rounded by half of that. All are float32.
     """
     norms = [backbone.layer_norm.scale]
     for block in backbone.transformer_layers:
@@ -100,34 +150,63 @@ def fingerprint(backbone: Any) -> dict[str, np.ndarray]:
     layers = lora.projections(backbone).values()
     if all(layer.quantization_mode is None for layer in layers):
         samples["kernels"] = np.stack([_sample(layer.kernel) for layer in layers])
+    else:
+        quantized = [
+            elements(layer.quantized_matrix("kernel"), *_places(layer.matrix_shape))
+            for layer in layers
+        ]
+        samples["dequantized"] = np.array([values for values, _ in quantized], "float32")
+        samples["steps"] = np.array([steps for _, steps in quantized], "float32")
     return samples
 
 
+def _places(shape: tuple[int, ...]) -> tuple[np.ndarray, ...]:
+    positions = np.linspace(0, math.prod(shape) - 1, SAMPLES).astype("int64")
+    return np.unravel_index(positions, shape)
+
+
 def _sample(variable: keras.Variable) -> np.ndarray:
-    size = int(np.prod(variable.shape))
-    positions = np.linspace(0, size - 1, SAMPLES).astype("int64")
     # Picked one by one: a flat view of a kernel would be a copy of it.
-    return np.asarray(variable.value[np.unravel_index(positions, variable.shape)], "float32")
+    return np.asarray(variable.value[_places(variable.shape)], "float32")
 
 
 def _check_base(backbone: Any, saved: dict[str, StoredTensor], path: Path) -> None:
     mine = fingerprint(backbone)
-    if "base/norms" not in saved:
+    theirs = {name.removeprefix("base/"): tensor.read() for name, tensor in saved.items()}
+    if "norms" not in theirs:
         raise ValueError(f"{path} lacks the fingerprint of its base model.")
-    for name, numbers in mine.items():
-        tensor = saved.get(f"base/{name}")
-        if tensor is None:  # saved from a quantized model
-            continue
-        # The same model in another float dtype is the same base: bfloat16 rounds to 2**-9, float16
-        # to multiples of 2**-24.
-        if tensor.shape != numbers.shape or not np.allclose(
-            tensor.read(), numbers, rtol=2**-8, atol=2**-23, equal_nan=True
-        ):
+    pairs: dict[str, list] = {"norms": [(numbers["norms"], 0.0) for numbers in (mine, theirs)]}
+    if {"kernels", "dequantized"} & theirs.keys():  # a file may be older than `dequantized`
+        pairs["kernels"] = [
+            (each["kernels"], 0.0) if "kernels" in each else (each["dequantized"], each["steps"])
+            for each in (mine, theirs)
+        ]
+    for name, (one, other) in pairs.items():
+        if not _agree(*one, *other):
             raise ValueError(
                 f"The adapter {path.name} was trained on another base model: the {name} of this "
                 "one differ. Load the preset that it was trained on, unmerged, and then the "
                 "adapter."
             )
+
+
+def _agree(
+    ones: np.ndarray, steps: np.ndarray | float, others: np.ndarray, other_steps: np.ndarray | float
+) -> bool:
+    """Whether two samples can be of the same weights, in another float dtype or quantized.
+
+    bfloat16 rounds to 2**-9, float16 to multiples of 2**-24, and quantization by half a step. A
+    change by less than a third of a step, root mean square, cannot be told from that.
+    """
+    if ones.shape != others.shape:
+        return False
+    allowed = steps + other_steps + 2**-8 * np.abs(others) + 2**-23
+    with np.errstate(invalid="ignore"):
+        error = np.abs(ones - others) / allowed
+    error = np.where((ones == others) | (np.isnan(ones) & np.isnan(others)), 0, error)
+    return bool((error <= 1).all()) and (
+        not np.any(steps + other_steps) or bool(((error**2).mean(axis=1) <= MEAN_SQUARE).all())
+    )
 
 
 def _checked_path(filepath: str | os.PathLike) -> Path:
