@@ -5,9 +5,10 @@ other library is named). Its test fails with a clear sentence when a new version
 """
 
 import contextlib
+import copy
 import functools
 import os
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import huggingface_hub
 import jax
 import jax.core
 import keras
+import numpy as np
 from huggingface_hub import constants
 from keras.src.backend.common import global_state
 
@@ -178,6 +180,61 @@ def layers_inside(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
     return list(layer._flatten_layers(include_self=False))
 
 
+@contextlib.contextmanager
+def all_or_nothing(model: keras.Model) -> Iterator[Callable[[keras.layers.Layer], None]]:
+    """Changes a model as a whole: an error inside the block leaves it as it was; Ctrl-C waits.
+
+    What is taken off a layer stays in memory until the block ends.
+
+    Yields:
+        A function to call with a layer whose weights will be assigned. It keeps their values, in
+        the computer's memory: an accelerator has room for one of the two.
+
+    Relies on layers that have everything in `__dict__`, but for the lists of their variables and
+    the ids in `_tracker`, and on `_value` of variables (seen in 3.13 to 3.15).
+
+    >>> from mistral_lib import MistralBackbone
+    >>> backbone = MistralBackbone(10, 1, 2, 8, 16, 1)
+    >>> with contextlib.suppress(MemoryError), all_or_nothing(backbone):
+    ...     backbone.enable_lora(2)
+    ...     raise MemoryError
+    >>> [v.path for v in backbone.variables if "lora" in v.path]
+    []
+    """
+    layers = [model, *layers_inside(model)]
+    attributes = [dict(layer.__dict__) for layer in layers]
+    lists = [
+        (held, list(held))
+        for layer in layers
+        for held in (layer._trainable_variables, layer._non_trainable_variables)
+    ]
+    ids = [(held, set(held)) for layer in layers for held in layer._tracker.stored_ids.values()]
+    trainable, values = [(v, v.trainable) for v in model.variables], []
+
+    def keep(layer):
+        held = [v for v in layer.variables if v._value is not None]
+        values.extend((v, np.asarray(v._value)) for v in held)
+
+    # Ctrl-C would leave a name scope of Keras open, and what is made later would get other paths.
+    with uninterrupted():
+        try:
+            yield keep
+        except BaseException:
+            for layer, kept in zip(layers, attributes):
+                layer.__dict__.clear()
+                layer.__dict__.update(kept)
+            for held, kept in lists:
+                held[:] = kept
+            for held, kept in ids:
+                held.clear()
+                held.update(kept)
+            for variable, kept in values:
+                variable.assign(kept)
+            for variable, kept in trainable:
+                variable.trainable = kept
+            raise
+
+
 def optimizer_weights(optimizer: keras.optimizers.Optimizer) -> list[keras.Variable]:
     """The variables for which an optimizer was built; empty before.
 
@@ -232,6 +289,63 @@ def compiled_arguments(model: keras.Model) -> dict:
     return model._compile_config.config
 
 
+@contextlib.contextmanager
+def _whole_batches() -> Iterator[None]:
+    """Has Keras send each device all rows of a batch: the step shares them, see `_shared_rows`.
+
+    Keras cuts a batch before the step, and raises an error of JAX's if the devices cannot share its
+    rows equally (keras-team/keras#21167). Token ids are small; what is computed from them is not.
+
+    Relies on the `get_data_layout` of the distribution in use, which Keras asks how to cut a batch
+    (seen in 3.13 to 3.15). Processes on several machines have their own rows already.
+    """
+    distribution = keras.distribution.distribution()
+    if distribution is None or jax.process_count() > 1:
+        yield
+        return
+    whole = copy.copy(distribution)
+    whole.get_data_layout = lambda shape: keras.distribution.TensorLayout(
+        [None] * len(shape), distribution.device_mesh
+    )
+    with whole.scope():
+        yield
+
+
+def _in_whole_batches(loop: Callable) -> Callable:
+    @functools.wraps(loop)
+    def run(*args, **kwargs):
+        with _whole_batches():
+            return loop(*args, **kwargs)
+
+    return run
+
+
+def _rows_sharding() -> jax.sharding.Sharding | None:
+    """How a batch lies over the devices of the distribution in use."""
+    distribution = keras.distribution.distribution()
+    if distribution is None:
+        return None
+    rows = jax.sharding.PartitionSpec(distribution.batch_dim_name)
+    return jax.sharding.NamedSharding(distribution.device_mesh.backend_mesh, rows)
+
+
+def _shared_rows(data: Any) -> Any:
+    """A batch whose rows the devices share, in a compiled step; XLA gives some a row less."""
+    rows = _rows_sharding()
+    if rows is None:
+        return data
+    return jax.tree.map(
+        lambda x: jax.lax.with_sharding_constraint(x, rows) if is_traced(x) else x, data
+    )
+
+
+def _weights_at_hand(x: Any, sample_weight: Any) -> Any:
+    """Weights of 1 in place of none: Keras 3.13 cannot send `None` to many devices."""
+    if sample_weight is not None or keras.distribution.distribution() is None:
+        return sample_weight
+    return np.ones(len(keras.tree.flatten(x)[0]), "float32")
+
+
 class Steps(keras.Model):
     """The steps of `fit`, `evaluate`, `predict` and `*_on_batch`: never stale, never torn.
 
@@ -244,9 +358,34 @@ class Steps(keras.Model):
     (`jax_state_sync`) (seen in 3.13 to 3.15).
     """
 
+    fit = _in_whole_batches(keras.Model.fit)
+    evaluate = _in_whole_batches(keras.Model.evaluate)
+    predict = _in_whole_batches(keras.Model.predict)
+
+    @_in_whole_batches
+    def train_on_batch(
+        self, x: Any, y: Any = None, sample_weight: Any = None, class_weight: Any = None, **kwargs
+    ) -> Any:
+        if class_weight is None:
+            sample_weight = _weights_at_hand(x, sample_weight)
+        return super().train_on_batch(x, y, sample_weight, class_weight, **kwargs)
+
+    @_in_whole_batches
+    def test_on_batch(self, x: Any, y: Any = None, sample_weight: Any = None, **kwargs) -> Any:
+        return super().test_on_batch(x, y, _weights_at_hand(x, sample_weight), **kwargs)
+
     def compiled_with(self) -> Hashable:
         """What a step depends on besides shapes and dtypes."""
         raise NotImplementedError
+
+    def train_step(self, state: Any, data: Any) -> Any:
+        return super().train_step(state, _shared_rows(data))
+
+    def test_step(self, state: Any, data: Any) -> Any:
+        return super().test_step(state, _shared_rows(data))
+
+    def predict_step(self, state: Any, data: Any) -> Any:
+        return super().predict_step(state, _shared_rows(data))
 
     def make_train_function(self, force: bool = False) -> None:
         if force or self._is_stale(self.train_function):
@@ -275,7 +414,7 @@ class Steps(keras.Model):
         self._jax_state_synced = True
 
     def _is_stale(self, function) -> bool:
-        return getattr(function, "compiled_with", None) != self.compiled_with()
+        return getattr(function, "compiled_with", None) != (self.compiled_with(), _rows_sharding())
 
     def _compiled(self, step):
         return jax.jit(step) if self.jit_compile and not self.run_eagerly else step
@@ -299,7 +438,7 @@ class Steps(keras.Model):
             return outputs, variables
 
         function = super()._make_function(step, concatenate_outputs)
-        function.compiled_with = self.compiled_with()
+        function.compiled_with = self.compiled_with(), _rows_sharding()
         return function
 
 

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from mistral_lib.checks import check_boolean, check_integer, check_number
-from mistral_lib.keras_inside import optimizer_weights
+from mistral_lib.keras_inside import all_or_nothing, optimizer_weights
 from mistral_lib.layers.projection import Projection
 
 DEFAULT_TARGETS = ("query", "value")
@@ -94,13 +94,14 @@ def apply(backbone: Any, plan: Plan) -> None:
             f"This backbone has LoRA already, with {describe(present)}; asked for was "
             f"{describe(plan)}. Call merge_lora first, or start from the base model."
         )
-    # What `merge` unfreezes, by path: Keras takes variables in an attribute for the layer's own.
-    backbone.frozen_by_lora = tuple(v.path for v in backbone.variables if v.trainable)
-    backbone.trainable = True  # in a frozen model no factor could be trained
-    for variable in backbone.variables:
-        variable.trainable = False
-    for path, wanted in plan.items():
-        layers[path].enable_lora(**wanted)
+    with all_or_nothing(backbone):
+        # What `merge` unfreezes, by path: Keras takes variables in an attribute for the layer's.
+        backbone.frozen_by_lora = tuple(v.path for v in backbone.variables if v.trainable)
+        backbone.trainable = True  # in a frozen model no factor could be trained
+        for variable in backbone.variables:
+            variable.trainable = False
+        for path, wanted in plan.items():
+            layers[path].enable_lora(**wanted)
 
 
 def set_trainable(backbone: Any, value: bool) -> None:
@@ -126,20 +127,21 @@ def set_trainable(backbone: Any, value: bool) -> None:
 def merge(backbone: Any, dequantize: bool = False) -> None:
     """See `MistralBackbone.merge_lora`."""
     require(backbone)
-    if backbone.quantization is not None:
-        if not check_boolean("dequantize", dequantize):
-            raise ValueError(
-                f"This backbone is quantized to {backbone.quantization}, and a merged kernel would "
-                "be rounded to that: much of the update would be lost. Keep LoRA beside the "
-                "kernels, or call merge_lora(dequantize=True), which first makes every weight "
-                f"{backbone.variable_dtype}."
-            )
+    if backbone.quantization is not None and not check_boolean("dequantize", dequantize):
+        raise ValueError(
+            f"This backbone is quantized to {backbone.quantization}, and a merged kernel would "
+            "be rounded to that: much of the update would be lost. Keep LoRA beside the kernels, "
+            "or call merge_lora(dequantize=True), which first makes every weight "
+            f"{backbone.variable_dtype}."
+        )
+    with all_or_nothing(backbone) as keep:
         backbone.dequantize()
-    for layer in projections(backbone).values():
-        if layer.lora_enabled:
-            layer.merge_lora()
-    for variable in backbone.variables:
-        variable.trainable = backbone.trainable and variable.path in backbone.frozen_by_lora
+        for layer in projections(backbone).values():
+            if layer.lora_enabled:
+                keep(layer)
+                layer.merge_lora()
+        for variable in backbone.variables:
+            variable.trainable = backbone.trainable and variable.path in backbone.frozen_by_lora
 
 
 def factor_shapes(backbone: Any, plan: Plan) -> dict[str, tuple[int, int]]:
@@ -169,11 +171,13 @@ def factors(backbone: Any) -> dict[str, np.ndarray]:
 
 def assign(backbone: Any, plan: Plan, factors: dict[str, np.ndarray]) -> None:
     """Adapts a backbone by a plan and sets the factors, named as in `factor_shapes`."""
-    apply(backbone, plan)
     layers = projections(backbone)
-    for path in plan:
-        layers[path].lora_kernel_a.assign(factors[f"{path}/a"])
-        layers[path].lora_kernel_b.assign(factors[f"{path}/b"])
+    with all_or_nothing(backbone) as keep:
+        apply(backbone, plan)
+        for path in plan:
+            keep(layers[path])
+            layers[path].lora_kernel_a.assign(factors[f"{path}/a"])
+            layers[path].lora_kernel_b.assign(factors[f"{path}/b"])
 
 
 def describe(plan: Plan) -> str:

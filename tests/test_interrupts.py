@@ -11,7 +11,11 @@ import time
 import keras
 import numpy as np
 import pytest
-from doors import PROMPT, X, Y, make_model
+from doors import ALL, PROMPT, SIZES, X, Y, change, fill, make_model
+
+from mistral_lib import MistralBackbone, MistralCausalLM, without_weights
+from mistral_lib.checks import keras_knows
+from mistral_lib.keras_inside import layers_inside
 
 HOOKS = [
     name
@@ -267,3 +271,140 @@ def test_data_that_the_model_makes():
 
     model.fit(batches(), steps_per_epoch=3, verbose=0)
     assert_goes_on(model)
+
+
+# Changes of a model ------------------------------------------------------------------------------
+
+LORA = ("enable_lora", 4, ALL, 8)
+INT4 = "int4/60" if keras_knows("int4/60") else "int8"
+CHANGED = {  # what was done before, and what is then interrupted
+    "enable_lora": ((), ("enable_lora", 4)),
+    "enable_lora, frozen": (("freeze",), ("enable_lora", 4)),
+    "merge_lora": ((LORA,), ("merge_lora",)),
+    "merge_lora, quantized": ((LORA, ("quantize", "int8")), ("merge_lora", True)),
+    "load_lora_weights": ((), ("load_lora_weights", "a.lora.h5")),
+    "load_lora_weights, other factors": ((LORA,), ("load_lora_weights", "a.lora.h5")),
+    "load_lora_weights, PEFT": ((), ("load_lora_weights", "peft")),
+    "load_weights": ((), ("load_weights", "base1.weights.h5")),
+    "load_weights, with LoRA": ((LORA,), ("load_weights", "lora1.weights.h5")),
+    "quantize": ((), ("quantize", "int8")),
+    "quantize, int4": ((), ("quantize", INT4)),
+    "quantize, with LoRA": ((LORA,), ("quantize", "int8")),
+    "dequantize": ((("quantize", "int8"),), ("dequantize",)),
+    "dequantize, with LoRA": ((LORA, ("quantize", INT4)), ("dequantize",)),
+}
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Adapters and weights of another model."""
+    folder = tmp_path_factory.mktemp("files")
+    for seed in (1, 0):
+        other = make_model(seed)
+        other.save_weights(folder / f"base{seed}.weights.h5")
+        other.backbone.enable_lora(4, ALL, 8)
+        fill(other.backbone.trainable_variables, seed=1)
+        other.save_weights(folder / f"lora{seed}.weights.h5")
+    other.backbone.save_lora_weights(folder / "a.lora.h5")
+    other.backbone.export_lora_to_peft(folder / "peft")
+    return folder
+
+
+def before_and_run(name, folder):
+    """A model before a change, and the change."""
+    steps, (method, *arguments) = CHANGED[name]
+    model = make_model()
+    if steps == ("freeze",):
+        model.backbone.trainable, steps = False, ()
+    change(*steps)(model, folder)
+    if method.startswith("load"):
+        arguments = [folder / argument for argument in arguments]
+    owner = model if method == "load_weights" else model.backbone
+    return model, lambda: getattr(owner, method)(*arguments)
+
+
+def everything(model):
+    """All that a change may touch."""
+    backbone = model.backbone
+    variables = [(v.path, v.trainable, np.array(v.value).tobytes()) for v in backbone.variables]
+    layers = (backbone, *layers_inside(backbone))
+    names = ("projection_policy", "lora_rank", "lora_alpha", "lora_enabled", "_is_quantized")
+    return (
+        variables,
+        [v.path for v in backbone.trainable_variables],
+        backbone.quantization,
+        backbone.traced_settings(),
+        [(layer.trainable, *(getattr(layer, name, None) for name in names)) for layer in layers],
+        {**backbone.get_config(), "name": None},
+    )
+
+
+@pytest.mark.parametrize("name", [name for name in CHANGED if "load_weights" not in name])
+def test_no_memory_for_a_change(name, files, monkeypatch):
+    """At each array that it makes: the model is the old one, and can be changed afterwards."""
+    model, run = before_and_run(name, files)
+    old, arrays, number = everything(model), itertools.count(), 0
+
+    def limited(original):
+        def act(*arguments):
+            if next(arrays) == number:
+                raise MemoryError
+            return original(*arguments)
+
+        return act
+
+    while True:
+        for method in ("assign", "_initialize"):
+            monkeypatch.setattr(keras.Variable, method, limited(getattr(keras.Variable, method)))
+        try:
+            run()
+        except MemoryError:
+            monkeypatch.undo()
+            assert everything(model) == old, number
+            arrays, number = itertools.count(), number + 1
+        else:
+            break
+    monkeypatch.undo()
+    assert number >= 2
+    assert everything(model) != old
+    control, run = before_and_run(name, files)
+    run()
+    if not name.startswith("enable_lora"):  # whose factors are drawn
+        assert everything(model) == everything(control)
+    np.testing.assert_allclose(model.predict(X, verbose=0), model(X), rtol=1e-3, atol=1e-4)
+
+
+def test_weights_of_which_some_do_not_fit(tmp_path):
+    """Keras alone loads the others, and then raises."""
+    with without_weights():
+        backbone = MistralBackbone(**{**SIZES, "intermediate_dim": 21})
+    fill(backbone.variables, seed=1)
+    MistralCausalLM(backbone).save_weights(tmp_path / "all.weights.h5")
+    model = make_model()
+    old = everything(model)
+    with pytest.raises(ValueError, match="could not be loaded"):
+        model.load_weights(tmp_path / "all.weights.h5")
+    assert everything(model) == old
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CHANGED)
+def test_ctrl_c_in_a_change(name, files):
+    """At any moment: the model is the old one or the new one, whole."""
+    model, run = before_and_run(name, files)
+    old, interrupted = everything(model), 0
+    with CtrlC() as counted:
+        run()
+    new = everything(model)
+    model, run = before_and_run(name, files)
+    for number in sorted(random.Random(0).sample(range(counted.calls), MOMENTS)):
+        try:
+            with CtrlC(number):
+                run()
+        except KeyboardInterrupt:
+            interrupted += 1
+        if everything(model) != old:
+            if not name.startswith("enable_lora"):
+                assert everything(model) == new, number
+            model, run = before_and_run(name, files)
+    assert interrupted > MOMENTS / 2
