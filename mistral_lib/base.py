@@ -9,7 +9,7 @@ import keras
 
 from mistral_lib import lora
 from mistral_lib.checks import standardize_call_inputs, standardize_inputs
-from mistral_lib.keras_inside import layers_inside
+from mistral_lib.keras_inside import closing_scopes, layers_inside
 from mistral_lib.layers.embedding import TokenEmbedding
 from mistral_lib.master_weights import MasterWeightsModel
 from mistral_lib.presets import lora_format, peft_format
@@ -251,6 +251,7 @@ class Backbone(MasterWeightsModel, QuantizableModel):
         """The layer that embeds token ids, and with `reverse=True` projects back to logits."""
         return self._token_embedding
 
+    @closing_scopes
     def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         inputs = standardize_call_inputs(inputs, self.vocabulary_size)
         return super().__call__(inputs, *args, **kwargs)

@@ -22,6 +22,17 @@ from keras.src.backend.common import global_state
 
 from mistral_lib.interrupts import uninterrupted
 
+SCOPES = (
+    "autocast_scope",
+    "current_call_ctx",
+    "distribution",
+    "name_scope_stack",
+    "remat_scope_stack",
+    "stateless_scope",
+    "symbolic_scope",
+    "tracking_on",
+)
+
 
 @contextlib.contextmanager
 def without_weights() -> Iterator[None]:
@@ -235,6 +246,30 @@ def all_or_nothing(model: keras.Model) -> Iterator[Callable[[keras.layers.Layer]
             raise
 
 
+def closing_scopes(function: Callable) -> Callable:
+    """Wraps a function so that it leaves no scope of Keras open, wherever Ctrl-C comes.
+
+    That may be in the middle of entering or leaving one. An open name scope is in the path of every
+    later layer, and with an open `StatelessScope` no variable is ever assigned.
+
+    Relies on the names of scopes in Keras's global state (seen in 3.13 to 3.15).
+    """
+
+    @functools.wraps(function)
+    def run(*args, **kwargs):
+        before = {name: global_state.get_global_attribute(name) for name in SCOPES}
+        open_names = list(before["name_scope_stack"] or [])  # which is changed in place
+        try:
+            return function(*args, **kwargs)
+        except BaseException:
+            with uninterrupted():
+                for name, value in {**before, "name_scope_stack": open_names}.items():
+                    global_state.set_global_attribute(name, value)
+            raise
+
+    return run
+
+
 def optimizer_weights(optimizer: keras.optimizers.Optimizer) -> list[keras.Variable]:
     """The variables for which an optimizer was built; empty before.
 
@@ -289,8 +324,7 @@ def compiled_arguments(model: keras.Model) -> dict:
     return model._compile_config.config
 
 
-@contextlib.contextmanager
-def _whole_batches() -> Iterator[None]:
+def _in_whole_batches(loop: Callable) -> Callable:
     """Has Keras send each device all rows of a batch: the step shares them, see `_shared_rows`.
 
     Keras cuts a batch before the step, and raises an error of JAX's if the devices cannot share its
@@ -299,23 +333,22 @@ def _whole_batches() -> Iterator[None]:
     Relies on the `get_data_layout` of the distribution in use, which Keras asks how to cut a batch
     (seen in 3.13 to 3.15). Processes on several machines have their own rows already.
     """
-    distribution = keras.distribution.distribution()
-    if distribution is None or jax.process_count() > 1:
-        yield
-        return
-    whole = copy.copy(distribution)
-    whole.get_data_layout = lambda shape: keras.distribution.TensorLayout(
-        [None] * len(shape), distribution.device_mesh
-    )
-    with whole.scope():
-        yield
 
-
-def _in_whole_batches(loop: Callable) -> Callable:
+    @closing_scopes
     @functools.wraps(loop)
     def run(*args, **kwargs):
-        with _whole_batches():
+        distribution = keras.distribution.distribution()
+        if distribution is None or jax.process_count() > 1:
             return loop(*args, **kwargs)
+        whole = copy.copy(distribution)
+        whole.get_data_layout = lambda shape: keras.distribution.TensorLayout(
+            [None] * len(shape), distribution.device_mesh
+        )
+        keras.distribution.set_distribution(whole)
+        try:
+            return loop(*args, **kwargs)
+        finally:
+            keras.distribution.set_distribution(distribution)
 
     return run
 
@@ -361,6 +394,7 @@ class Steps(keras.Model):
     fit = _in_whole_batches(keras.Model.fit)
     evaluate = _in_whole_batches(keras.Model.evaluate)
     predict = _in_whole_batches(keras.Model.predict)
+    predict_on_batch = closing_scopes(keras.Model.predict_on_batch)
 
     @_in_whole_batches
     def train_on_batch(

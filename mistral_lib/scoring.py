@@ -12,6 +12,7 @@ from mistral_lib.batches import IGNORED_LABEL
 from mistral_lib.checks import check_choice, check_token_ids, standardize_inputs
 from mistral_lib.forward import forward
 from mistral_lib.generation.prompts import read_prompts
+from mistral_lib.keras_inside import closing_scopes
 from mistral_lib.training_loss import token_losses
 
 
@@ -23,6 +24,7 @@ class Scoring(keras.Model):
         preprocessor: the `MistralCausalLMPreprocessor`, or `None`.
     """
 
+    @closing_scopes
     def score(
         self,
         token_ids: Any,
