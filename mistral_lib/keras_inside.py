@@ -15,6 +15,7 @@ from typing import Any
 import huggingface_hub
 import jax
 import jax.core
+import jax.numpy as jnp
 import keras
 import numpy as np
 from huggingface_hub import constants
@@ -353,7 +354,7 @@ def _in_whole_batches(loop: Callable) -> Callable:
     return run
 
 
-def _rows_sharding() -> jax.sharding.Sharding | None:
+def _rows_sharding() -> jax.sharding.NamedSharding | None:
     """How a batch lies over the devices of the distribution in use."""
     distribution = keras.distribution.distribution()
     if distribution is None:
@@ -394,7 +395,6 @@ class Steps(keras.Model):
     fit = _in_whole_batches(keras.Model.fit)
     evaluate = _in_whole_batches(keras.Model.evaluate)
     predict = _in_whole_batches(keras.Model.predict)
-    predict_on_batch = closing_scopes(keras.Model.predict_on_batch)
 
     @_in_whole_batches
     def train_on_batch(
@@ -408,9 +408,37 @@ class Steps(keras.Model):
     def test_on_batch(self, x: Any, y: Any = None, sample_weight: Any = None, **kwargs) -> Any:
         return super().test_on_batch(x, y, _weights_at_hand(x, sample_weight), **kwargs)
 
+    @closing_scopes
+    def predict_on_batch(self, x: Any) -> Any:
+        rows = _rows_sharding()
+        if rows is not None and jax.process_count() == 1:  # Keras leaves it to JAX where they go
+            x = jax.device_put(
+                x, jax.sharding.NamedSharding(rows.mesh, jax.sharding.PartitionSpec())
+            )
+        return super().predict_on_batch(x)
+
     def compiled_with(self) -> Hashable:
         """What a step depends on besides shapes and dtypes."""
         raise NotImplementedError
+
+    def stateless_call(
+        self, trainable_variables: Any, non_trainable_variables: Any, inputs: Any, **kwargs: Any
+    ) -> Any:
+        """Keras's, in steps; where devices share the rows, of a multiple of the devices.
+
+        XLA would give every device all rows of an array (rows * tokens, features), of which no
+        equal parts are whole rows. The rows that are added are padding, and taken off the outputs.
+        """
+        sharding, arrays = _rows_sharding(), jax.tree.leaves(inputs)
+        call = functools.partial(
+            super().stateless_call, trainable_variables, non_trainable_variables, **kwargs
+        )
+        if sharding is None or not all(map(is_traced, arrays)):
+            return call(inputs)
+        rows, devices = len(arrays[0]), sharding.mesh.shape[sharding.spec[0]]
+        more = [(0, -rows % devices), (0, 0)]
+        outputs, *others = call(_shared_rows(jax.tree.map(lambda x: jnp.pad(x, more), inputs)))
+        return (jax.tree.map(lambda x: x[:rows], outputs), *others)
 
     def train_step(self, state: Any, data: Any) -> Any:
         return super().train_step(state, _shared_rows(data))
