@@ -66,6 +66,10 @@ class Backbone(MasterWeightsModel, QuantizableModel):
     def save_to_preset(self, preset_dir: str | Path, max_shard_size: float | None = 10) -> None:
         """Saves config and weights as a preset that opens here and in KerasHub.
 
+        For the context length, the end tokens, the chat template and the added tokens of a
+        checkpoint that was loaded KerasHub has no place: they are kept for this library, and
+        KerasHub ignores them.
+
         Either all files of the old preset are replaced, or none: if saving fails, the old preset is
         still there, and if the process dies, `from_preset` or the next save finishes what was
         begun. Other files in the folder are kept.

@@ -1,13 +1,15 @@
 """What the compiled programs of generation do not do: copy a cache, repeat a key, sort, grow."""
 
+import contextlib
 import re
 from functools import cache
 
+import jax
 import numpy as np
 import pytest
 from decoding_models import make_job, make_loop, write
 
-from mistral_lib import MistralBackbone
+from mistral_lib import MistralBackbone, MistralCausalLM
 from mistral_lib.generation.beam import BeamSearch
 from mistral_lib.generation.compiled import watch
 from mistral_lib.generation.reading import PromptReader
@@ -138,3 +140,67 @@ def test_beams_past_the_window_need_no_more_memory():
         state = search.start(make_job([[1, 2, 3]], [limit], num_beams=4))
         sizes[limit] = {array.shape for pair in state.cache.layers for array in pair}
     assert sizes[100] == sizes[1000] == {(4, KEY_HEADS, WINDOW, HEAD)}
+
+
+@contextlib.contextmanager
+def counted_compilations():
+    """The names of all events in which XLA compiles, single operations too."""
+    found, active = [], True
+
+    def listen(event, seconds, **keywords):
+        if active and event == "/jax/core/compile/backend_compile_duration":
+            found.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        yield found
+    finally:
+        active = False
+
+
+WAYS = {
+    "greedy": {},
+    "drawn": {"temperature": 1.0, "top_k": 5},
+    "samples": {"temperature": 1.0, "num_samples": 2},
+    "beams": {"num_beams": 2},
+    "log probs": {"return_log_probs": True},
+    "draft": {"draft_model": lambda: MistralCausalLM(MistralBackbone(40, 1, 2, 8, 16, 1))},
+    "stream": {},
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_one_compilation_serves_a_bucket(way):
+    """Many numbers of rows, stop tokens, lengths and seeds compile nothing that was seen before."""
+    model = MistralCausalLM(MistralBackbone(40, 1, 2, 8, 16, 1))
+    options = {name: value() if callable(value) else value for name, value in WAYS[way].items()}
+    random = np.random.default_rng(0)
+
+    def write(rows, length, total, stops, seed):
+        if way == "stream":
+            prompts, call, rows = [[1] * length], model.stream, 1
+        else:
+            prompts, call = [[1] * length, *([[2]] * (rows - 1))], model.generate
+        stop = random.integers(1, 40, stops).tolist()
+        result = call(
+            prompts if rows > 1 else prompts[0],
+            max_new_tokens=total - length,
+            stop_token_ids=stop,
+            seed=seed,
+            **options,
+        )
+        return list(result)
+
+    largest = 1 if way == "stream" else 4
+    for rows in (1, 2, 4)[: largest.bit_length()]:
+        for length, total in ((5, 32), (20, 32)):
+            write(rows, length, total, 0, 0)
+    with counted_compilations() as found:
+        for _ in range(25):
+            rows, total = random.integers(1, largest + 1), random.integers(24, 33)
+            length = random.integers(1, 21)
+            write(int(rows), int(length), int(total), int(random.integers(0, 4)), 7)
+    assert found == []
+    with counted_compilations() as found:
+        write(largest, 30, 50, 0, 0)  # another bucket
+    assert found
