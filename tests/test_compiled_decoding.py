@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 from decoding_models import make_job, make_loop, write
+from text_models import make_model
 
 from mistral_lib import MistralBackbone, MistralCausalLM
 from mistral_lib.generation.beam import BeamSearch
@@ -149,7 +150,7 @@ def counted_compilations():
 
     def listen(event, seconds, **keywords):
         if active and event == "/jax/core/compile/backend_compile_duration":
-            found.append(event)
+            found.append(keywords.get("fun_name", event))
 
     jax.monitoring.register_event_duration_secs_listener(listen)
     try:
@@ -158,49 +159,48 @@ def counted_compilations():
         active = False
 
 
+def small_model():
+    return MistralCausalLM(MistralBackbone(40, 1, 2, 8, 16, 1))
+
+
 WAYS = {
     "greedy": {},
     "drawn": {"temperature": 1.0, "top_k": 5},
     "samples": {"temperature": 1.0, "num_samples": 2},
     "beams": {"num_beams": 2},
     "log probs": {"return_log_probs": True},
-    "draft": {"draft_model": lambda: MistralCausalLM(MistralBackbone(40, 1, 2, 8, 16, 1))},
+    "draft": {"draft_model": small_model},
     "stream": {},
 }
 
 
+def writer(way):
+    """A function of rows, the tokens of a prompt, new tokens, stop tokens and a seed."""
+    options = {name: value() if callable(value) else value for name, value in WAYS[way].items()}
+    model = make_model() if way == "stream" else small_model()
+
+    def write(rows, length, new, stops=(), seed=0):
+        options.update(max_new_tokens=new, stop_token_ids=list(stops), seed=seed)
+        if way == "stream":  # one text
+            return list(model.stream("a" * length, **options))
+        return model.generate([[1] * length, *([[2]] * (rows - 1))], **options)
+
+    return write
+
+
 @pytest.mark.parametrize("way", WAYS)
 def test_one_compilation_serves_a_bucket(way):
-    """Many numbers of rows, stop tokens, lengths and seeds compile nothing that was seen before."""
-    model = MistralCausalLM(MistralBackbone(40, 1, 2, 8, 16, 1))
-    options = {name: value() if callable(value) else value for name, value in WAYS[way].items()}
-    random = np.random.default_rng(0)
-
-    def write(rows, length, total, stops, seed):
-        if way == "stream":
-            prompts, call, rows = [[1] * length], model.stream, 1
-        else:
-            prompts, call = [[1] * length, *([[2]] * (rows - 1))], model.generate
-        stop = random.integers(1, 40, stops).tolist()
-        result = call(
-            prompts if rows > 1 else prompts[0],
-            max_new_tokens=total - length,
-            stop_token_ids=stop,
-            seed=seed,
-            **options,
-        )
-        return list(result)
-
-    largest = 1 if way == "stream" else 4
-    for rows in (1, 2, 4)[: largest.bit_length()]:
-        for length, total in ((5, 32), (20, 32)):
-            write(rows, length, total, 0, 0)
+    """Many numbers of rows, stop tokens and tokens compile nothing, not a single operation."""
+    write, random = writer(way), np.random.default_rng(0)
+    for rows in (1, 2, 3):  # buckets of 1, 2 and 4 rows; of 16 tokens of a prompt; of 32 in all
+        write(rows, 8, 20)
     with counted_compilations() as found:
-        for _ in range(25):
-            rows, total = random.integers(1, largest + 1), random.integers(24, 33)
-            length = random.integers(1, 21)
-            write(int(rows), int(length), int(total), int(random.integers(0, 4)), 7)
+        for _ in range(30):
+            length = int(random.integers(1, 9))
+            new = int(random.integers(17, 29 - length))
+            stops = random.integers(1, 40, random.integers(0, 4)).tolist()
+            write(int(random.integers(1, 5)), length, new, stops, int(random.integers(100)))
     assert found == []
     with counted_compilations() as found:
-        write(largest, 30, 50, 0, 0)  # another bucket
+        write(1, 8, 60)  # another bucket
     assert found
