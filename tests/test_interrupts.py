@@ -17,6 +17,7 @@ from keras.src.backend.common import global_state
 from mistral_lib import MistralBackbone, MistralCausalLM, without_weights
 from mistral_lib.checks import keras_knows
 from mistral_lib.keras_inside import SCOPES, layers_inside
+from mistral_lib.presets.atomic import finish
 
 HOOKS = [
     name
@@ -262,6 +263,61 @@ def test_ctrl_c_by_the_clock(use):
     for delay in np.linspace(0.001, 0.05, 5):
         assert interrupted(USES[use], model, delay)
         assert_goes_on(model, None if use == "fit" else before)
+
+
+def adapted(model):
+    model.backbone.enable_lora(4)
+    return model
+
+
+SAVES = {
+    "save_to_preset": lambda model, folder: model.save_to_preset(folder / "a"),
+    "export_to_transformers": lambda model, folder: model.backbone.export_to_transformers(
+        folder / "a"
+    ),
+    "save_lora_weights": lambda model, folder: model.backbone.save_lora_weights(
+        folder / "a/a.lora.h5"
+    ),
+}
+
+
+def contents(folder):
+    """All files, without the date of saving and what an interrupted save left over."""
+    found = {}
+    for file in folder.rglob("*"):
+        if file.is_file() and ".saving-" not in str(file) and file.suffix != ".partial":
+            lines = file.read_bytes().split(b"\n")
+            found[file.name] = [line for line in lines if b"date_saved" not in line]
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("save", SAVES)
+def test_ctrl_c_while_saving(save, tmp_path):
+    """The files are the old ones or the new ones, all of them, and the model is as it was."""
+    run, models = SAVES[save], [adapted(make_model(seed)) for seed in (0, 1)]
+    if save == "export_to_transformers":
+        for model in models:
+            model.backbone.merge_lora()
+    found = []
+    for model in models:
+        with CtrlC() as counted:
+            run(model, tmp_path)
+        found.append(contents(tmp_path))
+    before, interrupted, places = everything(models[1]), 0, set()
+    for number in sorted(random.Random(0).sample(range(counted.calls), MOMENTS)):
+        run(models[0], tmp_path)
+        assert contents(tmp_path) == found[0]
+        try:
+            with CtrlC(number):
+                run(models[1], tmp_path)
+        except KeyboardInterrupt:
+            interrupted += 1
+        finish(tmp_path / "a")
+        places.add(found.index(contents(tmp_path)))
+    assert interrupted > MOMENTS / 2
+    assert places == {0, 1}
+    assert everything(models[1]) == before
 
 
 # The model in the hands of a callback or of the data ---------------------------------------------
