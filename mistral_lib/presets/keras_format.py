@@ -165,7 +165,7 @@ class KerasFormat:
         if not isinstance(extras, dict):
             return {}
         template, added = extras.get("chat_template"), extras.get("added_tokens")
-        found = {"chat_template": template} if isinstance(template, str) else {}
+        found: dict[str, Any] = {"chat_template": template} if isinstance(template, str) else {}
         if isinstance(added, dict):
             found["added_tokens"] = {t: id for t, id in added.items() if type(id) is int}
         return found
