@@ -398,14 +398,19 @@ class Steps(keras.Model):
 
     @_in_whole_batches
     def train_on_batch(
-        self, x: Any, y: Any = None, sample_weight: Any = None, class_weight: Any = None, **kwargs
+        self,
+        x: Any,
+        y: Any = None,
+        sample_weight: Any = None,
+        class_weight: Any = None,
+        **kwargs: Any,
     ) -> Any:
         if class_weight is None:
             sample_weight = _weights_at_hand(x, sample_weight)
         return super().train_on_batch(x, y, sample_weight, class_weight, **kwargs)
 
     @_in_whole_batches
-    def test_on_batch(self, x: Any, y: Any = None, sample_weight: Any = None, **kwargs) -> Any:
+    def test_on_batch(self, x: Any, y: Any = None, sample_weight: Any = None, **kwargs: Any) -> Any:
         return super().test_on_batch(x, y, _weights_at_hand(x, sample_weight), **kwargs)
 
     @closing_scopes
