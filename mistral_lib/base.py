@@ -9,7 +9,7 @@ import keras
 
 from mistral_lib import lora
 from mistral_lib.inputs import standardize_call_inputs, standardize_inputs
-from mistral_lib.keras_inside import layers_inside
+from mistral_lib.keras_inside import closing_scopes, layers_inside
 from mistral_lib.layers.embedding import TokenEmbedding
 from mistral_lib.master_weights import MasterWeightsModel
 from mistral_lib.presets import lora_format, peft_format
@@ -66,6 +66,10 @@ class Backbone(MasterWeightsModel, QuantizableModel):
 
     def save_to_preset(self, preset_dir: str | Path, max_shard_size: float | None = 10) -> None:
         """Saves config and weights as a preset that opens here and in KerasHub.
+
+        For the context length, the end tokens, the chat template and the added tokens of a
+        checkpoint that was loaded KerasHub has no place: they are kept for this library, and
+        KerasHub ignores them.
 
         Either all files of the old preset are replaced, or none: if saving fails, the old preset is
         still there, and if the process dies, `from_preset` or the next save finishes what was
@@ -252,6 +256,7 @@ class Backbone(MasterWeightsModel, QuantizableModel):
         """The layer that embeds token ids, and with `reverse=True` projects back to logits."""
         return self._token_embedding
 
+    @closing_scopes
     def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         inputs = standardize_call_inputs(inputs, self.vocabulary_size)
         return super().__call__(inputs, *args, **kwargs)

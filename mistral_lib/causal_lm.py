@@ -10,6 +10,7 @@ from mistral_lib.backbone import MistralBackbone
 from mistral_lib.generation.generate import TextGeneration
 from mistral_lib.generation.loops import Loops
 from mistral_lib.inputs import check_ids, standardize_call_inputs
+from mistral_lib.keras_inside import closing_scopes
 from mistral_lib.layers.configured import SetOnce
 from mistral_lib.preprocessor import MistralCausalLMPreprocessor
 from mistral_lib.presets.exporting import export_causal_lm
@@ -80,6 +81,7 @@ class MistralCausalLM(TextGeneration, Scoring, TrainingLoss, QuantizableModel): 
             weighted_metrics=[keras.metrics.SparseCategoricalAccuracy()],
         )
 
+    @closing_scopes
     def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         inputs = standardize_call_inputs(inputs, self.backbone.vocabulary_size)
         return super().__call__(inputs, *args, **kwargs)

@@ -5,19 +5,32 @@ other library is named). Its test fails with a clear sentence when a new version
 """
 
 import contextlib
+import copy
 import functools
 import inspect
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from typing import Any
 
 import jax
 import jax.core
+import jax.numpy as jnp
 import keras
 import numpy as np
 from keras.src.backend.common import global_state
 from keras.src.models import cloning
 
 from mistral_lib.interrupts import uninterrupted
+
+SCOPES = (
+    "autocast_scope",
+    "current_call_ctx",
+    "distribution",
+    "name_scope_stack",
+    "remat_scope_stack",
+    "stateless_scope",
+    "symbolic_scope",
+    "tracking_on",
+)
 
 
 @contextlib.contextmanager
@@ -190,6 +203,85 @@ def layers_inside(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
     return list(layer._flatten_layers(include_self=False))
 
 
+@contextlib.contextmanager
+def all_or_nothing(model: keras.Model) -> Iterator[Callable[[keras.layers.Layer], None]]:
+    """Changes a model as a whole: an error inside the block leaves it as it was; Ctrl-C waits.
+
+    What is taken off a layer stays in memory until the block ends.
+
+    Yields:
+        A function to call with a layer whose weights will be assigned. It keeps their values, in
+        the computer's memory: an accelerator has room for one of the two.
+
+    Relies on layers that have everything in `__dict__`, but for the lists of their variables and
+    the ids in `_tracker`, and on `_value` of variables (seen in 3.13 to 3.15).
+
+    >>> from mistral_lib import MistralBackbone
+    >>> backbone = MistralBackbone(10, 1, 2, 8, 16, 1)
+    >>> with contextlib.suppress(MemoryError), all_or_nothing(backbone):
+    ...     backbone.enable_lora(2)
+    ...     raise MemoryError
+    >>> [v.path for v in backbone.variables if "lora" in v.path]
+    []
+    """
+    layers = [model, *layers_inside(model)]
+    attributes = [dict(layer.__dict__) for layer in layers]
+    lists = [
+        (held, list(held))
+        for layer in layers
+        for held in (layer._trainable_variables, layer._non_trainable_variables)
+    ]
+    ids = [(held, set(held)) for layer in layers for held in layer._tracker.stored_ids.values()]
+    trainable, values = [(v, v.trainable) for v in model.variables], []
+
+    def keep(layer):
+        held = [v for v in layer.variables if v._value is not None]
+        values.extend((v, np.asarray(v._value)) for v in held)
+
+    # Ctrl-C would leave a name scope of Keras open, and what is made later would get other paths.
+    with uninterrupted():
+        try:
+            yield keep
+        except BaseException:
+            for layer, kept in zip(layers, attributes):
+                layer.__dict__.clear()
+                layer.__dict__.update(kept)
+            for held, kept in lists:
+                held[:] = kept
+            for held, kept in ids:
+                held.clear()
+                held.update(kept)
+            for variable, kept in values:
+                variable.assign(kept)
+            for variable, kept in trainable:
+                variable.trainable = kept
+            raise
+
+
+def closing_scopes(function: Callable) -> Callable:
+    """Wraps a function so that it leaves no scope of Keras open, wherever Ctrl-C comes.
+
+    That may be in the middle of entering or leaving one. An open name scope is in the path of every
+    later layer, and with an open `StatelessScope` no variable is ever assigned.
+
+    Relies on the names of scopes in Keras's global state (seen in 3.13 to 3.15).
+    """
+
+    @functools.wraps(function)
+    def run(*args, **kwargs):
+        before = {name: global_state.get_global_attribute(name) for name in SCOPES}
+        open_names = list(before["name_scope_stack"] or [])  # which is changed in place
+        try:
+            return function(*args, **kwargs)
+        except BaseException:
+            with uninterrupted():
+                for name, value in {**before, "name_scope_stack": open_names}.items():
+                    global_state.set_global_attribute(name, value)
+            raise
+
+    return run
+
+
 def optimizer_weights(optimizer: keras.optimizers.Optimizer) -> list[keras.Variable]:
     """The variables for which an optimizer was built; empty before.
 
@@ -319,6 +411,61 @@ def compiled_arguments(model: keras.Model) -> dict:
     return model._compile_config.config
 
 
+def _in_whole_batches(loop: Callable) -> Callable:
+    """Has Keras send each device all rows of a batch: the step shares them, see `_shared_rows`.
+
+    Keras cuts a batch before the step, and raises an error of JAX's if the devices cannot share its
+    rows equally (keras-team/keras#21167). Token ids are small; what is computed from them is not.
+
+    Relies on the `get_data_layout` of the distribution in use, which Keras asks how to cut a batch
+    (seen in 3.13 to 3.15). Processes on several machines have their own rows already.
+    """
+
+    @closing_scopes
+    @functools.wraps(loop)
+    def run(*args, **kwargs):
+        distribution = keras.distribution.distribution()
+        if distribution is None or jax.process_count() > 1:
+            return loop(*args, **kwargs)
+        whole = copy.copy(distribution)
+        whole.get_data_layout = lambda shape: keras.distribution.TensorLayout(
+            [None] * len(shape), distribution.device_mesh
+        )
+        keras.distribution.set_distribution(whole)
+        try:
+            return loop(*args, **kwargs)
+        finally:
+            keras.distribution.set_distribution(distribution)
+
+    return run
+
+
+def _rows_sharding() -> jax.sharding.NamedSharding | None:
+    """How a batch lies over the devices of the distribution in use."""
+    distribution = keras.distribution.distribution()
+    if distribution is None:
+        return None
+    rows = jax.sharding.PartitionSpec(distribution.batch_dim_name)
+    return jax.sharding.NamedSharding(distribution.device_mesh.backend_mesh, rows)
+
+
+def _shared_rows(data: Any) -> Any:
+    """A batch whose rows the devices share, in a compiled step; XLA gives some a row less."""
+    rows = _rows_sharding()
+    if rows is None:
+        return data
+    return jax.tree.map(
+        lambda x: jax.lax.with_sharding_constraint(x, rows) if is_traced(x) else x, data
+    )
+
+
+def _weights_at_hand(x: Any, sample_weight: Any) -> Any:
+    """Weights of 1 in place of none: Keras 3.13 cannot send `None` to many devices."""
+    if sample_weight is not None or keras.distribution.distribution() is None:
+        return sample_weight
+    return np.ones(len(keras.tree.flatten(x)[0]), "float32")
+
+
 class Steps(keras.Model):
     """The steps of `fit`, `evaluate`, `predict` and `*_on_batch`: never stale, never torn.
 
@@ -331,9 +478,67 @@ class Steps(keras.Model):
     (`jax_state_sync`) (seen in 3.13 to 3.15).
     """
 
+    fit = _in_whole_batches(keras.Model.fit)
+    evaluate = _in_whole_batches(keras.Model.evaluate)
+    predict = _in_whole_batches(keras.Model.predict)
+
+    @_in_whole_batches
+    def train_on_batch(
+        self,
+        x: Any,
+        y: Any = None,
+        sample_weight: Any = None,
+        class_weight: Any = None,
+        **kwargs: Any,
+    ) -> Any:
+        if class_weight is None:
+            sample_weight = _weights_at_hand(x, sample_weight)
+        return super().train_on_batch(x, y, sample_weight, class_weight, **kwargs)
+
+    @_in_whole_batches
+    def test_on_batch(self, x: Any, y: Any = None, sample_weight: Any = None, **kwargs: Any) -> Any:
+        return super().test_on_batch(x, y, _weights_at_hand(x, sample_weight), **kwargs)
+
+    @closing_scopes
+    def predict_on_batch(self, x: Any) -> Any:
+        rows = _rows_sharding()
+        if rows is not None and jax.process_count() == 1:  # Keras leaves it to JAX where they go
+            x = jax.device_put(
+                x, jax.sharding.NamedSharding(rows.mesh, jax.sharding.PartitionSpec())
+            )
+        return super().predict_on_batch(x)
+
     def compiled_with(self) -> Hashable:
         """What a step depends on besides shapes and dtypes."""
         raise NotImplementedError
+
+    def stateless_call(
+        self, trainable_variables: Any, non_trainable_variables: Any, inputs: Any, **kwargs: Any
+    ) -> Any:
+        """Keras's, in steps; where devices share the rows, of a multiple of the devices.
+
+        XLA would give every device all rows of an array (rows * tokens, features), of which no
+        equal parts are whole rows. The rows that are added are padding, and taken off the outputs.
+        """
+        sharding, arrays = _rows_sharding(), jax.tree.leaves(inputs)
+        call = functools.partial(
+            super().stateless_call, trainable_variables, non_trainable_variables, **kwargs
+        )
+        if sharding is None or not all(map(is_traced, arrays)):
+            return call(inputs)
+        rows, devices = len(arrays[0]), sharding.mesh.shape[sharding.spec[0]]
+        more = [(0, -rows % devices), (0, 0)]
+        outputs, *others = call(_shared_rows(jax.tree.map(lambda x: jnp.pad(x, more), inputs)))
+        return (jax.tree.map(lambda x: x[:rows], outputs), *others)
+
+    def train_step(self, state: Any, data: Any) -> Any:
+        return super().train_step(state, _shared_rows(data))
+
+    def test_step(self, state: Any, data: Any) -> Any:
+        return super().test_step(state, _shared_rows(data))
+
+    def predict_step(self, state: Any, data: Any) -> Any:
+        return super().predict_step(state, _shared_rows(data))
 
     def make_train_function(self, force: bool = False) -> None:
         if force or self._is_stale(self.train_function):
@@ -362,7 +567,7 @@ class Steps(keras.Model):
         self._jax_state_synced = True
 
     def _is_stale(self, function) -> bool:
-        return getattr(function, "compiled_with", None) != self.compiled_with()
+        return getattr(function, "compiled_with", None) != (self.compiled_with(), _rows_sharding())
 
     def _compiled(self, step):
         return jax.jit(step) if self.jit_compile and not self.run_eagerly else step
@@ -387,7 +592,7 @@ class Steps(keras.Model):
             return outputs, variables
 
         function = super()._make_function(step, concatenate_outputs)
-        function.compiled_with = self.compiled_with()
+        function.compiled_with = self.compiled_with(), _rows_sharding()
         return function
 
 

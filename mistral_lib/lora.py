@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from mistral_lib.checks import check_boolean, check_integer, check_number, check_range
-from mistral_lib.keras_inside import optimizer_weights
+from mistral_lib.keras_inside import all_or_nothing, optimizer_weights
 from mistral_lib.layers.projection import Projection
 from mistral_lib.settings import get_freezing, set_freezing
 
@@ -96,13 +96,14 @@ def apply(backbone: Any, plan: Plan) -> None:
             f"This backbone has LoRA already, with {describe(present)}; asked for was "
             f"{describe(plan)}. Call merge_lora first, or start from the base model."
         )
-    # By path: Keras takes variables in an attribute for the layer's own.
-    before = get_freezing(backbone)
-    backbone.frozen_before_lora = tuple(before["frozen_layers"])
-    backbone.frozen_by_lora = tuple(before["trained_weights"])
-    set_freezing(backbone, (), ())  # in a frozen layer no factor could be trained
-    for path, wanted in plan.items():
-        layers[path].enable_lora(**wanted)
+    with all_or_nothing(backbone):
+        # By path: Keras takes variables in an attribute for the layer's own.
+        before = get_freezing(backbone)
+        backbone.frozen_before_lora = tuple(before["frozen_layers"])
+        backbone.frozen_by_lora = tuple(before["trained_weights"])
+        set_freezing(backbone, (), ())  # in a frozen layer no factor could be trained
+        for path, wanted in plan.items():
+            layers[path].enable_lora(**wanted)
 
 
 def set_trainable(backbone: Any, value: bool) -> None:
@@ -136,13 +137,14 @@ def merge(backbone: Any, dequantize: bool = False) -> None:
             f"{backbone.variable_dtype}."
         )
     _check_merged(backbone)
-    if backbone.quantization is not None:
+    with all_or_nothing(backbone) as keep:
         backbone.dequantize()
-    now = get_freezing(backbone)
-    for layer in projections(backbone).values():
-        if layer.lora_enabled:
-            layer.merge_lora()
-    _thaw(backbone, **now)
+        now = get_freezing(backbone)
+        for layer in projections(backbone).values():
+            if layer.lora_enabled:
+                keep(layer)
+                layer.merge_lora()
+        _thaw(backbone, **now)
 
 
 def _thaw(backbone, frozen_layers, trained_weights) -> None:
@@ -203,11 +205,13 @@ def factors(backbone: Any) -> dict[str, np.ndarray]:
 
 def assign(backbone: Any, plan: Plan, factors: dict[str, np.ndarray]) -> None:
     """Adapts a backbone by a plan and sets the factors, named as in `factor_shapes`."""
-    apply(backbone, plan)
     layers = projections(backbone)
-    for path in plan:
-        layers[path].lora_kernel_a.assign(factors[f"{path}/a"])
-        layers[path].lora_kernel_b.assign(factors[f"{path}/b"])
+    with all_or_nothing(backbone) as keep:
+        apply(backbone, plan)
+        for path in plan:
+            keep(layers[path])
+            layers[path].lora_kernel_a.assign(factors[f"{path}/a"])
+            layers[path].lora_kernel_b.assign(factors[f"{path}/b"])
 
 
 def describe(plan: Plan) -> str:

@@ -14,7 +14,7 @@ import keras
 
 from mistral_lib import lora
 from mistral_lib.checks import check_keras_for
-from mistral_lib.keras_inside import Cloneable, Steps, unwrap_quantize
+from mistral_lib.keras_inside import Cloneable, Steps, all_or_nothing, unwrap_quantize
 from mistral_lib.layers.quantizable import (
     INT4_BLOCK_SIZE,
     MODES,
@@ -71,6 +71,12 @@ class QuantizableModel(Steps, Cloneable):
         The errors of quantization stay. Without quantization the call does nothing.
         """
         dequantize(getattr(self, "backbone", self))
+
+    def load_weights(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
+        """Keras's `load_weights`. An error leaves the model as it was."""
+        with all_or_nothing(self) as keep:
+            keep(self)
+            super().load_weights(filepath, *args, **kwargs)
 
     def compiled_with(self) -> Hashable:
         variables = self.trainable_variables, self.non_trainable_variables
@@ -195,18 +201,20 @@ def quantize(backbone: Any, quantization: str | None) -> None:
         config = keras.quantizers.Int8QuantizationConfig(activation_quantizer=None)  # pyright: ignore[reportArgumentType]  # None is Keras's word for no quantizer
     else:
         config = keras.quantizers.Int4QuantizationConfig(block_size=block_size)
-    for layer in _quantizable(backbone):
-        layer.quantize(config=config)
-    _set_policy(backbone, policy)
+    with all_or_nothing(backbone):
+        for layer in _quantizable(backbone):
+            layer.quantize(config=config)
+        _set_policy(backbone, policy)
 
 
 def dequantize(backbone: Any) -> None:
     """See `MistralBackbone.dequantize`."""
     if backbone.quantization is None:
         return
-    for layer in _quantizable(backbone):
-        layer.dequantize()
-    _set_policy(backbone, float_policy(backbone.projection_policy))
+    with all_or_nothing(backbone):
+        for layer in _quantizable(backbone):
+            layer.dequantize()
+        _set_policy(backbone, float_policy(backbone.projection_policy))
 
 
 def _set_policy(backbone, policy):

@@ -13,6 +13,7 @@ from mistral_lib.checks import check_choice
 from mistral_lib.forward import forward
 from mistral_lib.generation.prompts import read_prompts
 from mistral_lib.inputs import as_array, check_token_ids, is_text, standardize_inputs
+from mistral_lib.keras_inside import closing_scopes
 from mistral_lib.training_loss import token_losses
 
 
@@ -24,6 +25,7 @@ class Scoring(keras.Model):
         preprocessor: the `MistralCausalLMPreprocessor`, or `None`.
     """
 
+    @closing_scopes
     def score(
         self,
         token_ids: Any,

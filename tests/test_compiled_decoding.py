@@ -1,13 +1,16 @@
 """What the compiled programs of generation do not do: copy a cache, repeat a key, sort, grow."""
 
+import contextlib
 import re
 from functools import cache
 
+import jax
 import numpy as np
 import pytest
 from decoding_models import make_job, make_loop, write
+from text_models import make_model
 
-from mistral_lib import MistralBackbone
+from mistral_lib import MistralBackbone, MistralCausalLM
 from mistral_lib.generation.beam import BeamSearch
 from mistral_lib.generation.compiled import watch
 from mistral_lib.generation.reading import PromptReader
@@ -138,3 +141,66 @@ def test_beams_past_the_window_need_no_more_memory():
         state = search.start(make_job([[1, 2, 3]], [limit], num_beams=4))
         sizes[limit] = {array.shape for pair in state.cache.layers for array in pair}
     assert sizes[100] == sizes[1000] == {(4, KEY_HEADS, WINDOW, HEAD)}
+
+
+@contextlib.contextmanager
+def counted_compilations():
+    """The names of all events in which XLA compiles, single operations too."""
+    found, active = [], True
+
+    def listen(event, seconds, **keywords):
+        if active and event == "/jax/core/compile/backend_compile_duration":
+            found.append(keywords.get("fun_name", event))
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        yield found
+    finally:
+        active = False
+
+
+def small_model():
+    return MistralCausalLM(MistralBackbone(40, 1, 2, 8, 16, 1))
+
+
+WAYS = {
+    "greedy": {},
+    "drawn": {"temperature": 1.0, "top_k": 5},
+    "samples": {"temperature": 1.0, "num_samples": 2},
+    "beams": {"num_beams": 2},
+    "log probs": {"return_log_probs": True},
+    "draft": {"draft_model": small_model},
+    "stream": {},
+}
+
+
+def writer(way):
+    """A function of rows, the tokens of a prompt, new tokens, stop tokens and a seed."""
+    options = {name: value() if callable(value) else value for name, value in WAYS[way].items()}
+    model = make_model() if way == "stream" else small_model()
+
+    def write(rows, length, new, stops=(), seed=0):
+        options.update(max_new_tokens=new, stop_token_ids=list(stops), seed=seed)
+        if way == "stream":  # one text
+            return list(model.stream("a" * length, **options))
+        return model.generate([[1] * length, *([[2]] * (rows - 1))], **options)
+
+    return write
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_one_compilation_serves_a_bucket(way):
+    """Many numbers of rows, stop tokens and tokens compile nothing, not a single operation."""
+    write, random = writer(way), np.random.default_rng(0)
+    for rows in (1, 2, 3):  # buckets of 1, 2 and 4 rows; of 16 tokens of a prompt; of 32 in all
+        write(rows, 8, 20)
+    with counted_compilations() as found:
+        for _ in range(30):
+            length = int(random.integers(1, 9))
+            new = int(random.integers(17, 29 - length))
+            stops = random.integers(1, 40, random.integers(0, 4)).tolist()
+            write(int(random.integers(1, 5)), length, new, stops, int(random.integers(100)))
+    assert found == []
+    with counted_compilations() as found:
+        write(1, 8, 60)  # another bucket
+    assert found

@@ -10,8 +10,10 @@ import sys
 from pathlib import Path
 
 import keras
+import numpy as np
 import pytest
 from eight_devices import LENGTH, ROWS, SIZES
+from uneven_rows import DOORS
 
 from mistral_lib import MistralBackbone
 from mistral_lib.config import WEIGHTS, MistralConfig
@@ -110,29 +112,38 @@ def test_a_size_that_the_devices_cannot_share_is_refused(change, message):
 # On eight virtual devices ------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def results(tmp_path_factory):
-    """What eight_devices.py found: one process for all tests, since its start takes most time."""
-    folder = tmp_path_factory.mktemp("eight_devices")
-    flags = (
-        "--xla_force_host_platform_device_count=8",
+def run(program, folder, devices, *flags):
+    """What a program found on so many devices: one process for all tests, since it takes long."""
+    options = (
+        f"--xla_force_host_platform_device_count={devices}",
         "--xla_backend_optimization_level=0",  # of LLVM, which would take most of the time
-        f"--xla_dump_to={folder / 'compiled'}",
-        "--xla_dump_hlo_as_text",
-        "--xla_dump_hlo_module_re=train_step|run_steps|read_chunk",
+        *flags,
     )
     environment = {
         **os.environ,
-        "XLA_FLAGS": " ".join(flags),
-        "JAX_ENABLE_COMPILATION_CACHE": "false",  # what is kept is not dumped
+        "XLA_FLAGS": " ".join(options),
+        "JAX_ENABLE_COMPILATION_CACHE": str(not flags),  # what is kept is not dumped
         "JAX_PLATFORMS": "cpu",
         "KERAS_BACKEND": "jax",
         "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)]),
     }
-    command = [sys.executable, str(TESTS / "eight_devices.py"), str(folder)]
+    command = [sys.executable, str(TESTS / program), str(folder)]
     process = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert process.returncode == 0, process.stderr
     return json.loads((folder / "results.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("eight_devices")
+    return run(
+        "eight_devices.py",
+        folder,
+        8,
+        f"--xla_dump_to={folder / 'compiled'}",
+        "--xla_dump_hlo_as_text",
+        "--xla_dump_hlo_module_re=train_step|run_steps|read_chunk",
+    )
 
 
 def shares(mesh):
@@ -316,6 +327,34 @@ def test_low_rank_factors_and_moments_are_split_as_their_kernel(results):
     for kind in ("fit", "lora"):
         parts = results[kind]["2x4"]["parts"].values()
         assert results[kind]["2x4"]["optimizer"] == [part for part in parts for _ in range(2)]
+
+
+# Batches that four devices cannot share equally --------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def uneven(tmp_path_factory):
+    return run("uneven_rows.py", tmp_path_factory.mktemp("uneven_rows"), 4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("devices", ["data", "2x2"])
+def test_rows_that_cannot_be_shared_equally_count_as_on_one_device(uneven, door, devices):
+    ones, others = uneven["one"][door], uneven[devices][door]
+    assert len(ones) == len(others)
+    for one, other in zip(ones, others):
+        if isinstance(one, str):
+            assert other == one
+            assert "Error" not in one
+        else:
+            np.testing.assert_allclose(other, one, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_rows_are_shared_though_not_equally(uneven):
+    """Of five rows each of four devices computes two at most, and of six none computes all."""
+    assert uneven["largest"] == {"data": {"5": 2, "6": 2}, "2x2": {"5": 3, "6": 3}}
 
 
 def test_a_key_of_the_map_is_for_whole_paths():

@@ -31,6 +31,10 @@ NEUTRAL = {
         "make_train_function",
         "make_test_function",
         "make_predict_function",
+        "predict_step",
+        "stateless_call",
+        "test_step",
+        "train_step",
         "jax_state_sync",
     ),
 }

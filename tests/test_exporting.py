@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 from reference.make_formats import CASES, FOLDER, TOKEN_IDS, config_of
 from safetensors.numpy import load_file
-from small_presets import INPUTS, assert_same_weights, small_backbone, small_causal_lm
+from small_presets import (
+    INPUTS,
+    assert_same_weights,
+    small_backbone,
+    small_causal_lm,
+    small_tokenizer,
+)
 from vocabularies import SENTENCES, TEXTS, trained_model
 
 from mistral_lib import (
@@ -341,3 +347,42 @@ def test_nothing_remains_of_another_tokenizer(chat_checkpoint):
     assert "chat_template" not in (chat_checkpoint / "tokenizer_config.json").read_text()
     config = json.loads((chat_checkpoint / "config.json").read_text())
     assert config["max_position_embeddings"] == 32768
+
+
+def test_a_preset_of_keras_hub_keeps_what_keras_hub_has_no_place_for(chat_checkpoint, tmp_path):
+    """Saved as a preset, loaded and exported: chat template, added tokens, context length."""
+    model = MistralCausalLM.from_preset(chat_checkpoint)
+    model.save_to_preset(tmp_path / "preset")
+    loaded = MistralCausalLM.from_preset(tmp_path / "preset")
+    assert loaded.preprocessor.tokenizer.extras == model.preprocessor.tokenizer.extras != {}
+    assert loaded.backbone.context_length == model.backbone.context_length is not None
+    tokenizer = MistralTokenizer.from_preset(tmp_path / "preset")
+    tokenizer.save_to_preset(tmp_path / "tokenizer")
+    again = MistralTokenizer.from_preset(tmp_path / "tokenizer")
+    assert again.extras == model.preprocessor.tokenizer.extras
+    for which, name in ((model, "a"), (loaded, "b")):
+        which.export_to_transformers(tmp_path / name)
+    files = [sorted(file.name for file in (tmp_path / name).iterdir()) for name in "ab"]
+    assert files[0] == files[1]
+    for file in files[0]:
+        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes(), file
+
+
+@pytest.mark.parametrize(
+    ("extras", "kept"),
+    [
+        (3, {}),
+        ({"chat_template": 3, "added_tokens": [1]}, {}),
+        ({"added_tokens": {"a": "1", "b": 300}}, {"added_tokens": {"b": 300}}),
+    ],
+)
+def test_what_somebody_else_wrote_there_is_not_believed(tmp_path, extras, kept):
+    small_tokenizer().save_to_preset(tmp_path)
+    edit(tmp_path / "tokenizer.json", extras=extras)
+    assert MistralTokenizer.from_preset(tmp_path).extras == kept
+
+
+def test_keras_ignores_it():
+    """As KerasHub does, which makes a tokenizer of that file."""
+    layer = keras.saving.serialize_keras_object(keras.layers.Dense(3))
+    assert keras.saving.deserialize_keras_object({**layer, "extras": {"chat_template": "a"}})

@@ -8,6 +8,8 @@ from collections.abc import Callable, Hashable, Iterator
 import jax
 import keras
 
+from mistral_lib.keras_inside import closing_scopes
+
 _watchers: list[list["Call"]] = []
 
 
@@ -52,6 +54,7 @@ class CompiledFunction:
         donated = (2,) if donate else ()
         self._jitted = jax.jit(run, static_argnums=0, donate_argnums=donated)
 
+    @closing_scopes
     def __call__(self, *arguments: typing.Any) -> typing.Any:
         settings, weights = self._settings(), [variable.value for variable in self._variables()]
         if not _watchers:

@@ -16,6 +16,7 @@ import h5py
 import ml_dtypes
 import numpy as np
 
+from mistral_lib.interrupts import uninterrupted
 from mistral_lib.presets.json_files import check_file
 from mistral_lib.presets.tensors import Tensor, aligned_empty
 
@@ -110,7 +111,8 @@ def writing(file: Path) -> Iterator[h5py.File]:
     Raises:
         OSError: the disk is full, for example.
     """
-    with _Disk(file, "w+") as disk:
+    # HDF5 calls `_Disk`, and does not know what to do with an exception: Ctrl-C waits for the file.
+    with uninterrupted(), _Disk(file, "w+") as disk:
         try:
             with h5py.File(disk, "w") as h5:
                 yield h5

@@ -159,6 +159,21 @@ class KerasFormat:
         """The SentencePiece model."""
         return source.get(VOCABULARY_FILE)
 
+    def read_extras(self, source: Source) -> dict[str, Any]:
+        """A chat template and added tokens: see `mistral_lib.presets.transformers_format`."""
+        extras = source.json(TOKENIZER_FILE).get("extras")
+        if not isinstance(extras, dict):
+            return {}
+        template, added = extras.get("chat_template"), extras.get("added_tokens")
+        found: dict[str, Any] = {"chat_template": template} if isinstance(template, str) else {}
+        if isinstance(added, dict):
+            found["added_tokens"] = {t: id for t, id in added.items() if type(id) is int}
+        return found
+
+    def read_context_length(self, source: Source) -> Any:
+        """For how many tokens the model was made; KerasHub's config has no place for it."""
+        return _metadata(source).get("context_length")
+
     def places(self, config: MistralConfig, quantization: str | None = None) -> Iterator[Place]:
         """Where the files keep each variable of a model, in their order.
 

@@ -117,7 +117,10 @@ class Preset:
     @property
     def context_length(self) -> int | None:
         """For how many tokens the model was made, if the config says it."""
-        length = self.source.json(self.format.config_file).get("max_position_embeddings")
+        if self.format is KERAS:
+            length = KERAS.read_context_length(self.source)
+        else:
+            length = self.source.json(self.format.config_file).get("max_position_embeddings")
         return length if type(length) is int and length > 0 else None
 
     @property

@@ -125,6 +125,7 @@ def _write_backbone(
         "tasks": ["CausalLM"],
         # What KerasHub has no place for.
         "tie_word_embeddings": backbone.tie_word_embeddings,
+        "context_length": backbone.context_length,
         "end_token_ids": list(end_token_ids),
     }
     write_json(new / METADATA_FILE, metadata)
@@ -177,7 +178,8 @@ def _write_preprocessor(preprocessor: Any, new: Path) -> None:
 
 
 def _write_tokenizer(tokenizer: Any, new: Path) -> None:
-    write_json(new / TOKENIZER_FILE, _describe_tokenizer(tokenizer))
+    extras = {"extras": tokenizer.extras} if tokenizer.extras else {}  # KerasHub ignores them
+    write_json(new / TOKENIZER_FILE, {**_describe_tokenizer(tokenizer), **extras})
     tokenizer.save_assets((new / VOCABULARY_FILE).parent)
 
 
