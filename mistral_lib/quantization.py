@@ -14,6 +14,7 @@ import keras
 
 from mistral_lib import lora
 from mistral_lib.checks import check_keras_for
+from mistral_lib.interrupts import uninterrupted
 from mistral_lib.keras_inside import Cloneable, Steps, all_or_nothing, unwrap_quantize
 from mistral_lib.layers.quantizable import (
     INT4_BLOCK_SIZE,
@@ -49,8 +50,10 @@ class QuantizableModel(Steps, Cloneable):
 
         Raises:
             TypeError: both are given.
-            ValueError: an unknown quantization, another one than the model has already, or int8
-                with float16. Nothing has changed then.
+            MemoryError: some layers are quantized then, and the others are not. The model computes
+                with both, and the same call goes on where it stopped.
+            ValueError: an unknown quantization, another one than the model has already, int8 with
+                float16, or weights that are not finite. Nothing has changed then.
 
         >>> from mistral_lib import MistralBackbone
         >>> backbone = MistralBackbone(10, 1, 2, 8, 16, 1)
@@ -69,11 +72,18 @@ class QuantizableModel(Steps, Cloneable):
         """Makes every weight float again, in the dtype policy that it was quantized from.
 
         The errors of quantization stay. Without quantization the call does nothing.
+
+        Raises:
+            MemoryError: some layers are float then, and the others are not. The model computes with
+                both, and the same call goes on where it stopped.
         """
         dequantize(getattr(self, "backbone", self))
 
     def load_weights(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
-        """Keras's `load_weights`. An error leaves the model as it was."""
+        """Keras's `load_weights`. An error leaves the model as it was.
+
+        The old weights are kept in the computer's memory until the new ones are loaded.
+        """
         with all_or_nothing(self) as keep:
             keep(self)
             super().load_weights(filepath, *args, **kwargs)
@@ -201,20 +211,36 @@ def quantize(backbone: Any, quantization: str | None) -> None:
         config = keras.quantizers.Int8QuantizationConfig(activation_quantizer=None)  # pyright: ignore[reportArgumentType]  # None is Keras's word for no quantizer
     else:
         config = keras.quantizers.Int4QuantizationConfig(block_size=block_size)
-    with all_or_nothing(backbone):
-        for layer in _quantizable(backbone):
-            layer.quantize(config=config)
+    layers = [x for x in _quantizable(backbone) if not _is_quantized(x, quantization)]
+    for layer in layers:
+        layer.check_finite()
+    with uninterrupted():
+        for layer in layers:
+            with all_or_nothing(layer):
+                layer.quantize(config=config)
         _set_policy(backbone, policy)
 
 
 def dequantize(backbone: Any) -> None:
     """See `MistralBackbone.dequantize`."""
-    if backbone.quantization is None:
-        return
-    with all_or_nothing(backbone):
+    with uninterrupted():
         for layer in _quantizable(backbone):
-            layer.dequantize()
-        _set_policy(backbone, float_policy(backbone.projection_policy))
+            if layer.quantization_mode is not None:
+                with all_or_nothing(layer):
+                    layer.dequantize()
+        if backbone.quantization is not None:
+            _set_policy(backbone, float_policy(backbone.projection_policy))
+
+
+def _is_quantized(layer, quantization) -> bool:
+    """Whether an earlier call has quantized a layer, before it ran out of memory."""
+    present = quantization_of(layer.dtype_policy)
+    if present not in (None, quantization):
+        raise ValueError(
+            f"{layer.path} is quantized to {present} already, by a call that failed later on; "
+            f"asked for was {quantization}. Call dequantize first."
+        )
+    return present is not None
 
 
 def _set_policy(backbone, policy):

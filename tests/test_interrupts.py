@@ -451,31 +451,46 @@ def everything(model):
     )
 
 
-@pytest.mark.parametrize("name", [name for name in CHANGED if "load_weights" not in name])
-def test_no_memory_for_a_change(name, files, monkeypatch):
-    """At each array that it makes: the model is the old one, and can be changed afterwards."""
-    model, run = before_and_run(name, files)
-    old, arrays, number = everything(model), itertools.count(), 0
+class Memory:
+    """Lets a number of arrays be made by variables, and then one not; rolling back needs some."""
 
-    def limited(original):
+    def __init__(self, monkeypatch, arrays):
+        self.left = arrays
+        for method in ("assign", "_initialize"):
+            original = getattr(keras.Variable, method)
+            monkeypatch.setattr(keras.Variable, method, self.limited(original))
+
+    def limited(self, original):
         def act(*arguments):
-            if next(arrays) == number:
+            self.left -= 1
+            if self.left == -1:
                 raise MemoryError
             return original(*arguments)
 
         return act
 
-    while True:
-        for method in ("assign", "_initialize"):
-            monkeypatch.setattr(keras.Variable, method, limited(getattr(keras.Variable, method)))
+
+def is_whole(model):
+    np.testing.assert_allclose(model.predict(X, verbose=0), model(X), rtol=1e-3, atol=1e-4)
+
+
+QUANTIZING = [name for name in CHANGED if "quantize" in name.partition(",")[0]]
+OTHERS = [name for name in CHANGED if name not in QUANTIZING and "load_weights" not in name]
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_no_memory_for_a_change(name, files, monkeypatch):
+    """At each array that it makes: the model is the old one, and can be changed afterwards."""
+    model, run = before_and_run(name, files)
+    old = everything(model)
+    for number in itertools.count():
+        Memory(monkeypatch, number)
         try:
             run()
+            break
         except MemoryError:
             monkeypatch.undo()
             assert everything(model) == old, number
-            arrays, number = itertools.count(), number + 1
-        else:
-            break
     monkeypatch.undo()
     assert number >= 2
     assert everything(model) != old
@@ -483,7 +498,50 @@ def test_no_memory_for_a_change(name, files, monkeypatch):
     run()
     if not name.startswith("enable_lora"):  # whose factors are drawn
         assert everything(model) == everything(control)
-    np.testing.assert_allclose(model.predict(X, verbose=0), model(X), rtol=1e-3, atol=1e-4)
+    is_whole(model)
+
+
+@pytest.mark.parametrize("name", QUANTIZING)
+def test_no_memory_to_quantize(name, files, monkeypatch):
+    """To keep the old model would take memory. Each layer is whole, and the call goes on."""
+    control, run = before_and_run(name, files)
+    run()
+    for number in itertools.count():
+        model, run = before_and_run(name, files)
+        Memory(monkeypatch, number)
+        try:
+            run()
+            break
+        except MemoryError:
+            monkeypatch.undo()
+            if number % 8 == 0:
+                is_whole(model)
+            run()
+            assert everything(model) == everything(control), number
+    monkeypatch.undo()
+    assert number > 8
+
+
+def test_another_kind_does_not_go_on(monkeypatch):
+    model = make_model()
+    Memory(monkeypatch, 20)
+    with pytest.raises(MemoryError):
+        model.quantize("int8")
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match="is quantized to int8 already, by a call that failed"):
+        model.quantize(INT4 if INT4 != "int8" else "int4")
+    model.dequantize()
+    model.quantize(INT4)
+
+
+def test_weights_that_are_not_finite_are_not_quantized():
+    model = make_model()
+    last = model.backbone.transformer_layers[-1].feedforward.down.kernel
+    last.assign(np.full(last.shape, np.nan))
+    old = everything(model)
+    with pytest.raises(ValueError, match="its kernel are not all finite"):
+        model.quantize("int8")
+    assert everything(model) == old
 
 
 def test_weights_of_which_some_do_not_fit(tmp_path):

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax.numpy as jnp
 import keras
 import numpy as np
 
@@ -172,16 +173,29 @@ class Quantizable(keras.layers.Layer):
             matrix = matrix.astype(self.variable_dtype, copy=False)
             values, scale, zero = quantize(matrix, layout)
         if not np.isfinite(scale.astype("float32")).all():
-            raise ValueError(
-                f"{self.path} cannot be quantized: in {self.variable_dtype} its {name} are not all "
-                "finite numbers."
-            )
+            raise self._not_finite(name)
         scale_variable = getattr(self, f"{name}_scale")
         scale_variable.assign(scale.reshape(scale_variable.shape))
         getattr(self, matrix_attribute(name)).assign(values)
         if layout.block_size is not None:
             getattr(self, f"{name}_zero").assign(zero)
             self.g_idx.assign(np.arange(layout.shape[0]) // layout.block_size)
+
+    def check_finite(self) -> None:
+        """Refuses to quantize a float layer whose matrices are not finite, before it changes.
+
+        Raises:
+            ValueError: one of them holds NaN or infinity.
+        """
+        for name in self.matrices:
+            if not jnp.isfinite(getattr(self, matrix_attribute(name)).value).all():
+                raise self._not_finite(name)
+
+    def _not_finite(self, name) -> ValueError:
+        return ValueError(
+            f"{self.path} cannot be quantized: in {self.variable_dtype} its {name} are not all "
+            "finite numbers."
+        )
 
     def dequantize(self) -> None:
         """Makes the layer a float layer again, with the values that the quantized one had."""
