@@ -16,7 +16,8 @@ from keras.src.backend.common import global_state
 
 from mistral_lib import MistralBackbone, MistralCausalLM, without_weights
 from mistral_lib.checks import keras_knows
-from mistral_lib.keras_inside import SCOPES, layers_inside
+from mistral_lib.keras_inside import layers_inside
+from mistral_lib.keras_inside.changes import SCOPES
 from mistral_lib.presets.atomic import finish
 
 HOOKS = [

@@ -44,9 +44,9 @@ def first_paragraph(module: Path) -> str:
 
 
 def tests_of(module: Path) -> Path:
-    """Where a module's tests have to be; those of all exercises are in one file."""
-    if module.parent.name == "exercises":
-        return Path("tests/test_exercises.py")
+    """Where a module's tests have to be; those of two packages are in one file each."""
+    if module.parent.name in ("exercises", "keras_inside"):
+        return Path(f"tests/test_{module.parent.name}.py")
     return Path("tests") / f"test_{module.stem.strip('_')}.py"
 
 

@@ -1,0 +1,233 @@
+"""The steps of `fit`, `evaluate` and `predict` (chapter 12, "The backbone")."""
+
+import copy
+import functools
+from collections.abc import Callable, Hashable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import keras
+import numpy as np
+
+from mistral_lib.interrupts import uninterrupted
+from mistral_lib.keras_inside.changes import closing_scopes
+from mistral_lib.keras_inside.layers import is_traced
+
+
+def _separate(variables) -> None:
+    """Gives each variable an array of its own; a step uses every one of them up.
+
+    After `fit` with averages Keras leaves a weight and its average the same array.
+    """
+    seen = set()
+    for variable in variables:
+        if id(variable.value) in seen:
+            variable._value = variable.value.copy()
+        seen.add(id(variable.value))
+
+
+def compiled_metrics(model: keras.Model) -> list[keras.metrics.Metric]:
+    """The metrics, weighted or not, with which a model evaluates.
+
+    Where the last `compile` named none, Keras goes on with those of an earlier one.
+
+    Relies on `Trainer._compile_metrics` and its lists of what the user gave (seen in 3.13 to 3.15).
+    """
+    metrics = model._compile_metrics
+    if metrics is None:
+        return []
+    return [*(metrics._user_metrics or []), *(metrics._user_weighted_metrics or [])]
+
+
+def compiled_arguments(model: keras.Model) -> dict:
+    """The arguments of a model's last `compile`.
+
+    Relies on `Trainer._compile_config` (seen in 3.13 to 3.15).
+    """
+    return model._compile_config.config
+
+
+def _in_whole_batches(loop: Callable) -> Callable:
+    """Has Keras send each device all rows of a batch: the step shares them, see `_shared_rows`.
+
+    Keras cuts a batch before the step, and raises an error of JAX's if the devices cannot share its
+    rows equally (keras-team/keras#21167). Token ids are small; what is computed from them is not.
+
+    Relies on the `get_data_layout` of the distribution in use, which Keras asks how to cut a batch
+    (seen in 3.13 to 3.15). Processes on several machines have their own rows already.
+    """
+
+    @closing_scopes
+    @functools.wraps(loop)
+    def run(*args, **kwargs):
+        distribution = keras.distribution.distribution()
+        if distribution is None or jax.process_count() > 1:
+            return loop(*args, **kwargs)
+        whole = copy.copy(distribution)
+        whole.get_data_layout = lambda shape: keras.distribution.TensorLayout(
+            [None] * len(shape), distribution.device_mesh
+        )
+        keras.distribution.set_distribution(whole)
+        try:
+            return loop(*args, **kwargs)
+        finally:
+            keras.distribution.set_distribution(distribution)
+
+    return run
+
+
+def _rows_sharding() -> jax.sharding.NamedSharding | None:
+    """How a batch lies over the devices of the distribution in use."""
+    distribution = keras.distribution.distribution()
+    if distribution is None:
+        return None
+    rows = jax.sharding.PartitionSpec(distribution.batch_dim_name)
+    return jax.sharding.NamedSharding(distribution.device_mesh.backend_mesh, rows)
+
+
+def _shared_rows(data: Any) -> Any:
+    """A batch whose rows the devices share, in a compiled step; XLA gives some a row less."""
+    rows = _rows_sharding()
+    if rows is None:
+        return data
+    return jax.tree.map(
+        lambda x: jax.lax.with_sharding_constraint(x, rows) if is_traced(x) else x, data
+    )
+
+
+def _weights_at_hand(x: Any, sample_weight: Any) -> Any:
+    """Weights of 1 in place of none: Keras 3.13 cannot send `None` to many devices."""
+    if sample_weight is not None or keras.distribution.distribution() is None:
+        return sample_weight
+    return np.ones(len(keras.tree.flatten(x)[0]), "float32")
+
+
+class Steps(keras.Model):
+    """The steps of `fit`, `evaluate`, `predict` and `*_on_batch`: never stale, never torn.
+
+    A step is compiled anew where `compiled_with` has changed. It reads the variables and sets them.
+    Keras takes the values off them and hands values from step to step: the closures of callbacks
+    find no weights, and an error or Ctrl-C leaves none (keras-team/keras#19054, #21019).
+
+    Relies on what `Trainer` on JAX calls before a loop (`make_train_function` and its sisters), for
+    its first state (`_get_jax_state`) and its body (`_make_function`), and to put values back
+    (`jax_state_sync`) (seen in 3.13 to 3.15).
+    """
+
+    fit = _in_whole_batches(keras.Model.fit)
+    evaluate = _in_whole_batches(keras.Model.evaluate)
+    predict = _in_whole_batches(keras.Model.predict)
+
+    @_in_whole_batches
+    def train_on_batch(
+        self,
+        x: Any,
+        y: Any = None,
+        sample_weight: Any = None,
+        class_weight: Any = None,
+        **kwargs: Any,
+    ) -> Any:
+        if class_weight is None:
+            sample_weight = _weights_at_hand(x, sample_weight)
+        return super().train_on_batch(x, y, sample_weight, class_weight, **kwargs)
+
+    @_in_whole_batches
+    def test_on_batch(self, x: Any, y: Any = None, sample_weight: Any = None, **kwargs: Any) -> Any:
+        return super().test_on_batch(x, y, _weights_at_hand(x, sample_weight), **kwargs)
+
+    @closing_scopes
+    def predict_on_batch(self, x: Any) -> Any:
+        rows = _rows_sharding()
+        if rows is not None and jax.process_count() == 1:  # Keras leaves it to JAX where they go
+            x = jax.device_put(
+                x, jax.sharding.NamedSharding(rows.mesh, jax.sharding.PartitionSpec())
+            )
+        return super().predict_on_batch(x)
+
+    def compiled_with(self) -> Hashable:
+        """What a step depends on besides shapes and dtypes."""
+        raise NotImplementedError
+
+    def stateless_call(
+        self, trainable_variables: Any, non_trainable_variables: Any, inputs: Any, **kwargs: Any
+    ) -> Any:
+        """Keras's, in steps; where devices share the rows, of a multiple of the devices.
+
+        XLA would give every device all rows of an array (rows * tokens, features), of which no
+        equal parts are whole rows. The rows that are added are padding, and taken off the outputs.
+        """
+        sharding, arrays = _rows_sharding(), jax.tree.leaves(inputs)
+        call = functools.partial(
+            super().stateless_call, trainable_variables, non_trainable_variables, **kwargs
+        )
+        if sharding is None or not all(map(is_traced, arrays)):
+            return call(inputs)
+        rows, devices = len(arrays[0]), sharding.mesh.shape[sharding.spec[0]]
+        more = [(0, -rows % devices), (0, 0)]
+        outputs, *others = call(_shared_rows(jax.tree.map(lambda x: jnp.pad(x, more), inputs)))
+        return (jax.tree.map(lambda x: x[:rows], outputs), *others)
+
+    def train_step(self, state: Any, data: Any) -> Any:
+        return super().train_step(state, _shared_rows(data))
+
+    def test_step(self, state: Any, data: Any) -> Any:
+        return super().test_step(state, _shared_rows(data))
+
+    def predict_step(self, state: Any, data: Any) -> Any:
+        return super().predict_step(state, _shared_rows(data))
+
+    def make_train_function(self, force: bool = False) -> None:
+        if force or self._is_stale(self.train_function):
+            super().make_train_function(force=True)
+
+    def make_test_function(self, force: bool = False) -> None:
+        def test(values, data):
+            logs, (*_, metrics) = self.test_step(values, data)
+            return logs, ((), (), metrics)  # weights stay what they are, and are not used up
+
+        if force or self._is_stale(self.test_function):
+            self.test_function = self._make_function(self._compiled(test))
+
+    def make_predict_function(self, force: bool = False) -> None:
+        def predict(values, data):
+            return self.predict_step(values, data)[0], ()
+
+        if force or self._is_stale(self.predict_function):
+            self.predict_function = self._make_function(self._compiled(predict), True)
+
+    def check_batch(self, data: Any) -> None:
+        """Looks at a batch before its step; what it raises leaves everything as it was."""
+
+    def jax_state_sync(self) -> None:
+        """Has the next step ask for the variables. The values are where they belong."""
+        self._jax_state_synced = True
+
+    def _is_stale(self, function) -> bool:
+        return getattr(function, "compiled_with", None) != (self.compiled_with(), _rows_sharding())
+
+    def _compiled(self, step):
+        return jax.jit(step) if self.jit_compile and not self.run_eagerly else step
+
+    def _get_jax_state(self, optimizer_variables=False, purge_model_variables=False, **wanted):
+        kinds = [list(getattr(self, kind)) for kind in wanted if wanted[kind]]
+        if optimizer_variables:  # the third of four
+            kinds.insert(2, list(self.optimizer.variables))
+        # As functions: Keras would take variables in an attribute for the model's own.
+        return tuple(functools.partial(list, kind) for kind in kinds)
+
+    def _make_function(self, step_function, concatenate_outputs=False):
+        def step(variables, data):
+            self.check_batch(data)
+            _separate([variable for kind in variables for variable in kind()])
+            values = tuple([variable.value for variable in kind()] for kind in variables)
+            with uninterrupted():  # training uses the old values up
+                outputs, results = step_function(values, data)
+                for kind, new in zip(variables, results):
+                    for variable, value in zip(kind(), new):
+                        variable._value = value
+            return outputs, variables
+
+        function = super()._make_function(step, concatenate_outputs)
+        function.compiled_with = self.compiled_with(), _rows_sharding()
+        return function
