@@ -387,7 +387,7 @@ def test_a_model_around_a_backbone_is_cloned():
         {"call_function": lambda layer, *args, **kwargs: layer(*args, **kwargs)},
         {"input_tensors": {name: keras.Input((3,)) for name in X}},
     ],
-    ids=str,
+    ids=lambda arguments: next(iter(arguments)),
 )
 @pytest.mark.parametrize("kind", ["model", "backbone"])
 def test_a_clone_of_other_layers_is_refused(kind, arguments):
