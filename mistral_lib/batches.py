@@ -39,7 +39,7 @@ def check_labels(
 
     >>> check_labels(np.array([[1, -100], [3, 10]]), vocabulary_size=10)
     Traceback (most recent call last):
-    ValueError: labels must be from 0 to 9 (the vocabulary_size is 10), or -100 where a position...
+    ValueError: labels must be from 0 to 9 (the vocabulary_size is 10), or -100 for positions to...
     """
     check_vocabulary("labels", labels, vocabulary_size, ignored)
 

@@ -252,10 +252,10 @@ def check_vocabulary(
     known = f"from 0 to {vocabulary_size - 1} (the vocabulary_size is {vocabulary_size})"
     if ignored:
         others = " or ".join(map(str, sorted(ignored)))
-        known += f", or {others} where a position does not count"
+        known += f", or {others} for positions to ignore"
     raise ValueError(
-        f"{name} must be {known}, but one is {ids[tuple(place)].item()}{where}. Ids of another "
-        "model's tokenizer?"
+        f"{name} must be {known}, but one is {ids[tuple(place)].item()}{where}. Were they "
+        "made with another model's tokenizer?"
     )
 
 

@@ -184,8 +184,8 @@ class MasterWeights(SwappedAverages):
         masters = [master for master in self.masters if master is not None]
         if len(store.keys()) != len(masters):
             warnings.warn(
-                f"The file has {len(store.keys())} master weights, but {len(masters)} are trained: "
-                "training goes on from the weights themselves.",
+                f"The file has {len(store.keys())} master weights, but this model trains "
+                f"{len(masters)}: training goes on from the rounded weights.",
                 stacklevel=2,
             )
             return

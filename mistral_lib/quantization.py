@@ -237,8 +237,8 @@ def _is_quantized(layer, quantization) -> bool:
     present = quantization_of(layer.dtype_policy)
     if present not in (None, quantization):
         raise ValueError(
-            f"{layer.path} is quantized to {present} already, by a call that failed later on; "
-            f"asked for was {quantization}. Call dequantize first."
+            f"An earlier, unfinished call has quantized {layer.path} to {present}, so that it "
+            f"cannot be quantized to {quantization}. Call dequantize first."
         )
     return present is not None
 

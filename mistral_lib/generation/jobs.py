@@ -69,9 +69,9 @@ def blocks(
         if failed.any():
             raise ValueError(
                 "The logits must be finite numbers, but are NaN or infinite: no token can be "
-                "chosen. Either weights are (look for them with numpy.isfinite in model.variables, "
-                "and in those of a draft model), or float16 is too small for this model: load it "
-                "with dtype='bfloat16' or 'float32'."
+                "chosen. Either some weights are NaN or infinite (check model.variables with "
+                "numpy.isfinite, and those of a draft model), or float16 is too small for this "
+                "model: load it with dtype='bfloat16' or 'float32'."
             )
         yield Block(_rows(tokens, counts), int(finished.sum()), state.log_probs, own)
         stopped[own] = [transcript.stopped for transcript in transcripts] or False

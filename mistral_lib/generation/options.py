@@ -214,5 +214,6 @@ def check_length_penalty(length_penalty: Any, longest: int = 1) -> None:
     if longest > 1 and size > largest:
         raise ValueError(
             f"length_penalty must be from -{largest} to {largest} for up to {longest} new tokens, "
-            f"but is {length_penalty}: length ** length_penalty would leave float32."
+            f"but is {length_penalty}: in float32, length ** length_penalty would overflow or "
+            "underflow."
         )

@@ -143,7 +143,9 @@ def _commit(saving: Path, folder: Path, stale: Iterable[str]) -> None:
     incoming = {_name(file, new) for file in new.rglob("*") if not file.is_dir()}
     for name in incoming:
         if not _stays_inside(name, folder):
-            raise ValueError(f"{folder / name} is reached through a link: replace the link first.")
+            raise ValueError(
+                f"{folder / name} is inside a linked folder. Save elsewhere, or replace the link."
+            )
     going = (file for pattern in stale for file in folder.glob(pattern) if not file.is_dir())
     outgoing = {name for name in (_name(f, folder) for f in going) if _stays_inside(name, folder)}
     outgoing |= {name for name in incoming if os.path.lexists(folder / name)}
@@ -250,8 +252,8 @@ def _read_journal(file: Path, folder: Path) -> dict[str, list[str]]:
             and all(_stays_inside(way + name, folder) for name in names for way in ways)
         ):
             raise ValueError(
-                f"{file}: {key} must be names of a preset's files, but is {names!r:.80}. No save "
-                f"was interrupted here: delete {file.parent}."
+                f"{file} was not written by mistral_lib: {key} must be a list of a preset's files, "
+                f"but is {names!r:.80}. Delete {file.parent}."
             )
     return content
 
