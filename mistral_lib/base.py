@@ -31,7 +31,7 @@ class Backbone(MasterWeightsModel, QuantizableModel):
     """
 
     presets = PresetTable()
-    context_length: int | None = None  # of a checkpoint that was loaded: an export says it again
+    context_length: int | None = None  # of a loaded checkpoint; exports contain it too
     _registered: "type[Backbone]"  # what `Backbone.from_preset` makes: see `register`
 
     @classmethod
@@ -67,13 +67,13 @@ class Backbone(MasterWeightsModel, QuantizableModel):
     def save_to_preset(self, preset_dir: str | Path, max_shard_size: float | None = 10) -> None:
         """Saves config and weights as a preset that opens here and in KerasHub.
 
-        For the context length, the end tokens, the chat template and the added tokens of a
-        checkpoint that was loaded KerasHub has no place: they are kept for this library, and
-        KerasHub ignores them.
+        KerasHub has no place for the context length, the end tokens, the chat template and the
+        added tokens of a loaded checkpoint. They are saved for this library, and KerasHub ignores
+        them.
 
         Either all files of the old preset are replaced, or none: if saving fails, the old preset is
-        still there, and if the process dies, `from_preset` or the next save finishes what was
-        begun. Other files in the folder are kept.
+        still there, and if the process dies, `from_preset` or the next save completes the save that
+        had begun. Other files in the folder are kept.
 
         Args:
             preset_dir: a new or empty folder, or one that holds a preset.
@@ -127,9 +127,9 @@ class Backbone(MasterWeightsModel, QuantizableModel):
 
         An adapted projection computes `x @ W + (lora_alpha / rank) * (x @ A) @ B` with A and B in
         float32; B starts at zero, so that the outputs do not change. A model that contains the
-        backbone and has been trained already must be compiled again. From then on `trainable` of
-        the backbone freezes and thaws the factors, never the base; to train some other weights
-        beside them, set `trainable` of their layers.
+        backbone and has been trained already must be compiled again. From then on, setting
+        `trainable` of the backbone freezes and thaws only the factors, never the base. To train
+        other weights too, set `trainable` of their layers.
 
         Args:
             rank: inner size of the factors, at least 1.
@@ -220,7 +220,7 @@ class Backbone(MasterWeightsModel, QuantizableModel):
 
     @property
     def trainable(self) -> bool:
-        """Whether anything is trained; with LoRA, whether the factors are."""
+        """Whether the backbone is trained; with LoRA, whether the factors are."""
         return super().trainable
 
     @trainable.setter
@@ -236,10 +236,10 @@ class Backbone(MasterWeightsModel, QuantizableModel):
         return quantization_of(self.projection_policy)
 
     def traced_settings(self) -> Hashable:
-        """Everything but shapes and dtypes on which a compiled program of this backbone depends.
+        """Everything on which compiled programs of this backbone depend, but shapes and dtypes.
 
-        Keras's steps and the loops that write compare it before each use, so nothing that changes a
-        setting has to know what has been compiled. A new setting that a call reads belongs here.
+        Keras's steps and the generation loops compare it before each use, so code that changes a
+        setting need not know what has been compiled. If a call reads a new setting, add it here.
         """
         layers = (self.token_embedding, *lora.projections(self).values())
         return (
@@ -273,7 +273,7 @@ class Backbone(MasterWeightsModel, QuantizableModel):
         plan, settings = config.pop("lora", None), config.pop("settings", {})
         backbone = cls(**config)
         if plan is not None:
-            lora.apply(backbone, plan)  # which thaws the backbone, for the factors
+            lora.apply(backbone, plan)  # which thaws the backbone for the factors
             backbone.trainable = config.get("trainable", True)
         set_settings(backbone, settings)
         return backbone

@@ -1,4 +1,4 @@
-"""What training may be given (chapter 13, "Training a Mistral from nothing")."""
+"""Checking the data for training (chapter 13, "Training a Mistral from nothing")."""
 
 from collections.abc import Collection
 from typing import Any
@@ -27,7 +27,7 @@ IGNORED_LABEL = -100  # as in PyTorch and transformers
 def check_labels(
     labels: np.ndarray, vocabulary_size: int, ignored: Collection[int] = (IGNORED_LABEL,)
 ) -> None:
-    """Refuses labels that are no token ids.
+    """Refuses labels that are not token ids.
 
     Args:
         labels: numbers (B, S) or (B, S, 1).
@@ -35,11 +35,11 @@ def check_labels(
         ignored: labels of positions that do not count.
 
     Raises:
-        ValueError: a label that is neither; the message names it and its row.
+        ValueError: a label is neither a token id nor ignored; the message names it and its row.
 
     >>> check_labels(np.array([[1, -100], [3, 10]]), vocabulary_size=10)
     Traceback (most recent call last):
-    ValueError: labels must be from 0 to 9 (the vocabulary_size is 10), or -100 where a position...
+    ValueError: labels must be from 0 to 9 (the vocabulary_size is 10), or -100 for positions to...
     """
     check_vocabulary("labels", labels, vocabulary_size, ignored)
 
@@ -47,7 +47,7 @@ def check_labels(
 def without_ignored(
     labels: Shaped[Array, "*labels"], sample_weight: Any = None
 ) -> tuple[Int[Array, "*labels"], Bool[Array, "B S"] | Float[Array, "B S"]]:
-    """Labels that a loss can look up, and weights that are 0 where a label was -100.
+    """Labels that are all token ids, and weights that are 0 where a label was -100.
 
     Args:
         labels: token ids or -100, (B, S) or (B, S, 1).
@@ -73,10 +73,11 @@ def without_ignored(
 
 
 class CheckedBatches(MasterWeightsModel):
-    """The part of `MistralCausalLM` that looks at what it is trained and evaluated on.
+    """The part of `MistralCausalLM` that checks the data for training and evaluation.
 
-    Text becomes arrays. Token ids and labels outside the vocabulary are refused before they reach a
-    step: arrays as a whole, and each batch, whatever it comes from, once more on its way.
+    Text is converted to arrays. Token ids and labels outside the vocabulary are refused before they
+    reach a step: arrays are checked as a whole, and every batch, whatever its source, once more
+    before its step.
 
     Attributes:
         backbone: the `MistralBackbone`.
@@ -125,7 +126,7 @@ class CheckedBatches(MasterWeightsModel):
         self._check_batch(*keras.utils.unpack_x_y_sample_weight(data)[:2])
 
     def _arrays(self, x: Any, y: Any = None, sample_weight: Any = None) -> tuple[Any, Any, Any]:
-        """Inputs, labels and weights as Keras takes them, from text too; a dataset as it is."""
+        """Inputs, labels and weights as Keras takes them, also from text; a dataset unchanged."""
         if is_text(x):
             if self.preprocessor is None:
                 raise ValueError(

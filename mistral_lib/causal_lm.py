@@ -88,14 +88,14 @@ class MistralCausalLM(TextGeneration, Scoring, TrainingLoss, QuantizableModel): 
 
     @property
     def trainable(self) -> bool:
-        """Whether the backbone is trained: the model has no weights of its own."""
+        """Whether the backbone is trained; the model itself has no other weights."""
         return self.backbone.trainable if hasattr(self, "backbone") else super().trainable
 
     @trainable.setter
     def trainable(self, value: bool) -> None:
         if hasattr(self, "backbone"):
             self.backbone.trainable = value
-        elif not value:  # while the model is being made
+        elif not value:  # Keras's constructor sets it before there is a backbone
             for layer in self.layers:
                 layer.trainable = False
 
@@ -170,5 +170,5 @@ class MistralCausalLM(TextGeneration, Scoring, TrainingLoss, QuantizableModel): 
         for name in ("backbone", "preprocessor"):
             config[name] = keras.saving.deserialize_keras_object(config[name])
         if config.get("trainable") == config["backbone"].trainable:
-            del config["trainable"]  # the backbone knows more: some layer may differ
+            del config["trainable"]  # the backbone keeps this, layer by layer
         return cls(**config)

@@ -60,8 +60,8 @@ def check_range(name: str, value: Any, low: float, high: float) -> float:
     number = check_number(name, value)
     if not low <= number <= high:
         raise ValueError(
-            f"{name} must be from {low:g} to {high:g}, but is {value}. Computed in float32, "
-            "numbers beyond that become 0, infinite or NaN."
+            f"{name} must be from {low:g} to {high:g}, but is {value}. Outside this range, "
+            "results in float32 become 0, infinite or NaN."
         )
     return number
 

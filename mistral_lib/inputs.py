@@ -1,4 +1,4 @@
-"""What counts as text and as token ids, at every door: see `is_text` and `as_rows`."""
+"""What counts as text and as token ids in every function: see `is_text` and `as_rows`."""
 
 import numbers
 from collections.abc import Collection, Sequence
@@ -17,7 +17,7 @@ PLAIN = (type(None), bool, numbers.Number, str, bytes, list, tuple, set)
 
 
 def check_text(name: str, text: Any) -> str:
-    """`text` as a str, if it is one that UTF-8 can hold; bytes stand for the str that they spell.
+    """`text` as a str, if UTF-8 can encode it; bytes are decoded.
 
     >>> check_text("the text", 5)
     Traceback (most recent call last):
@@ -44,10 +44,10 @@ def check_text(name: str, text: Any) -> str:
 
 
 def is_text(inputs: Any) -> bool:
-    """Whether something is a text, or a list, tuple or array of texts: str, or bytes of UTF-8.
+    """Whether something is a text (str or UTF-8 bytes), or a list, tuple or array of texts.
 
-    An array may be NumPy's, of strings or of objects, or a column of pandas. What holds a text
-    holds nothing else: `as_texts` names what is in between.
+    An array may be a NumPy array of strings or objects, or a pandas column. A single text in a list
+    is enough: if other things are among the texts, `as_texts` raises an error that names them.
 
     >>> is_text("one"), is_text([b"one", "two"]), is_text(np.array(["one"], object)), is_text([1])
     (True, True, True, False)
@@ -66,11 +66,11 @@ def as_texts(text: Any, name: str = "text") -> tuple[list[str], bool]:
     """A text or a batch of texts as a list of str, checked.
 
     Args:
-        text: as `is_text` knows it; a list or array may be empty.
-        name: what each is called in an error.
+        text: one that `is_text` accepts, or an empty list or array.
+        name: what each text is called in an error.
 
     Returns:
-        The texts, and whether they came as a batch.
+        The texts, and whether they were given as a batch.
 
     Raises:
         TypeError, ValueError: as `MistralTokenizer.encode`.
@@ -88,13 +88,13 @@ def as_texts(text: Any, name: str = "text") -> tuple[list[str], bool]:
 
 
 def as_rows(ids: Any) -> tuple[list, bool]:
-    """Token ids as lists, not yet checked, and whether they came as a batch.
+    """Token ids as lists, not yet checked, and whether they were given as a batch.
 
-    A row is a list, a tuple or an array of NumPy, JAX or pandas, of integers or arrays without a
-    dimension; a batch is a list or tuple of rows, of any lengths, or an array (B, S).
+    A row is a list, a tuple, or an array of NumPy, JAX or pandas. It holds integers, or arrays with
+    no dimensions. A batch is a list or tuple of rows of any lengths, or an array (B, S).
 
     Raises:
-        TypeError: something else than a list or an array.
+        TypeError: `ids` is neither a list nor an array.
 
     >>> as_rows([1, np.int64(2)]), as_rows((np.array([1, 2]), [3]))
     (([[1, 2]], False), ([[1, 2], [3]], True))
@@ -124,7 +124,7 @@ def check_ids(name: str, ids: Any, vocabulary_size: int) -> tuple[int, ...]:
 
 
 def without_arrays(value: Any) -> Any:
-    """An array of NumPy, JAX or pandas as nested lists, or as one number; all else as it is."""
+    """An array of NumPy, JAX or pandas as nested lists or one number; anything else unchanged."""
     return np.asarray(value).tolist() if _is_array(value) else value
 
 
@@ -134,7 +134,7 @@ def _is_array(value) -> bool:
 
 
 def as_array(name: str, value: Any) -> Any:
-    """Nested lists as an array; an array as it is.
+    """Nested lists as an array; an array unchanged.
 
     >>> as_array("labels", [[1, 2], [3]])
     Traceback (most recent call last):
@@ -152,7 +152,7 @@ def as_array(name: str, value: Any) -> Any:
 
 
 def standardize_call_inputs(inputs: Any, vocabulary_size: int | None = None) -> dict[str, Any]:
-    """As `standardize_inputs`, where nothing but a dictionary can be meant."""
+    """Does what `standardize_inputs` does, but accepts nothing except a dictionary."""
     if not isinstance(inputs, dict):
         raise ValueError(
             "The inputs must be a dictionary of token_ids and padding_mask, each of shape (batch, "
@@ -162,10 +162,10 @@ def standardize_call_inputs(inputs: Any, vocabulary_size: int | None = None) -> 
 
 
 def standardize_inputs(inputs: Any, vocabulary_size: int | None = None) -> Any:
-    """Nested lists become arrays; a wrong key, shape, type or token id is refused by name.
+    """Turns nested lists into arrays, and refuses a wrong key, shape, type or token id by name.
 
-    A dataset is returned as it is. Token ids are compared with `vocabulary_size`, if it is given,
-    where they are at hand: see `at_hand`.
+    A dataset is returned unchanged. If `vocabulary_size` is given and the values of the token ids
+    are available (see `at_hand`), the ids are compared with it.
     """
     if isinstance(inputs, PLAIN) or _is_array(inputs):
         return standardize_call_inputs(inputs)
@@ -201,10 +201,10 @@ def standardize_inputs(inputs: Any, vocabulary_size: int | None = None) -> Any:
 
 
 def narrow_integers(data: Any) -> Any:
-    """The same data with every NumPy array of int64 as int32, in which JAX computes in any case.
+    """The same data with every NumPy int64 array as int32, in which JAX computes anyway.
 
-    Where Keras traces a first step, newer versions of JAX would warn of each such array. What is
-    no nested structure of arrays (a dataset, say) is returned as it is.
+    When Keras traces the first step, newer versions of JAX would warn about each such array. Data
+    that is no nested structure of arrays, such as a dataset, is returned unchanged.
 
     >>> [array.dtype for array in narrow_integers((np.arange(3), np.ones(3)))]
     [dtype('int32'), dtype('float64')]
@@ -218,14 +218,14 @@ def narrow_integers(data: Any) -> Any:
 
 
 def at_hand(array: Any) -> bool:
-    """Whether this process can look at the numbers of an array: not while JAX traces, say."""
+    """Whether this process can read the values of an array; it cannot while JAX traces."""
     if not hasattr(array, "dtype") or isinstance(array, keras.KerasTensor) or is_traced(array):
         return False
     return getattr(array, "is_fully_addressable", True)
 
 
 def check_token_ids(token_ids: Any, vocabulary_size: int | None, name: str = "token_ids") -> None:
-    """Refuses token ids that are not integers, or that the embedding does not have."""
+    """Refuses token ids that are not integers or that are outside the vocabulary."""
     if "int" not in str(token_ids.dtype) and not isinstance(token_ids, keras.KerasTensor):
         raise TypeError(f"{name} must be integers, but their dtype is {token_ids.dtype}.")
     if vocabulary_size is not None and at_hand(token_ids):
@@ -235,9 +235,9 @@ def check_token_ids(token_ids: Any, vocabulary_size: int | None, name: str = "to
 def check_vocabulary(
     name: str, ids: np.ndarray, vocabulary_size: int, ignored: Collection[int] = ()
 ) -> None:
-    """Refuses ids outside the vocabulary, at every door in the same words.
+    """Refuses ids outside the vocabulary, with the same message in every function.
 
-    JAX would look up NaN for an id that is too large, and another token for a negative one.
+    JAX would look up NaN for an id that is too large, and another token for a negative id.
 
     >>> check_vocabulary("token_ids", np.array([[1, 2], [10, 3]]), vocabulary_size=10)
     Traceback (most recent call last):
@@ -247,20 +247,20 @@ def check_vocabulary(
         ids = np.where(np.isin(ids, list(ignored)), 0, ids)
     if not ids.size or (ids.min() >= 0 and ids.max() < vocabulary_size):
         return
-    place = np.argwhere(~((ids >= 0) & (ids < vocabulary_size)))[0]  # NaN is outside, too
+    place = np.argwhere(~((ids >= 0) & (ids < vocabulary_size)))[0]  # NaN is also outside
     where = f", in row {place[0]}" if ids.ndim > 1 else ""
     known = f"from 0 to {vocabulary_size - 1} (the vocabulary_size is {vocabulary_size})"
     if ignored:
         others = " or ".join(map(str, sorted(ignored)))
-        known += f", or {others} where a position does not count"
+        known += f", or {others} for positions to ignore"
     raise ValueError(
-        f"{name} must be {known}, but one is {ids[tuple(place)].item()}{where}. Ids of another "
-        "model's tokenizer?"
+        f"{name} must be {known}, but one is {ids[tuple(place)].item()}{where}. Were they "
+        "made with another model's tokenizer?"
     )
 
 
 def check_rows(rows: Sequence[Sequence[Any]], vocabulary_size: int) -> list[list[int]]:
-    """Rows of ids, of any lengths, as lists of int inside the vocabulary, at least one each."""
+    """Checks rows of ids, of any lengths but not empty, and returns them as lists of int."""
     if not rows:
         raise ValueError("The inputs must hold at least one prompt, but are empty.")
     checked = []

@@ -1,4 +1,4 @@
-"""Ctrl-C at the right moment (chapter 13, "Training a Mistral from nothing")."""
+"""Delaying Ctrl-C (chapter 13, "Training a Mistral from nothing")."""
 
 import contextlib
 import signal
@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Has Ctrl-C wait until the block is done, so that what belongs together is done together.
+    """Makes Ctrl-C wait until the end of the block, so that changes are never half done.
 
-    Python handles signals in its main thread alone; in another one there is nothing to wait for.
+    Python handles signals only in its main thread; in any other thread this does nothing.
 
     >>> done = []
     >>> with contextlib.suppress(KeyboardInterrupt), uninterrupted():

@@ -97,19 +97,19 @@ def apply(backbone: Any, plan: Plan) -> None:
             f"{describe(plan)}. Call merge_lora first, or start from the base model."
         )
     with all_or_nothing(backbone):
-        # By path: Keras takes variables in an attribute for the layer's own.
+        # Paths, because Keras would track variables in an attribute as the layer's own.
         before = get_freezing(backbone)
         backbone.frozen_before_lora = tuple(before["frozen_layers"])
         backbone.frozen_by_lora = tuple(before["trained_weights"])
-        set_freezing(backbone, (), ())  # in a frozen layer no factor could be trained
+        set_freezing(backbone, (), ())  # a frozen layer could not train its factors
         for path, wanted in plan.items():
             layers[path].enable_lora(**wanted)
 
 
 def set_trainable(backbone: Any, value: bool) -> None:
-    """Freezes a backbone with LoRA, or thaws what was trainable before: the factors, as a rule.
+    """Freezes a backbone with LoRA, or thaws what was trainable before: usually the factors.
 
-    Keras alone would thaw the base beside them.
+    Keras's own setter would thaw the base too.
 
     >>> from mistral_lib import MistralBackbone
     >>> backbone = MistralBackbone(10, 1, 2, 8, 16, 1)
@@ -148,7 +148,7 @@ def merge(backbone: Any, dequantize: bool = False) -> None:
 
 
 def _thaw(backbone, frozen_layers, trained_weights) -> None:
-    """Takes back what `apply` froze and thawed, and keeps what has been set since."""
+    """Undoes what `apply` froze and thawed, and keeps what has been set since."""
     if not backbone.trainable:
         set_freezing(backbone, frozen_layers, ())
         return
@@ -164,7 +164,7 @@ def _thaw(backbone, frozen_layers, trained_weights) -> None:
 
 
 def _check_merged(backbone: Any) -> None:
-    """Refuses to merge into kernels that would not be finite, before anything changes."""
+    """Refuses to merge if a kernel would not be finite, before anything changes."""
     for path, layer in projections(backbone).items():
         if layer.lora_enabled:
             merged = layer.merged_kernel()

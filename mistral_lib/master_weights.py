@@ -21,28 +21,29 @@ LOW_PRECISION = ("bfloat16", "float16")
 
 @keras.saving.register_keras_serializable(package="mistral_lib")
 class MasterWeights(SwappedAverages):
-    """An optimizer that trains weights of 16 bits by float32 copies of them, the *master weights*.
+    """An optimizer that trains 16-bit weights through float32 copies, their *master weights*.
 
-    A bfloat16 number has 8 significant bits: the update of a weight is lost where it is less than
-    a 512th of it, and Adam's `beta_2` of 0.999 is rounded to 1. So the optimizer that does the work
-    sees the masters instead. It computes in float32, and it keeps its moments in float32 too. After
-    each step the model's weights are the masters, rounded once.
+    A bfloat16 number has 8 significant bits: an update is lost if it is less than a 512th of the
+    weight, and Adam's `beta_2` of 0.999 is rounded to 1. So the optimizer that does the work
+    updates the master weights instead. It computes in float32, and keeps its moments in float32
+    too. After each step the model gets the master weights, rounded once.
 
-    `compile` of a model with weights of 16 bits wraps its optimizer in one of these. The state of
-    each trainable weight of 16 bits is then a master, 4 bytes a parameter, and what the optimizer
-    keeps in float32: 8 bytes with Adam, AdamW and Nadam; 4 with Lion, and with SGD that has
-    momentum; none with plain SGD. So Adam takes 12 bytes a parameter, beside 2 for the weight and 2
-    for its gradient. Frozen weights cost nothing, and trainable weights of float32, such as the
-    factors of LoRA, have no master.
+    `compile` of a model with 16-bit weights wraps the optimizer in a `MasterWeights`. Each
+    trainable 16-bit weight then has a master weight, 4 bytes per parameter, and the optimizer's own
+    state in float32: 8 bytes with Adam, AdamW and Nadam, 4 with Lion and with SGD with momentum,
+    and none with plain SGD. So Adam takes 12 bytes per parameter, in addition to 2 for the weight
+    and 2 for its gradient. Frozen weights cost nothing, and trainable float32 weights, such as the
+    factors of LoRA, have no master weight.
 
-    A weight that has been changed since the last step, by `load_weights`, `assign`, `merge_lora` or
-    a callback, is no longer its master rounded. The next step then goes on from the weight.
+    If a weight has been changed since the last step, by `load_weights`, `assign`, `merge_lora` or a
+    callback, it no longer equals its rounded master weight. The next step then starts from the
+    changed weight.
 
-    A model of one's own around a backbone has Keras's `compile`: give it a `MasterWeights` itself.
+    Your own model around a backbone has Keras's `compile`: pass it a `MasterWeights` yourself.
 
     Args:
-        optimizer: the optimizer that does the work, any of Keras. It is used as it is: its learning
-            rate can be set on either object.
+        optimizer: the optimizer that does the work, any optimizer of Keras. It is used as it is, so
+            its learning rate can be set on either object.
         name: of this optimizer.
 
     Source: Micikevicius et al., "Mixed Precision Training", 2018, section 3.1.
@@ -59,10 +60,10 @@ class MasterWeights(SwappedAverages):
     def __init__(self, optimizer: keras.optimizers.Optimizer, name: str | None = None):
         super().__init__(learning_rate=0.0, name=name)
         self.optimizer = optimizer
-        self.masters: list[keras.Variable | None] = []  # None where the weight itself is float32
+        self.masters: list[keras.Variable | None] = []  # None for a weight that is float32 itself
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
-        """Makes the masters, and builds the optimizer on them."""
+        """Makes the master weights, and builds the optimizer for them."""
         if self.built:
             return
         variables = list(variables)
@@ -88,7 +89,7 @@ class MasterWeights(SwappedAverages):
         return master
 
     def _in_float32(self, variables):
-        """The variables that the optimizer sees."""
+        """The variables that the optimizer trains: the master weights where there are any."""
         return [v if master is None else master for v, master in zip(variables, self.masters)]
 
     def stateless_apply(
@@ -115,7 +116,7 @@ class MasterWeights(SwappedAverages):
     def apply(
         self, grads: Sequence, trainable_variables: Sequence[keras.Variable] | None = None
     ) -> None:
-        """One step that changes the variables in place, for training loops of one's own."""
+        """One step that changes the variables in place, for training loops that you write."""
         if not self.built:
             if trainable_variables is None:
                 raise ValueError("The optimizer is not built yet: pass trainable_variables too.")
@@ -135,7 +136,7 @@ class MasterWeights(SwappedAverages):
             variable.assign(value)
 
     def finalize_variable_values(self, var_list: Sequence[keras.Variable]) -> None:
-        """Sets the weights to their moving averages, if the optimizer keeps such."""
+        """Sets the weights to their moving averages, if the optimizer keeps any."""
         if not self.built:
             return
         targets = self._in_float32(var_list)
@@ -147,12 +148,12 @@ class MasterWeights(SwappedAverages):
 
     @property
     def variables(self) -> list[keras.Variable]:
-        """The masters, after two scalars that every optimizer has, and all of the optimizer."""
+        """Two scalars that every optimizer has, the master weights, and the optimizer's own."""
         return [*super().variables, *self.optimizer.variables]
 
     @property
     def learning_rate(self) -> Any:
-        """That of the optimizer."""
+        """The learning rate of the optimizer."""
         return self.optimizer.learning_rate
 
     @learning_rate.setter
@@ -161,7 +162,7 @@ class MasterWeights(SwappedAverages):
 
     @property
     def iterations(self) -> Any:
-        """The steps that the optimizer has made."""
+        """The number of steps that the optimizer has made."""
         return self.optimizer.iterations
 
     def scale_loss(self, loss: Any) -> Any:
@@ -174,17 +175,17 @@ class MasterWeights(SwappedAverages):
             variable.assign(weight)
 
     def save_own_variables(self, store: Any) -> None:
-        """Saves the masters. Keras saves the optimizer inside beside them."""
+        """Saves the master weights. Keras itself saves the optimizer inside."""
         for index, master in enumerate(master for master in self.masters if master is not None):
             store[str(index)] = master.numpy()
 
     def load_own_variables(self, store: Any) -> None:
-        """Loads the masters; without them in the file, training goes on from the weights."""
+        """Loads the master weights; if the file has none, training continues from the weights."""
         masters = [master for master in self.masters if master is not None]
         if len(store.keys()) != len(masters):
             warnings.warn(
-                f"The file has {len(store.keys())} master weights, but {len(masters)} are trained: "
-                "training goes on from the weights themselves.",
+                f"The file has {len(store.keys())} master weights, but this model trains "
+                f"{len(masters)}: training goes on from the rounded weights.",
                 stacklevel=2,
             )
             return
@@ -206,9 +207,9 @@ class MasterWeights(SwappedAverages):
 
 
 def _up_to_date(master, weight):
-    """The master, or the weight where that has been changed since it was the master rounded."""
+    """The master weight, or the weight itself if it no longer equals the rounded master weight."""
 
-    # As bits: XLA may leave out a rounding before a comparison of numbers.
+    # Bits are compared, because XLA may leave out a rounding before it compares numbers.
     def bits(array):
         return jax.lax.bitcast_convert_type(array, "uint16")
 
@@ -221,13 +222,13 @@ def with_master_weights(optimizer: Any, model: keras.Model) -> keras.optimizers.
 
     Args:
         optimizer: whatever Keras's `compile` takes.
-        model: the model, whose weights exist already.
+        model: the model, whose weights must exist already.
 
     Returns:
-        The optimizer itself for weights of float32. For weights of 16 bits a `MasterWeights` around
-        it; for float16, whose gradients can be too small for it or too large, with a
-        `LossScaleOptimizer` in between, unless the caller scales the loss already. Where the model
-        has been compiled with the same optimizer before, what it has learnt is kept.
+        The optimizer itself for float32 weights, and a `MasterWeights` around it for 16-bit
+        weights. For float16, in which gradients can be too small or too large, a
+        `LossScaleOptimizer` is put in between, unless the caller scales the loss already. If the
+        model has been compiled with the same optimizer before, the state of the optimizer is kept.
 
     >>> from mistral_lib import MistralBackbone
     >>> backbone = MistralBackbone(10, 1, 2, 8, 16, 1, dtype="bfloat16")
@@ -250,14 +251,14 @@ def with_master_weights(optimizer: Any, model: keras.Model) -> keras.optimizers.
 
 
 class MasterWeightsModel(keras.Model):
-    """A model whose `compile` takes care of weights of 16 bits: see `MasterWeights`."""
+    """A model whose `compile` takes care of 16-bit weights: see `MasterWeights`."""
 
     def compile(self, optimizer: Any = "rmsprop", *args: Any, **kwargs: Any) -> None:
         """Keras's `compile`."""
         super().compile(with_master_weights(optimizer, self), *args, **kwargs)
 
     def get_compile_config(self) -> dict[str, Any]:
-        """Keras's, and for which weights the optimizer was built: none that are gone since."""
+        """Keras's config, and the weights for which the optimizer was built, if all still exist."""
         config = super().get_compile_config()
         if not config or self.optimizer is None:
             return config
@@ -266,11 +267,11 @@ class MasterWeightsModel(keras.Model):
         return {**config, "built_for": [] if stale else [variable.path for variable in known]}
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
-        """Compiles as a saved model was compiled. Keras leaves out models with a `compile`."""
+        """Compiles as the saved model was. Keras skips models that override `compile`."""
         config = dict(config)
         variables = {variable.path: variable for variable in self.variables}
         trained = [variable.path for variable in self.trainable_variables]
-        built_for = config.pop("built_for", trained)  # older files do not say it
+        built_for = config.pop("built_for", trained)  # older files lack it
         self.compile(**keras.saving.deserialize_keras_object(config))
         if self.optimizer is not None and self.built and built_for:
             self.optimizer.build([variables[path] for path in built_for])

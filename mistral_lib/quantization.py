@@ -46,14 +46,14 @@ class QuantizableModel(Steps, Cloneable):
         Args:
             quantization: "int8"; "int4", or "int4/B" for a scale every B rows, an even number
                 (128 in "int4").
-            mode: another name for it, Keras's.
+            mode: Keras's name for the same argument.
 
         Raises:
-            TypeError: both are given.
-            MemoryError: some layers are quantized then, and the others are not. The model computes
-                with both, and the same call goes on where it stopped.
-            ValueError: an unknown quantization, another one than the model has already, int8 with
-                float16, or weights that are not finite. Nothing has changed then.
+            TypeError: both arguments are given.
+            MemoryError: there is too little memory. Some layers are quantized then, and the others
+                are not. The model still works, and the same call continues where it stopped.
+            ValueError: an unknown quantization, a model that is already quantized in another way,
+                int8 with float16, or weights that are not finite. Nothing has changed then.
 
         >>> from mistral_lib import MistralBackbone
         >>> backbone = MistralBackbone(10, 1, 2, 8, 16, 1)
@@ -74,8 +74,8 @@ class QuantizableModel(Steps, Cloneable):
         The errors of quantization stay. Without quantization the call does nothing.
 
         Raises:
-            MemoryError: some layers are float then, and the others are not. The model computes with
-                both, and the same call goes on where it stopped.
+            MemoryError: there is too little memory. Some layers are float then, and the others are
+                not. The model still works, and the same call continues where it stopped.
         """
         dequantize(getattr(self, "backbone", self))
 
@@ -237,8 +237,8 @@ def _is_quantized(layer, quantization) -> bool:
     present = quantization_of(layer.dtype_policy)
     if present not in (None, quantization):
         raise ValueError(
-            f"{layer.path} is quantized to {present} already, by a call that failed later on; "
-            f"asked for was {quantization}. Call dequantize first."
+            f"An earlier, unfinished call has quantized {layer.path} to {present}, so that it "
+            f"cannot be quantized to {quantization}. Call dequantize first."
         )
     return present is not None
 

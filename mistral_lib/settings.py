@@ -1,8 +1,8 @@
-"""What a model is set to (chapter 13, "Training a Mistral from nothing").
+"""The settings of a model (chapter 13, "Training a Mistral from nothing").
 
-That is what it has beside architecture and weights: frozen layers, an attention path that is
-forced, and the like. All of it is kept by `get_config`, and so by `.keras` files, pickle,
-`copy.deepcopy` and `keras.models.clone_model`. A preset is architecture and weights alone.
+The settings are what a model has besides its architecture and weights: frozen layers, a forced
+attention path, and so on. `get_config` keeps all of them, and so do `.keras` files, pickle,
+`copy.deepcopy` and `keras.models.clone_model`. A preset contains only architecture and weights.
 """
 
 import warnings
@@ -22,7 +22,7 @@ Freezing = dict[str, list[str]]
 
 
 def get_settings(backbone: Any) -> dict[str, Any]:
-    """What a backbone is set to, for JSON: only what differs from a backbone that is new.
+    """The settings of a backbone, for JSON: only those that differ from a new backbone.
 
     >>> from mistral_lib import MistralBackbone
     >>> backbone = MistralBackbone(10, 1, 2, 8, 16, 1)
@@ -37,7 +37,9 @@ def get_settings(backbone: Any) -> dict[str, Any]:
 
 
 def set_settings(backbone: Any, settings: dict[str, Any]) -> None:
-    """Sets a backbone of the same architecture, LoRA and quantization to what `get_settings` gave.
+    """Applies the result of `get_settings` to a backbone.
+
+    It must have the same architecture, LoRA and quantization as the backbone that gave them.
 
     Raises:
         ValueError: a setting that this version does not have.
@@ -56,7 +58,7 @@ def set_settings(backbone: Any, settings: dict[str, Any]) -> None:
 def get_freezing(backbone: Any) -> Freezing:
     """Which layers of a backbone are frozen, and which weights are trained.
 
-    A quantized matrix counts as trained if it would be, were it float.
+    A quantized matrix counts as trained if it would be trained as a float matrix.
 
     >>> from mistral_lib import MistralBackbone
     >>> backbone = MistralBackbone(10, 1, 2, 8, 16, 1)
@@ -73,10 +75,10 @@ def get_freezing(backbone: Any) -> Freezing:
 def set_freezing(
     backbone: Any, frozen_layers: Collection[str], trained_weights: Collection[str]
 ) -> None:
-    """Freezes and thaws what `get_freezing` of such a backbone gave, and nothing else."""
+    """Applies the result of `get_freezing`: freezes these layers and trains only these weights."""
     layers, frozen, trained = _layers(backbone), set(frozen_layers), set(trained_weights)
     for path, layer in layers.items():  # from the outside to the inside
-        # Keras's own: a backbone with LoRA freezes and thaws in another way.
+        # Keras's own setter, because a backbone with LoRA overrides it.
         keras.layers.Layer.trainable.__set__(layer, path not in frozen)
     for variable in backbone.variables:
         is_float = keras.backend.is_float_dtype(variable.dtype)  # int8 has no gradient
@@ -105,7 +107,7 @@ def _weights(backbone) -> dict[str, bool]:
 
 
 def _base(backbone) -> list[str]:
-    """The paths of all weights but LoRA's factors."""
+    """The paths of all weights except LoRA's factors."""
     return [weight.path for weight in backbone.config.weights()]
 
 
@@ -114,7 +116,7 @@ def _is_adapted(backbone) -> bool:
 
 
 def _get_freezing(backbone) -> Freezing | None:
-    """`None` where all is trained, or all is frozen, or LoRA's factors alone are trained."""
+    """`None` if all weights are trained, all are frozen, or only LoRA's factors are trained."""
     found = get_freezing(backbone)
     layers, trained = set(found["frozen_layers"]), set(found["trained_weights"])
     if not backbone.trainable:
@@ -131,7 +133,7 @@ def _set_freezing(backbone, freezing) -> None:
 
 
 def _get_before_lora(backbone) -> Freezing | None:
-    """`None` where nothing was frozen before LoRA."""
+    """`None` if nothing was frozen before LoRA was enabled."""
     if not _is_adapted(backbone):
         return None
     found = {
@@ -163,7 +165,7 @@ def _get_paths(backbone) -> list[str] | None:
 
 
 def _set_paths(backbone, paths) -> None:
-    """Forces each block's path, but not one that this device lacks."""
+    """Forces the path of each block, unless this device does not have it."""
     if "fused" in paths and not fused_is_available(backbone.compute_dtype, backbone.head_dim):
         warnings.warn(
             "attention_path is 'auto' where it was 'fused': there is no fused kernel here.",
@@ -190,8 +192,8 @@ def _set_context_length(backbone, length) -> None:
     backbone.context_length = length
 
 
-# All settings: for each a function that gives it, `None` where it is as in a new backbone, and one
-# that takes it. What can be set, and is not the architecture, belongs here.
+# All settings, each with a function that gets it (`None` if it is as in a new backbone) and one
+# that sets it. Everything that can be set and is not part of the architecture belongs here.
 SETTINGS: dict[str, tuple[Callable, Callable]] = {
     "attention_path": (_get_paths, _set_paths),
     "rematerialize": (_get_rematerialize, _set_rematerialize),

@@ -58,16 +58,16 @@ class TrainingLoss(CheckedBatches):
         weighted_metrics: Any = None,
         **kwargs: Any,
     ) -> None:
-        """Keras's `compile`. A crossentropy given by its name takes logits, as the model has them.
+        """Keras's `compile`, where a cross-entropy given by name expects logits, as the model has.
 
-        A label of -100 does not count in the loss and in `weighted_metrics`. What is in `metrics`
-        gets no weights, so Keras counts such a label there too, and any prediction for it as wrong.
+        A label of -100 does not count in the loss or in `weighted_metrics`. Metrics in `metrics`
+        get no weights, so Keras counts such labels there, and every prediction for one is wrong.
 
-        "auto" is what the model is compiled with when it is made: Adam at 2e-5 for `optimizer`,
-        cross-entropy for `loss`, and with that loss its accuracy for `weighted_metrics`.
+        "auto" means what a new model is compiled with: Adam with a learning rate of 2e-5 for
+        `optimizer`, cross-entropy for `loss`, and, with that loss, accuracy for `weighted_metrics`.
 
         Raises:
-            ValueError: a loss or a metric that was made with `from_logits=False`.
+            ValueError: a loss or a metric was made with `from_logits=False`.
         """
         if _is_auto(weighted_metrics) or (weighted_metrics is None and _is_auto(loss)):
             weighted_metrics = [keras.metrics.SparseCategoricalAccuracy()]
@@ -129,7 +129,7 @@ class TrainingLoss(CheckedBatches):
         return super().compute_metrics(x, y, y_pred, sample_weight)
 
     def _counted(self, y, sample_weight):
-        """Labels without -100, and weights that are 0 there; both as given for other losses."""
+        """Labels with -100 replaced, and weights of 0 there; for other losses both unchanged."""
         loss = self._token_loss()
         if y is None or loss is None or loss.get_config()["ignore_class"] == IGNORED_LABEL:
             return y, sample_weight
@@ -141,10 +141,10 @@ def _is_auto(given: Any) -> bool:
 
 
 def _on_logits(given: Any, kinds: Any) -> Any:
-    """Losses or metrics as `compile` takes them, where each crossentropy is one of logits.
+    """Losses or metrics as `compile` takes them, where each cross-entropy expects logits.
 
-    `kinds` is the module of Keras that knows their names. A name says nothing about logits; an
-    object that was made for probabilities is refused.
+    `kinds` is the module of Keras that looks up their names. A name says nothing about logits, so
+    it gets a cross-entropy on logits; an object that was made for probabilities is refused.
     """
     if isinstance(given, list | tuple):
         return [_on_logits(each, kinds) for each in given]
@@ -156,7 +156,7 @@ def _on_logits(given: Any, kinds: Any) -> Any:
     elif isinstance(given, str | dict | type) and str(given).lower() not in ("accuracy", "acc"):
         made = kinds.get(given)
     name = getattr(made, "__name__", "")
-    if name and getattr(keras.losses, name, None) is made:  # a function of Keras
+    if name and getattr(keras.losses, name, None) is made:  # a loss function of Keras
         made = getattr(kinds, name.title().replace("_", ""), lambda: made)()
     if getattr(made, "from_logits", True):
         return given

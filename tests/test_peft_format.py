@@ -266,7 +266,7 @@ def test_an_adapter_with_a_resized_vocabulary(folder, name):
     """PEFT then stores both matrices as a whole, though no option of the config says so."""
     stored = f"base_model.model.{name}.weight"
     rewrite(folder, lambda arrays: arrays.update({stored: np.zeros((302, 8), "float32")}))
-    refuses(folder, f"holds {stored}: beside its LoRA, .* tokens were added to the vocabulary")
+    refuses(folder, f"holds {stored}: besides LoRA, .* tokens were added to the vocabulary")
     refuses(folder, "merge it there into the base model with merge_and_unload")
 
 

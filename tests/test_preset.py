@@ -187,10 +187,10 @@ def test_a_peft_adapter_is_no_model(tmp_path, base, vocabulary, cls):
     backbone.export_lora_to_peft(tmp_path, base)
     if vocabulary:
         (tmp_path / vocabulary).write_bytes(small_tokenizer().proto)
-    with pytest.raises(FileNotFoundError, match="is no model, but a PEFT adapter") as caught:
+    with pytest.raises(FileNotFoundError, match="is a PEFT adapter, not a model") as caught:
         cls.from_preset(tmp_path)
     assert str(caught.value) == (
-        f"{tmp_path} is no model, but a PEFT adapter. Load the model on which it was trained"
+        f"{tmp_path} is a PEFT adapter, not a model. Load the model on which it was trained"
         f"{f' ({base!r})' if base else ''}, and then call load_lora_weights({str(tmp_path)!r}) on "
         "its backbone."
     )

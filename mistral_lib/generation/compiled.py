@@ -18,11 +18,11 @@ class CompiledFunction:
 
     The weights are arguments of the compiled program, never constants in it: a model that is
     trained on, or that shares its shapes with another, needs no new compilation, and no weight is
-    held twice. What the program does depend on, `traced_settings` of the models, selects it.
+    held twice. There is one program for each value of `traced_settings` of the models.
 
     Args:
         function: takes and returns arrays, or trees of them.
-        *backbones: each a `MistralBackbone` whose weights it uses.
+        *backbones: every `MistralBackbone` whose weights it uses.
         donate: whether its first argument is used up: the result takes over that memory.
 
     Attributes:
@@ -142,7 +142,7 @@ def bucket(size: int) -> int:
 
 
 def power_of_two(size: int) -> int:
-    """The next power of two.
+    """The smallest power of two that is at least `size`.
 
     >>> power_of_two(1), power_of_two(5), power_of_two(8)
     (1, 8, 8)

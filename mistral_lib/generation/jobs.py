@@ -17,19 +17,19 @@ from mistral_lib.generation.stopping import Transcript
 from mistral_lib.presets.memory import available_bytes
 
 STEPS_WATCHED = 16  # after so many steps the progress is shown
-LARGE_JOB = 2**28  # bytes from which on a look at the free memory is worth its time
+LARGE_JOB = 2**28  # bytes; for smaller jobs the free memory is not looked up
 BAR_DELAY = 3.0  # seconds after which a job is long enough for a bar
 
 
 @dataclasses.dataclass(frozen=True)
 class Block:
-    """What is there of a job, some steps further.
+    """The state of a job after some steps.
 
     Attributes:
         rows: the new tokens of every row so far.
-        finished: how many rows get no more.
-        log_probs: of the tokens, if the job asks for them, and for rows that were added too.
-        own: which of those are the job's.
+        finished: how many rows are finished.
+        log_probs: of the tokens, if the job asks for them; also for rows that were added.
+        own: which of those rows belong to the job.
     """
 
     rows: list[list[int]]
@@ -52,26 +52,26 @@ def blocks(
         job: what to write.
         steps: how many steps are run in between; by default all.
         transcripts: one for each row, which read along; one that stops ends its row.
-        batch_size: up to so many rows, the job is filled up: see `Job.filled_up`.
+        batch_size: rows are added to the job up to this number: see `Job.filled_up`.
 
     Yields:
         The rows so far.
 
     Raises:
-        ValueError: the model's logits are no finite numbers.
+        ValueError: the model's logits are not finite.
     """
     filled, own = job.filled_up(batch_size)
     state = loop.start(filled)
-    stopped = np.ones(filled.num_rows, bool)  # what was added
+    stopped = np.ones(filled.num_rows, bool)  # the added rows stop at once
     while True:
         seen = jax.device_get((state.tokens, state.counts, state.finished, state.failed))
         tokens, counts, finished, failed = (array[own] for array in seen)
         if failed.any():
             raise ValueError(
                 "The logits must be finite numbers, but are NaN or infinite: no token can be "
-                "chosen. Either weights are (look for them with numpy.isfinite in model.variables, "
-                "and in those of a draft model), or float16 is too small for this model: load it "
-                "with dtype='bfloat16' or 'float32'."
+                "chosen. Either some weights are NaN or infinite (check model.variables with "
+                "numpy.isfinite, and those of a draft model), or float16 is too small for this "
+                "model: load it with dtype='bfloat16' or 'float32'."
             )
         yield Block(_rows(tokens, counts), int(finished.sum()), state.log_probs, own)
         stopped[own] = [transcript.stopped for transcript in transcripts] or False
@@ -83,17 +83,17 @@ def blocks(
 
 
 def check_memory(backbone: MistralBackbone, job: Job, batch_size: int, lookahead: int) -> None:
-    """Refuses a job that does not fit, before anything of it is allocated.
+    """Refuses a job that does not fit in memory, before anything is allocated for it.
 
     Args:
-        backbone: writes it.
+        backbone: the model that writes it.
         job: what to write.
         batch_size: how many rows are written at once.
-        lookahead: the most tokens that are written at once.
+        lookahead: the largest number of tokens that are written at once.
 
     Raises:
-        ValueError: positions beyond what an int32 can count.
-        MemoryError: cache, tokens and logits need more memory than there is.
+        ValueError: the job is longer than int32 positions allow.
+        MemoryError: cache, tokens and logits need more memory than is available.
     """
     config, longest = backbone.config, job.longest + lookahead
     if longest > 2**30:
@@ -104,7 +104,7 @@ def check_memory(backbone: MistralBackbone, job: Job, batch_size: int, lookahead
     slots = sum(num_slots(config, bucket(longest), lookahead))
     features = 2 * config.num_key_value_heads * config.head_dim  # keys and values
     row = slots * features * jnp.dtype(backbone.compute_dtype).itemsize
-    kept = 1 if job.num_beams == 1 else 2  # the beams that run, and those that have ended
+    kept = 1 if job.num_beams == 1 else 2  # the running beams and the finished ones
     row += 4 * (kept * job.capacity * (1 + job.log_probs) + lookahead * config.vocabulary_size)
     rows = min(job.num_rows, max(batch_size, job.num_samples)) * job.num_beams
     if rows * row > LARGE_JOB and rows * row > (available := available_bytes()):

@@ -50,6 +50,6 @@ def check_draft(model: Any, draft_model: Any) -> None:
         index = next(i for i, pair in enumerate(zip(*words)) if pair[0] != pair[1])
         raise ValueError(
             f"draft_model must have this model's vocabulary, but token {index} is "
-            f"{words[1][index]!r} to it and {words[0][index]!r} to this model. Only a model of the "
-            "same vocabulary can propose tokens."
+            f"{words[1][index]!r} in the draft and {words[0][index]!r} in this model. Only a model "
+            "of the same vocabulary can propose tokens."
         )

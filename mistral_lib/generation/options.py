@@ -15,7 +15,7 @@ from mistral_lib.generation.sampling import GREEDY, Sampler, make_sampler
 from mistral_lib.generation.stopping import check_stop_strings
 from mistral_lib.inputs import check_ids
 
-# What the samplers of KerasHub's `compile` stand for, in the options of `generate`.
+# The samplers of KerasHub's `compile`, as options of `generate`.
 SAMPLERS: dict[str, dict[str, Any]] = {
     "greedy": {"temperature": 0.0},
     "random": {"temperature": 1.0},
@@ -24,7 +24,7 @@ SAMPLERS: dict[str, dict[str, Any]] = {
     "beam": {"num_beams": 5, "length_penalty": 0.0},
 }
 
-# The arguments of `generate` that a sampler sets, and their values where a call leaves them out.
+# The arguments of `generate` that a sampler sets, and their values if a call leaves them out.
 UNCHOSEN: dict[str, Any] = {
     **dict.fromkeys(("temperature", "top_k", "top_p", "min_p")),
     "num_beams": 1,
@@ -33,18 +33,18 @@ UNCHOSEN: dict[str, Any] = {
 
 
 class ModelWithSampler(keras.Model):
-    """The part of `MistralCausalLM` that remembers the sampler in `compile`, as KerasHub has it."""
+    """The part of `MistralCausalLM` that remembers the sampler of `compile`, as in KerasHub."""
 
     _sampler: str | None = None
 
     def compile(self, *args: Any, sampler: str | None = None, **kwargs: Any) -> None:
-        """Keras's `compile`, and KerasHub's `sampler`, which counts where a call chooses nothing.
+        """Keras's `compile`, with KerasHub's `sampler`, the default for calls that choose none.
 
         Args:
-            *args: as Keras's.
-            sampler: "greedy", "random", "top_k" (5 of them), "top_p" (0.1) or "beam" (5 beams), as
-                in KerasHub; `None` is "greedy".
-            **kwargs: as Keras's.
+            *args: as in Keras.
+            sampler: "greedy", "random", "top_k" (5 tokens), "top_p" (0.1) or "beam" (5 beams), as
+                in KerasHub; `None` means "greedy".
+            **kwargs: as in Keras.
 
         >>> from mistral_lib import MistralBackbone, MistralCausalLM
         >>> model = MistralCausalLM(MistralBackbone(10, 1, 2, 8, 16, 1))
@@ -125,12 +125,12 @@ class Options:
         """The options of a call of `generate` or `stream`.
 
         Args:
-            vocabulary_size: what stop tokens must be below.
-            compiled_sampler: one of `SAMPLERS`, which counts where the call chooses nothing itself.
+            vocabulary_size: every stop token must be below it.
+            compiled_sampler: one of `SAMPLERS`, used if the call makes no choice of its own.
             stop_token_ids: as in the call.
             stop_strings: as in the call.
             repetition_penalty: as in the call.
-            **arguments: the others of the call.
+            **arguments: the other arguments of the call.
         """
         choice = {name: arguments.pop(name, default) for name, default in UNCHOSEN.items()}
         if compiled_sampler is not None and choice == UNCHOSEN:
@@ -146,7 +146,7 @@ class Options:
 
     @property
     def lookahead(self) -> int:
-        """The most tokens that are written at once: see `new_cache`."""
+        """The largest number of tokens that are written at once: see `new_cache`."""
         return 1 if self.draft_model is None else self.num_draft_tokens + 1
 
     @property
@@ -184,7 +184,7 @@ class Options:
 
 
 def check_stop_tokens(stop_token_ids: Any, vocabulary_size: int) -> tuple[int, ...] | None:
-    """The ids as a tuple, checked; a single one is understood. `None` for "auto".
+    """The ids, or a single id, as a tuple, checked; `None` for "auto".
 
     >>> check_stop_tokens([2], 10), check_stop_tokens(None, 10), check_stop_tokens("auto", 10)
     ((2,), (), None)
@@ -198,7 +198,7 @@ def check_stop_tokens(stop_token_ids: Any, vocabulary_size: int) -> tuple[int, .
 
 
 def check_length_penalty(length_penalty: Any, longest: int = 1) -> None:
-    """Refuses a length penalty with which the scores of up to so many tokens leave float32.
+    """Refuses a length penalty if the scores of up to `longest` tokens could leave float32.
 
     >>> check_length_penalty(20.0, longest=1000)
     Traceback (most recent call last):
@@ -209,9 +209,11 @@ def check_length_penalty(length_penalty: Any, longest: int = 1) -> None:
     size: Any = abs(length_penalty)
     if not size <= sys.float_info.max:
         raise ValueError(f"length_penalty must be finite, but is {length_penalty}.")
-    largest = int(100 / math.log2(max(2, longest)))  # of float32's 126, some are for the scores
+    # 100 is below float32's 126, which leaves room for the scores.
+    largest = int(100 / math.log2(max(2, longest)))
     if longest > 1 and size > largest:
         raise ValueError(
             f"length_penalty must be from -{largest} to {largest} for up to {longest} new tokens, "
-            f"but is {length_penalty}: length ** length_penalty would leave float32."
+            f"but is {length_penalty}: in float32, length ** length_penalty would overflow or "
+            "underflow."
         )

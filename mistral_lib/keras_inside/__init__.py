@@ -1,7 +1,7 @@
-"""The one door to what Keras and JAX do not document.
+"""All uses of what Keras and JAX do not document are in this package.
 
-Each function says what it relies on, and in which versions that was seen (versions of Keras, if no
-other library is named). Its test fails with a clear sentence when a new version changes that.
+Each function says what it relies on, and in which versions that was seen (versions of Keras, unless
+another library is named). Its test fails with a clear message if a new version changes that.
 """
 
 from mistral_lib.keras_inside.changes import (

@@ -1,4 +1,4 @@
-"""Models that change as a whole, and scopes that end (chapter 12, "The backbone")."""
+"""Changing a model as a whole, and closing scopes (chapter 12, "The backbone")."""
 
 import contextlib
 import functools
@@ -25,15 +25,15 @@ SCOPES = (
 
 @contextlib.contextmanager
 def all_or_nothing(model: keras.Model) -> Iterator[Callable[[keras.layers.Layer], None]]:
-    """Changes a model as a whole: an error inside the block leaves it as it was; Ctrl-C waits.
+    """Changes a model completely or not at all: an error undoes the changes, and Ctrl-C waits.
 
-    What is taken off a layer stays in memory until the block ends.
+    Whatever is removed from a layer stays in memory until the block ends.
 
     Yields:
-        A function to call with a layer whose weights will be assigned. It keeps their values, in
-        the computer's memory: an accelerator has room for one of the two.
+        A function to call with a layer before its weights are assigned. It keeps their old values
+        in the computer's memory, because an accelerator may have no room for a second copy.
 
-    Relies on layers that have everything in `__dict__`, but for the lists of their variables and
+    Relies on layers that keep everything in `__dict__`, except the lists of their variables and
     the ids in `_tracker`, and on `_value` of variables (seen in 3.13 to 3.15).
 
     >>> from mistral_lib import MistralBackbone
@@ -58,7 +58,7 @@ def all_or_nothing(model: keras.Model) -> Iterator[Callable[[keras.layers.Layer]
         held = [v for v in layer.variables if v._value is not None]
         values.extend((v, np.asarray(v._value)) for v in held)
 
-    # Ctrl-C would leave a name scope of Keras open, and what is made later would get other paths.
+    # Ctrl-C could leave a Keras name scope open, and later layers would get wrong paths.
     with uninterrupted():
         try:
             yield keep
@@ -79,10 +79,11 @@ def all_or_nothing(model: keras.Model) -> Iterator[Callable[[keras.layers.Layer]
 
 
 def closing_scopes(function: Callable) -> Callable:
-    """Wraps a function so that it leaves no scope of Keras open, wherever Ctrl-C comes.
+    """Wraps a function so that it leaves no Keras scope open, even if Ctrl-C interrupts it.
 
-    That may be in the middle of entering or leaving one. An open name scope is in the path of every
-    later layer, and with an open `StatelessScope` no variable is ever assigned.
+    Ctrl-C may come while a scope is being entered or left. A name scope that stays open becomes
+    part of the path of every later layer, and an open `StatelessScope` keeps every variable from
+    being assigned.
 
     Relies on the names of scopes in Keras's global state (seen in 3.13 to 3.15).
     """
@@ -90,7 +91,7 @@ def closing_scopes(function: Callable) -> Callable:
     @functools.wraps(function)
     def run(*args, **kwargs):
         before = {name: global_state.get_global_attribute(name) for name in SCOPES}
-        open_names = list(before["name_scope_stack"] or [])  # which is changed in place
+        open_names = list(before["name_scope_stack"] or [])  # Keras changes this list in place
         try:
             return function(*args, **kwargs)
         except BaseException:

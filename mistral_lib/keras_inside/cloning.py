@@ -9,16 +9,17 @@ from keras.src.models import cloning
 
 
 class Cloneable(keras.Model):
-    """Models of which `keras.models.clone_model` makes another one of the same class.
+    """Models that `keras.models.clone_model` clones into another model of the same class.
 
-    Keras would make a bare `Functional` of clones of the layers, in which the output does not share
-    the embedding. It means to ask models with a `get_config` of their own for it, but its condition
-    is never false. So the graph that it runs to get the outputs makes the clone from the config,
-    and the constructor, which Keras then calls with "outputs", gives it back.
+    Keras would make a bare `Functional` from clones of the layers, in which the output does not
+    share the embedding. It is meant to clone models that have their own `get_config` from their
+    config, but a condition in its code is never false. So here `_run_through_graph`, which Keras
+    calls to get the outputs, makes the clone from the config instead. Keras passes this clone to
+    the constructor as the "outputs", and the constructor returns it.
 
     Relies on `_clone_functional_model`, which calls `_run_through_graph` with its own
     `operation_fn`, and then the class if `functional_like_constructor` finds that its `__init__`
-    takes any arguments; and on what the functions inside are named (seen in 3.13 to 3.15).
+    takes any arguments; and on the names of the functions inside (seen in 3.13 to 3.15).
     """
 
     def __init_subclass__(cls, **kwargs: Any):
@@ -48,7 +49,7 @@ class Cloneable(keras.Model):
 
 
 def _unless_cloned(init):
-    """A constructor that leaves a finished clone, given as its second argument, as it is."""
+    """A constructor that does nothing if its second argument is `self`, a finished clone."""
 
     @functools.wraps(init)
     def run(self, *args: Any, **kwargs: Any) -> None:

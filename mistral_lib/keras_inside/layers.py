@@ -26,7 +26,7 @@ def without_weights() -> Iterator[None]:
     >>> f"{model.count_params():,}"
     '7,241,732,096'
     """
-    # Those of a model built here must not be on the list: a later `fit` would initialise them.
+    # Variables of a model built here must not stay on the list, or `fit` would initialise them.
     waiting = list(_waiting_variables())
     try:
         with keras.StatelessScope(initialize_variables=False):
@@ -41,10 +41,10 @@ def _waiting_variables() -> list:
 
 
 def _lay_out(variables) -> None:
-    """Gives variables without a value their layouts, so that what they are assigned is split.
+    """Gives variables without a value their layouts, so that assigned values are split.
 
-    Keras does so where it initialises a variable. One that was made without memory is not, until
-    it is assigned.
+    Keras does this when it initialises a variable, but a variable without memory is not
+    initialised before it is assigned.
     """
     distribution = keras.distribution.distribution()
     if distribution is not None:
@@ -53,7 +53,7 @@ def _lay_out(variables) -> None:
 
 
 def layout_of(variable: keras.Variable) -> Any:
-    """How a variable is split over devices, a `TensorLayout`; `None` if it is not.
+    """How a variable is split over devices, as a `TensorLayout`; `None` if it is not split.
 
     Relies on the attribute `_layout` of Keras's variables on JAX (seen in 3.13 to 3.15).
     """
@@ -62,7 +62,7 @@ def layout_of(variable: keras.Variable) -> Any:
 
 @contextlib.contextmanager
 def unlocked(layer: keras.layers.Layer) -> Iterator[None]:
-    """Lets a layer that is built already gain and lose weights inside the block.
+    """Lets weights be added to and removed from a built layer inside the block.
 
     Relies on `Layer._tracker`, which locks a layer once it is built (seen in 3.13 to 3.15).
     """
@@ -74,10 +74,11 @@ def unlocked(layer: keras.layers.Layer) -> Iterator[None]:
 
 
 def remove_weight(layer: keras.layers.Layer, name: str) -> None:
-    """Takes a weight off a layer.
+    """Removes a weight from a layer.
 
-    As `delattr`, without the garbage collection that Keras starts after each: a fifth of a second,
-    every time. The memory of a JAX array is free with the last reference to it.
+    It does the same as `delattr`, but without the garbage collection that Keras runs after each
+    deletion, which takes a fifth of a second every time. The memory of a JAX array is freed with
+    the last reference to it anyway.
 
     Relies on `Layer._untrack_variable` (seen in 3.13 to 3.15).
     """
@@ -86,10 +87,10 @@ def remove_weight(layer: keras.layers.Layer, name: str) -> None:
 
 
 def track_again(layer: keras.layers.Layer, variable: keras.Variable) -> None:
-    """Makes a weight of a layer its last, as if it had just been added.
+    """Moves a weight to the end of its layer's weights, as if it had just been added.
 
     Relies on `Layer._untrack_variable`, and on `Layer._track_variable`, which keeps trainable
-    variables in front of others, in the order in which they come (seen in 3.13 to 3.15).
+    variables before the others, in the order in which they were added (seen in 3.13 to 3.15).
     """
     trainable = variable.trainable
     layer._untrack_variable(variable)
@@ -164,10 +165,10 @@ def mark_as_float(layer: keras.layers.Layer) -> None:
 
 
 def unwrap_quantize(model: keras.Model) -> None:
-    """Gives a new model the `quantize` of its class back.
+    """Restores the `quantize` of its class on a new model.
 
-    Relies on `Layer.__new__`, which puts a wrapper into every object: it checks the arguments, and
-    knows no kind like "int4/64" (seen in 3.13 to 3.15).
+    Relies on `Layer.__new__`, which puts a wrapper into every object: the wrapper checks the
+    arguments, and does not accept modes such as "int4/64" (seen in 3.13 to 3.15).
     """
     model.__dict__.pop("quantize", None)
 

@@ -1,4 +1,4 @@
-"""What optimizers keep (chapter 12, "The backbone")."""
+"""The variables that optimizers keep (chapter 12, "The backbone")."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ import numpy as np
 
 
 def optimizer_weights(optimizer: keras.optimizers.Optimizer) -> list[keras.Variable]:
-    """The variables for which an optimizer was built; empty before.
+    """The variables for which an optimizer was built; empty if it is not built yet.
 
     Relies on `_trainable_variables`, and on `inner_optimizer` of a `LossScaleOptimizer` (seen in
     3.13 to 3.15).
@@ -17,7 +17,7 @@ def optimizer_weights(optimizer: keras.optimizers.Optimizer) -> list[keras.Varia
 
 
 def take_path(variable: keras.Variable, other: keras.Variable) -> None:
-    """Gives a variable the path of another, by which some optimizers choose how to train it.
+    """Gives a variable the path of another; some optimizers use the path to choose its training.
 
     Relies on the attribute `_path` of Keras's variables (seen in 3.13 to 3.15).
     """
@@ -27,7 +27,7 @@ def take_path(variable: keras.Variable, other: keras.Variable) -> None:
 def exclude_as(
     optimizer: keras.optimizers.Optimizer, variable: keras.Variable, other: keras.Variable
 ) -> None:
-    """Takes weight decay off `other` where the optimizer was told to take it off `variable`.
+    """Excludes `other` from weight decay if the optimizer was told to exclude `variable`.
 
     Relies on `Optimizer._exclude_from_weight_decay`, a set of `id`s, on `inner_optimizer` of a
     `LossScaleOptimizer` and `optimizers` of a `MultiOptimizer` (seen in 3.13 to 3.15).
@@ -40,7 +40,7 @@ def exclude_as(
 
 
 def optimizer_averages(optimizer: keras.optimizers.Optimizer) -> dict[int, keras.Variable]:
-    """The moving averages that an optimizer keeps, by the `id` of what it trains.
+    """The moving averages that an optimizer keeps, by the `id` of the variable that it trains.
 
     Relies on `_trainable_variables` and `_model_variables_moving_average`, on `optimizers` of a
     `MultiOptimizer` and `inner_optimizer` of a `LossScaleOptimizer` (seen in 3.13 to 3.15).
@@ -54,14 +54,15 @@ def optimizer_averages(optimizer: keras.optimizers.Optimizer) -> dict[int, keras
 
 
 class SwappedAverages(keras.optimizers.Optimizer):
-    """An optimizer around another, whose averages `keras.callbacks.SwapEMAWeights` can swap.
+    """An optimizer around another one, whose averages `keras.callbacks.SwapEMAWeights` can swap.
 
-    That callback sets each weight to its moving average for evaluation, and back. Here it finds
-    averages that swap with the master of a weight at the same time, so that neither is rounded.
+    That callback sets each weight to its moving average for evaluation, and restores it
+    afterwards. The averages that it finds here are also swapped with the master weight, so that
+    neither is rounded.
 
-    Relies on `_trainable_variables` and `_model_variables_moving_average`, which the callback goes
-    through in pairs, and on its `assign` of an array to the average to swap and of a variable to
-    finish (seen in 3.13 to 3.15).
+    Relies on `_trainable_variables` and `_model_variables_moving_average`, through which the
+    callback loops in pairs; and on what it assigns to an average: an array to swap, and a variable
+    at the end of training (seen in 3.13 to 3.15).
     """
 
     optimizer: Any
@@ -80,7 +81,7 @@ class SwappedAverages(keras.optimizers.Optimizer):
 
 
 class _SwappedAverage:
-    """The average of what an optimizer trains: the master of a weight, or the weight itself."""
+    """The average of what an optimizer trains: a master weight, or the model's own weight."""
 
     def __init__(self, weight, trained, average):
         self.weight, self.trained, self.average = weight, trained, average
@@ -90,11 +91,11 @@ class _SwappedAverage:
         return np.asarray(shown.value, dtype)
 
     def assign(self, value):
-        if self.average is None:  # an optimizer without averages trains this weight
+        if self.average is None:  # this weight is trained by an optimizer without averages
             return
-        if isinstance(value, keras.Variable):  # training ends with the averages in the weights
+        if isinstance(value, keras.Variable):  # training has ended with the averages
             self.average.assign(self.trained.value)
-        elif self.trained is self.weight:  # which has been set to the average already
+        elif self.trained is self.weight:  # the callback has already set it to the average
             self.average.assign(value)
         else:
             swapped = self.trained.value, self.average.value

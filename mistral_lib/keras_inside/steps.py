@@ -16,9 +16,9 @@ from mistral_lib.keras_inside.layers import is_traced
 
 
 def _separate(variables) -> None:
-    """Gives each variable an array of its own; a step uses every one of them up.
+    """Gives each variable its own array, because a training step donates them to JAX.
 
-    After `fit` with averages Keras leaves a weight and its average the same array.
+    After a `fit` with averages, Keras leaves a weight and its average with the same array.
     """
     seen = set()
     for variable in variables:
@@ -30,7 +30,7 @@ def _separate(variables) -> None:
 def compiled_metrics(model: keras.Model) -> list[keras.metrics.Metric]:
     """The metrics, weighted or not, with which a model evaluates.
 
-    Where the last `compile` named none, Keras goes on with those of an earlier one.
+    If the last `compile` named none, Keras still uses those of an earlier one.
 
     Relies on `Trainer._compile_metrics` and its lists of what the user gave (seen in 3.13 to 3.15).
     """
@@ -49,13 +49,14 @@ def compiled_arguments(model: keras.Model) -> dict:
 
 
 def _in_whole_batches(loop: Callable) -> Callable:
-    """Has Keras send each device all rows of a batch: the step shares them, see `_shared_rows`.
+    """Makes Keras send all rows of a batch to each device; `_shared_rows` splits them in the step.
 
-    Keras cuts a batch before the step, and raises an error of JAX's if the devices cannot share its
-    rows equally (keras-team/keras#21167). Token ids are small; what is computed from them is not.
+    Keras splits a batch before the step, which ends in an error from JAX if the rows do not divide
+    equally among the devices (keras-team/keras#21167). Sending all rows costs little, because token
+    ids are small compared with what is computed from them.
 
-    Relies on the `get_data_layout` of the distribution in use, which Keras asks how to cut a batch
-    (seen in 3.13 to 3.15). Processes on several machines have their own rows already.
+    Relies on the `get_data_layout` of the distribution in use, from which Keras learns how to split
+    a batch (seen in 3.13 to 3.15). Processes on several machines already have only their own rows.
     """
 
     @closing_scopes
@@ -78,7 +79,7 @@ def _in_whole_batches(loop: Callable) -> Callable:
 
 
 def _rows_sharding() -> jax.sharding.NamedSharding | None:
-    """How a batch lies over the devices of the distribution in use."""
+    """How the rows of a batch are split over the devices of the distribution in use."""
     distribution = keras.distribution.distribution()
     if distribution is None:
         return None
@@ -87,7 +88,7 @@ def _rows_sharding() -> jax.sharding.NamedSharding | None:
 
 
 def _shared_rows(data: Any) -> Any:
-    """A batch whose rows the devices share, in a compiled step; XLA gives some a row less."""
+    """In a compiled step, a batch split by rows; XLA may give some devices one row less."""
     rows = _rows_sharding()
     if rows is None:
         return data
@@ -97,22 +98,23 @@ def _shared_rows(data: Any) -> Any:
 
 
 def _weights_at_hand(x: Any, sample_weight: Any) -> Any:
-    """Weights of 1 in place of none: Keras 3.13 cannot send `None` to many devices."""
+    """Weights of 1 in place of `None`, which Keras 3.13 cannot send to several devices."""
     if sample_weight is not None or keras.distribution.distribution() is None:
         return sample_weight
     return np.ones(len(keras.tree.flatten(x)[0]), "float32")
 
 
 class Steps(keras.Model):
-    """The steps of `fit`, `evaluate`, `predict` and `*_on_batch`: never stale, never torn.
+    """The steps of `fit`, `evaluate`, `predict` and `*_on_batch`: never outdated, never half done.
 
-    A step is compiled anew where `compiled_with` has changed. It reads the variables and sets them.
-    Keras takes the values off them and hands values from step to step: the closures of callbacks
-    find no weights, and an error or Ctrl-C leaves none (keras-team/keras#19054, #21019).
+    A step is compiled again if `compiled_with` has changed. Each step reads the values of the
+    variables and sets them afterwards. Keras itself removes the values from the variables and
+    passes them from step to step, so that callbacks find no weights, and none are left after an
+    error or Ctrl-C (keras-team/keras#19054, #21019).
 
-    Relies on what `Trainer` on JAX calls before a loop (`make_train_function` and its sisters), for
-    its first state (`_get_jax_state`) and its body (`_make_function`), and to put values back
-    (`jax_state_sync`) (seen in 3.13 to 3.15).
+    Relies on the methods that `Trainer` on JAX calls: before a loop `make_train_function` and those
+    for testing and prediction, `_get_jax_state` for the first state, `_make_function` for the body,
+    and `jax_state_sync` to put the values back (seen in 3.13 to 3.15).
     """
 
     fit = _in_whole_batches(keras.Model.fit)
@@ -139,23 +141,24 @@ class Steps(keras.Model):
     @closing_scopes
     def predict_on_batch(self, x: Any) -> Any:
         rows = _rows_sharding()
-        if rows is not None and jax.process_count() == 1:  # Keras leaves it to JAX where they go
+        if rows is not None and jax.process_count() == 1:  # otherwise JAX would choose the devices
             x = jax.device_put(
                 x, jax.sharding.NamedSharding(rows.mesh, jax.sharding.PartitionSpec())
             )
         return super().predict_on_batch(x)
 
     def compiled_with(self) -> Hashable:
-        """What a step depends on besides shapes and dtypes."""
+        """Everything on which a compiled step depends, besides shapes and dtypes."""
         raise NotImplementedError
 
     def stateless_call(
         self, trainable_variables: Any, non_trainable_variables: Any, inputs: Any, **kwargs: Any
     ) -> Any:
-        """Keras's, in steps; where devices share the rows, of a multiple of the devices.
+        """Keras's `stateless_call`; in a step on several devices, rows are padded to a multiple.
 
-        XLA would give every device all rows of an array (rows * tokens, features), of which no
-        equal parts are whole rows. The rows that are added are padding, and taken off the outputs.
+        If the number of rows is no multiple of the number of devices, XLA cannot split an array
+        (rows * tokens, features) into equal parts of whole rows, and would give every device all of
+        it. The padding rows are removed from the outputs.
         """
         sharding, arrays = _rows_sharding(), jax.tree.leaves(inputs)
         call = functools.partial(
@@ -184,7 +187,7 @@ class Steps(keras.Model):
     def make_test_function(self, force: bool = False) -> None:
         def test(values, data):
             logs, (*_, metrics) = self.test_step(values, data)
-            return logs, ((), (), metrics)  # weights stay what they are, and are not used up
+            return logs, ((), (), metrics)  # the weights are unchanged, and not donated
 
         if force or self._is_stale(self.test_function):
             self.test_function = self._make_function(self._compiled(test))
@@ -197,10 +200,10 @@ class Steps(keras.Model):
             self.predict_function = self._make_function(self._compiled(predict), True)
 
     def check_batch(self, data: Any) -> None:
-        """Looks at a batch before its step; what it raises leaves everything as it was."""
+        """Checks a batch before its step; an error raised here leaves everything as it was."""
 
     def jax_state_sync(self) -> None:
-        """Has the next step ask for the variables. The values are where they belong."""
+        """Makes the next step read the variables, which already have their values."""
         self._jax_state_synced = True
 
     def _is_stale(self, function) -> bool:
@@ -211,9 +214,9 @@ class Steps(keras.Model):
 
     def _get_jax_state(self, optimizer_variables=False, purge_model_variables=False, **wanted):
         kinds = [list(getattr(self, kind)) for kind in wanted if wanted[kind]]
-        if optimizer_variables:  # the third of four
+        if optimizer_variables:  # Keras expects them third of four
             kinds.insert(2, list(self.optimizer.variables))
-        # As functions: Keras would take variables in an attribute for the model's own.
+        # Functions, not lists: Keras would track variables in an attribute as the model's own.
         return tuple(functools.partial(list, kind) for kind in kinds)
 
     def _make_function(self, step_function, concatenate_outputs=False):
@@ -221,7 +224,7 @@ class Steps(keras.Model):
             self.check_batch(data)
             _separate([variable for kind in variables for variable in kind()])
             values = tuple([variable.value for variable in kind()] for kind in variables)
-            with uninterrupted():  # training uses the old values up
+            with uninterrupted():  # training donates the old values
                 outputs, results = step_function(values, data)
                 for kind, new in zip(variables, results):
                     for variable, value in zip(kind(), new):

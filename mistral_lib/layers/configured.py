@@ -23,8 +23,8 @@ class SetOnce:
     def __set__(self, layer: Any, value: Any):
         if self.name in vars(layer):
             raise AttributeError(
-                f"The {self.name} of a {type(layer).__name__} must stay what it is, but was to be "
-                "replaced. Make another one with it."
+                f"The {self.name} of a {type(layer).__name__} cannot be replaced. Make a new "
+                f"{type(layer).__name__} instead."
             )
         vars(layer)[self.name] = value
 

@@ -1,12 +1,13 @@
 """Replacing the files of a folder, all or none (chapter 17, "Presets and checkpoints").
 
-New files are written inside the folder itself, into `.saving-…/new`, so nothing but the folder has
-to be writable, and it keeps its owner, its mode and whatever else lies in it. Once all of them are
-on the disk, a journal says which files shall come and which shall go. Then the old files move to
-`.saving-…/old`, the new ones move to their places, and the journal is deleted.
+New files are written inside the folder itself, into `.saving-…/new`, so only the folder has to be
+writable, and it keeps its owner, its mode and all other files in it. Once all new files are on the
+disk, a journal lists the files that are to be added and those that are to be removed. Then the old
+files are moved to `.saving-…/old`, the new files are moved to their places, and the journal is
+deleted.
 
-A process can die after any of these steps. Each file is in one of two places, and the journal says
-which, so the next one to open the folder can finish the save or take it back.
+A process can die after any of these steps. Each file is then in one of two places, both known from
+the journal, so the next process that opens the folder can finish the save or undo it.
 """
 
 import contextlib
@@ -25,21 +26,21 @@ except ImportError:  # on Windows, where no folder can be locked
     fcntl = None
 
 PREFIX, JOURNAL = ".saving-", "journal.json"
-# Of what a journal may move.
+# The files that a journal may move.
 SUFFIXES = (".json", ".h5", ".safetensors", ".spm", ".model", ".bin", ".jinja")
-LOST_AND_FOUND = "lost+found"  # in the topmost folder of a disk
+LOST_AND_FOUND = "lost+found"  # in the root folder of a disk
 
 
 @contextlib.contextmanager
 def replaced(folder: Path, stale: Iterable[str] = ()) -> Iterator[Path]:
-    """An empty folder to write into, whose files come into `folder` when the block ends.
+    """An empty folder to write into, whose files are moved into `folder` when the block ends.
 
     Args:
-        folder: made if it is missing. What it holds stays, except for files of the same names.
-        stale: patterns, as `Path.glob` takes them, of files that shall go.
+        folder: made if it is missing. Its files stay, except those with the names of new files.
+        stale: patterns, as `Path.glob` takes them, of files to remove.
 
     Raises:
-        OSError: writing failed, because the disk is full for example. `folder` is as it was before,
+        OSError: writing failed, for example because the disk is full. `folder` is as it was before,
             as after any other exception in the block.
 
     >>> import tempfile
@@ -57,7 +58,7 @@ def replaced(folder: Path, stale: Iterable[str] = ()) -> Iterator[Path]:
             with _locked(folder) as alone:
                 _settle(folder)
                 for left in sorted(folder.glob(f"{PREFIX}*")) if alone else ():
-                    # A process was killed before it had a journal.
+                    # It was left by a process that was killed before it wrote a journal.
                     shutil.rmtree(left, ignore_errors=True)
                 yield from _staged(folder, stale)
     except BaseException:
@@ -80,7 +81,7 @@ def _staged(folder: Path, stale: Iterable[str]) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def replaced_file(file: Path) -> Iterator[Path]:
-    """A path to write to, whose file takes the place of `file` when the block ends.
+    """A path to write to; the file written there replaces `file` when the block ends.
 
     Args:
         file: its folder is made if it is missing.
@@ -102,19 +103,19 @@ def replaced_file(file: Path) -> Iterator[Path]:
 
 
 def finish(folder: Path) -> None:
-    """Finishes a save that was interrupted; if that is impossible, takes it back.
+    """Finishes a save that was interrupted, or undoes it if it cannot be finished.
 
     Raises:
         OSError: neither is possible, usually because the folder cannot be written here.
-        ValueError: a journal that `replaced` did not write.
+        ValueError: the folder has a journal that `replaced` did not write.
     """
     if any(folder.glob(f"{PREFIX}*/{JOURNAL}")):
-        with _locked(folder):  # and waits for a save that still goes on
+        with _locked(folder):  # which waits for a save that is still running
             _settle(folder.resolve())
 
 
 def names_in(folder: Path) -> set[str]:
-    """The names in a folder, without those that belong to saving or to the disk."""
+    """The names in a folder, without those of unfinished saves and of the file system."""
     if not folder.exists():
         return set()
     finish(folder)
@@ -124,25 +125,27 @@ def names_in(folder: Path) -> set[str]:
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[bool]:
-    """Waits for any other save into a folder; whether the system can, as some drives cannot."""
+    """Waits for other saves into a folder to end; yields whether the folder could be locked."""
     with contextlib.ExitStack() as stack:
         locked = False
         if fcntl is not None:
             with contextlib.suppress(OSError):
                 opened = os.open(folder, os.O_RDONLY)
-                stack.callback(os.close, opened)  # which unlocks it, as the end of the process does
+                stack.callback(os.close, opened)  # unlocks it, as the end of the process does
                 fcntl.flock(opened, fcntl.LOCK_EX)
                 locked = True
         yield locked
 
 
 def _commit(saving: Path, folder: Path, stale: Iterable[str]) -> None:
-    """Moves the new files to their places. After an exception, the old ones are in theirs."""
+    """Moves the new files to their places; after an exception, the old files are still there."""
     new = saving / "new"
     incoming = {_name(file, new) for file in new.rglob("*") if not file.is_dir()}
     for name in incoming:
         if not _stays_inside(name, folder):
-            raise ValueError(f"{folder / name} is reached through a link: replace the link first.")
+            raise ValueError(
+                f"{folder / name} is inside a linked folder. Save elsewhere, or replace the link."
+            )
     going = (file for pattern in stale for file in folder.glob(pattern) if not file.is_dir())
     outgoing = {name for name in (_name(f, folder) for f in going) if _stays_inside(name, folder)}
     outgoing |= {name for name in incoming if os.path.lexists(folder / name)}
@@ -165,7 +168,7 @@ def _commit(saving: Path, folder: Path, stale: Iterable[str]) -> None:
 
 
 def _settle(folder: Path) -> None:
-    """Finishes or takes back each save of which the folder has a journal."""
+    """Finishes or undoes each save that has left a journal in the folder."""
     for file in sorted(folder.glob(f"{PREFIX}*/{JOURNAL}")):
         saving, journal = file.parent, _read_journal(file, folder)
         try:
@@ -179,12 +182,12 @@ def _settle(folder: Path) -> None:
                 f"saving into {folder} was interrupted, and can neither be finished nor taken back "
                 f"here ({error.strerror}): open the preset once where its folder can be written",
             ) from error
-        with contextlib.suppress(OSError):  # the files are whole, even where nothing can be written
+        with contextlib.suppress(OSError):  # the preset is complete, even in a read-only folder
             _close(saving, folder, **journal)
 
 
 def _forward(saving: Path, folder: Path, incoming: list[str], outgoing: list[str]) -> None:
-    """Moves the old files out and the new ones in, as far as that is left to do."""
+    """Moves old files out and new files in, except those that have been moved already."""
     old, new = saving / "old", saving / "new"
     for name in outgoing:
         if not os.path.lexists(old / name):
@@ -192,11 +195,11 @@ def _forward(saving: Path, folder: Path, incoming: list[str], outgoing: list[str
     for name in reversed(incoming):
         _move(new / name, folder / name)
     for name in incoming:
-        (folder / name).lstat()  # fails if what was written is gone
+        (folder / name).lstat()  # fails if a new file is missing
 
 
 def _back(saving: Path, folder: Path, incoming: list[str], outgoing: list[str]) -> None:
-    """Undoes `_forward`, as far as it went."""
+    """Undoes whatever `_forward` has done."""
     old, new = saving / "old", saving / "new"
     for name in incoming:
         if name not in outgoing or os.path.lexists(old / name):
@@ -210,7 +213,7 @@ def _back(saving: Path, folder: Path, incoming: list[str], outgoing: list[str]) 
 
 
 def _close(saving: Path, folder: Path, incoming: list[str], outgoing: list[str]) -> None:
-    """Deletes the journal, once what it asked for is on the disk, and then what is left over."""
+    """Deletes the journal once its changes are on the disk, and then the remaining files."""
     _sync_folders(folder, [*incoming, *outgoing])
     (saving / JOURNAL).unlink()
     _sync_folders(saving)
@@ -218,7 +221,7 @@ def _close(saving: Path, folder: Path, incoming: list[str], outgoing: list[str])
 
 
 def _move(source: Path, target: Path) -> None:
-    """Moves a file, unless it has been moved before."""
+    """Moves a file, unless it has been moved already."""
     if os.path.lexists(source):
         target.parent.mkdir(parents=True, exist_ok=True)
         os.replace(source, target)
@@ -229,15 +232,15 @@ def _name(file: Path, folder: Path) -> str:
 
 
 def _in_order(names: Iterable[str]) -> list[str]:
-    """JSON comes first: it leaves first and arrives last.
+    """The names with JSON files first, because these are removed first and added last.
 
-    So a program that knows no journal finds no config, rather than one of other weights.
+    So a program that knows nothing of journals finds no config, rather than one for other weights.
     """
     return sorted(names, key=lambda name: (not name.endswith(".json"), name))
 
 
 def _read_journal(file: Path, folder: Path) -> dict[str, list[str]]:
-    """The two lists of a journal. A preset may come from anywhere, and its journal too."""
+    """The two lists of a journal, checked: a downloaded preset may contain any journal."""
     content: dict[str, Any] = read_json(file)
     ways = ("", f"{file.parent.name}/old/", f"{file.parent.name}/new/")
     for key in ("incoming", "outgoing"):
@@ -249,14 +252,14 @@ def _read_journal(file: Path, folder: Path) -> dict[str, list[str]]:
             and all(_stays_inside(way + name, folder) for name in names for way in ways)
         ):
             raise ValueError(
-                f"{file}: {key} must be names of a preset's files, but is {names!r:.80}. No save "
-                f"was interrupted here: delete {file.parent}."
+                f"{file} was not written by mistral_lib: {key} must be a list of a preset's files, "
+                f"but is {names!r:.80}. Delete {file.parent}."
             )
     return content
 
 
 def _stays_inside(name: str, folder: Path) -> bool:
-    """Whether a name is that of a preset's file in a folder, to which no link leads."""
+    """Whether a name is a preset's file inside the folder, with no link on the way to it."""
     *parents, last = name.split("/")
     if any(part in ("", ".", "..") or set(part) & set("\\:\0") for part in (*parents, last)):
         return False
@@ -266,23 +269,23 @@ def _stays_inside(name: str, folder: Path) -> bool:
 
 @contextlib.contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """Has an error of the system say what could not be saved."""
+    """Adds to an operating system's error what could not be saved."""
     try:
         yield
     except OSError as error:
-        if error.errno is None:  # it says so already
+        if error.errno is None:  # our own message, which says so already
             raise
         raise OSError(error.errno, f"{path} could not be saved: {error.strerror}") from error
 
 
 def _write_through(file: Path) -> None:
     """Waits until a file is on the disk: a name must not survive a crash without its content."""
-    with file.open("r+b") as opened:  # Windows writes through only what is open for writing
+    with file.open("r+b") as opened:  # Windows can sync only files that are open for writing
         os.fsync(opened.fileno())
 
 
 def _sync_folders(folder: Path, names: Iterable[str] = ()) -> None:
-    """Waits until the names in a folder, and beside some of its files, are on the disk."""
+    """Waits until the names in a folder, and in the folders of some files, are on the disk."""
     for parent in {folder, *((folder / name).parent for name in names)}:
         with contextlib.suppress(OSError):  # Windows, and some network drives, cannot
             opened = os.open(parent, os.O_RDONLY)

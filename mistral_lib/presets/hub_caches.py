@@ -1,7 +1,7 @@
-"""All that relies on how the hubs' clients keep files (chapter 17, "Presets and checkpoints").
+"""What relies on how the hubs' clients store files (chapter 17, "Presets and checkpoints").
 
 Each function says what it relies on, and in which versions that was seen. Its test fails with a
-clear sentence when a new version changes that.
+clear message if a new version changes that.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ from huggingface_hub import constants
 
 
 def is_known_to_be_missing(model: str, name: str, commit: str) -> bool:
-    """Whether Hugging Face has said before that a commit of a model has no such file.
+    """Whether the cache records that a commit of a model has no such file.
 
     Relies on `huggingface_hub._CACHED_NO_EXIST` (seen in huggingface_hub 1.27 to 2.4).
     """
@@ -22,10 +22,10 @@ def is_known_to_be_missing(model: str, name: str, commit: str) -> bool:
 
 
 def is_downloaded_at_once(model: str, commit: str) -> bool:
-    """Whether a commit of a model was put into the cache as a whole, as `hf download` does.
+    """Whether a commit of a model was downloaded as a whole, as `hf download` does.
 
-    A program that asks for one file after the other also asks for some that do not exist, and the
-    client writes those down.
+    A program that asks for files one by one also asks for some that do not exist, and the client
+    records these in its cache.
 
     Relies on the folders `snapshots` and `.no_exist` in the cache of `huggingface_hub` (seen in
     huggingface_hub 0.34 to 2.4).
@@ -35,7 +35,7 @@ def is_downloaded_at_once(model: str, commit: str) -> bool:
 
 
 def cached_commit(model: str, revision: str) -> str | None:
-    """The commit for which a branch or tag stood when Hugging Face was last asked.
+    """The commit to which a branch or tag pointed when Hugging Face was last asked.
 
     Relies on the file `models--user--name/refs/…` in the cache of `huggingface_hub` (seen in
     huggingface_hub 1.27 to 2.4).
@@ -45,17 +45,17 @@ def cached_commit(model: str, revision: str) -> str | None:
 
 
 def remember_commit(model: str, revision: str, commit: str) -> None:
-    """Has `cached_commit` and the client itself find a commit when there is no network.
+    """Records a commit, so that `cached_commit` and the client find it without a network.
 
-    The client writes this down too, but only with a file that it asks for by the branch: another
-    commit could come between its two requests.
+    The client records it too, but only when it requests a file by its branch, and the branch could
+    move to another commit between two such requests.
 
     Relies on what `cached_commit` does (seen in huggingface_hub 1.27 to 2.4).
     """
     file = _ref(model, revision)
     if file.is_file() and file.read_text(encoding="utf-8") == commit:
         return
-    with contextlib.suppress(OSError):  # a cache that cannot be written
+    with contextlib.suppress(OSError):  # the cache cannot be written
         file.parent.mkdir(parents=True, exist_ok=True)
         written = file.with_name(f"{file.name}.{os.getpid()}.tmp")
         written.write_text(commit, encoding="utf-8")

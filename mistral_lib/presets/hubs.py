@@ -62,7 +62,7 @@ class HuggingFaceModel(Source):
             return super().missing(message)
         return ConnectionError(
             f"{message} Hugging Face cannot be reached, and {', '.join(sorted(self._not_asked))} "
-            "may not have been downloaded before. Check the network and HF_HUB_OFFLINE."
+            "may not be in the cache. Check the network and HF_HUB_OFFLINE."
         )
 
     @cached_property

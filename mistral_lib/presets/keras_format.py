@@ -171,7 +171,7 @@ class KerasFormat:
         return found
 
     def read_context_length(self, source: Source) -> Any:
-        """For how many tokens the model was made; KerasHub's config has no place for it."""
+        """The context length, from the metadata: KerasHub's config has no place for it."""
         return _metadata(source).get("context_length")
 
     def places(self, config: MistralConfig, quantization: str | None = None) -> Iterator[Place]:
@@ -225,7 +225,7 @@ class KerasFormat:
 
 
 def is_saved_here(source: Source) -> bool:
-    """Whether this library may have saved a preset, so that it may have an adapter beside it."""
+    """Whether this library may have saved the preset, which may then contain an adapter."""
     metadata = _metadata(source)
     return not metadata or "end_token_ids" in metadata
 

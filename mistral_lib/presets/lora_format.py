@@ -2,7 +2,7 @@
 
 Such a file holds, for each adapted projection, `<path>/a` and `<path>/b`; the plan (see
 `mistral_lib.lora`) as the attribute `settings`; and under `base` the fingerprint of the base model.
-KerasHub's files of that name are read too; they have no fingerprint.
+KerasHub's `.lora.h5` files are read too; they have no fingerprint.
 """
 
 import json
@@ -29,10 +29,10 @@ from mistral_lib.presets.hdf5 import (
 from mistral_lib.presets.tensors import Messages, Place, match
 
 SAMPLES = 64  # numbers of each tensor that go into a fingerprint
-MEAN_SQUARE = 0.2  # of errors in steps; quantization alone makes 1/12, with bfloat16 1/8
+MEAN_SQUARE = 0.2  # of errors, in steps; quantization alone causes 1/12, and bfloat16 with it 1/8
 
-# The layers of a block with weights, in the order in which Keras lists KerasHub's (seen in 0.32),
-# by their names here. Before the first block comes the embedding.
+# The layers of a block that have weights, by their names here, in the order in which Keras lists
+# the layers of KerasHub (seen in 0.32). The embedding comes before the first block.
 HUB_LAYERS = (
     *("block", "norm", "feedforward/down", "feedforward/gate", "feedforward/up"),
     *("norm", "self_attention", "self_attention/attention_output", "self_attention/value"),
@@ -101,9 +101,9 @@ def read_plan(path: Path) -> lora.Plan:
 def _read_hub(backbone: Any, path: Path) -> tuple[lora.Plan, dict[str, np.ndarray]]:
     """Plan and factors of an adapter that KerasHub saved.
 
-    Its layers have numbers instead of names, and a query's kernel is (D, H, h). There each head has
-    an A of its own, (D, r), and all heads share one B (r, h): together a product of rank H * r, of
-    the A side by side and a matrix with B on its diagonal. KerasHub scales by 1.
+    Its layers have numbers instead of names, and the kernel of a query is (D, H, h). Each head has
+    its own A (D, r), and all heads share one B (r, h). Together they are a product of rank H * r:
+    all A side by side, times a matrix with copies of B on its diagonal. KerasHub scales by 1.
     """
     plan, factors, blocks = {}, {}, backbone.transformer_layers
     for name, tensor in list_tensors(path, ignored=["lora/vars/rank"]).items():
@@ -137,11 +137,11 @@ def _read_hub(backbone: Any, path: Path) -> tuple[lora.Plan, dict[str, np.ndarra
 
 
 def fingerprint(backbone: Any) -> dict[str, np.ndarray]:
-    """A few numbers of every tensor, which tell one base model from another.
+    """A few numbers from every tensor, which distinguish one base model from another.
 
-    `norms` has one row for each RMSNorm, whose scales quantization leaves alone; `kernels`, one row
-    for each projection. Of a quantized model these are `dequantized`, and `steps` has the step of
-    each number: it was rounded by half of that. All are float32.
+    `norms` has one row for each RMSNorm, whose scales are never quantized, and `kernels` has one
+    row for each projection. A quantized model has `dequantized` in place of `kernels`, and `steps`
+    with the step of each number: rounding changed it by at most half a step. All are float32.
     """
     norms = [backbone.layer_norm.scale]
     for block in backbone.transformer_layers:
@@ -176,7 +176,7 @@ def _check_base(backbone: Any, saved: dict[str, StoredTensor], path: Path) -> No
     if "norms" not in theirs:
         raise ValueError(f"{path} lacks the fingerprint of its base model.")
     pairs: dict[str, list] = {"norms": [(numbers["norms"], 0.0) for numbers in (mine, theirs)]}
-    if {"kernels", "dequantized"} & theirs.keys():  # a file may be older than `dequantized`
+    if {"kernels", "dequantized"} & theirs.keys():  # older files may lack `dequantized`
         pairs["kernels"] = [
             (each["kernels"], 0.0) if "kernels" in each else (each["dequantized"], each["steps"])
             for each in (mine, theirs)
@@ -193,10 +193,11 @@ def _check_base(backbone: Any, saved: dict[str, StoredTensor], path: Path) -> No
 def _agree(
     ones: np.ndarray, steps: np.ndarray | float, others: np.ndarray, other_steps: np.ndarray | float
 ) -> bool:
-    """Whether two samples can be of the same weights, in another float dtype or quantized.
+    """Whether two samples can come from the same weights, in another float dtype or quantized.
 
-    bfloat16 rounds to 2**-9, float16 to multiples of 2**-24, and quantization by half a step. A
-    change by less than a third of a step, root mean square, cannot be told from that.
+    bfloat16 rounds by up to 2**-9 of a number, float16 to multiples of 2**-24, and quantization by
+    up to half a step. Changes with a root mean square below a third of a step cannot be
+    distinguished from such rounding.
     """
     if ones.shape != others.shape:
         return False

@@ -71,8 +71,8 @@ def _refuse_whole_matrices(names: Iterable[str], file: Path) -> None:
     whole = [name for name in names if any(f".{part}." in name for part in NOT_ADAPTED)]
     if whole:
         raise ValueError(
-            f"{file} holds {min(whole)}: beside its LoRA, the adapter brings an embedding or an "
-            "output of its own. PEFT stores these when tokens were added to the vocabulary, or if "
+            f"{file} holds {min(whole)}: besides LoRA, the adapter has its own embedding or output "
+            "layer. PEFT stores these when tokens were added to the vocabulary, or if "
             f"it is told to. That is not supported. {ADVICE}"
         )
 

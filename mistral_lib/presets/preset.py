@@ -82,7 +82,7 @@ class Preset:
         if adapter is not None:
             base = self.source.json(adapter.name).get("base_model_name_or_path")
             raise FileNotFoundError(
-                f"{self} is no model, but a PEFT adapter. Load the model on which it was trained"
+                f"{self} is a PEFT adapter, not a model. Load the model on which it was trained"
                 f"{f' ({base!r:.80})' if base else ''}, and then call "
                 f"load_lora_weights({str(self)!r}) on its backbone."
             )

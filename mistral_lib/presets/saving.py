@@ -39,7 +39,7 @@ from mistral_lib.presets.sources import LocalFolder
 from mistral_lib.presets.tensors import Place, owner_of
 
 PRESET_FILES = {CONFIG_FILE, TASK_FILE, PREPROCESSOR_FILE, TOKENIZER_FILE}
-# What may remain of another backbone, and would be taken for a part of this one.
+# Files that may remain from another backbone, and would be read as a part of this one.
 STALE_FILES = (WEIGHTS_FILE, SHARD_INDEX_FILE, "model_*.weights.h5", ADAPTER_FILE, TASK_FILE)
 
 
@@ -82,20 +82,20 @@ def save_tokenizer(tokenizer: Any, folder: str | Path) -> None:
 def preset_folder(
     folder: str | Path, form: Format, files: set[str], stale: Iterable[str] = ()
 ) -> Iterator[Path]:
-    """An empty folder to write into, whose files come into `folder` at the end.
+    """An empty folder to write into, whose files are moved into `folder` at the end.
 
     Args:
         folder: a new or empty folder, or one that holds a preset of the format to write.
         form: the format to write.
         files: names of files, one of which every preset of that format has.
-        stale: patterns of the files that shall go.
+        stale: patterns of the files to remove.
     """
     folder = as_path(folder)
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(f"{folder} is a file; a preset is saved into a folder.")
     held = names_in(folder)
     if held and not (held & files and format_of(LocalFolder(folder)) is form):
-        # A config.json there may be of some other program.
+        # A config.json there may belong to some other program.
         raise FileExistsError(
             f"{folder} holds files, but none of a preset in this format. Save into a new or an "
             "empty folder."
@@ -197,7 +197,7 @@ def _describe_backbone(backbone: Any) -> dict[str, Any]:
     """A backbone for config.json and task.json."""
     config = backbone.get_config()
     config.pop("lora", None)  # which the adapter's own file says
-    config.pop("settings", None)  # a preset is architecture and weights
+    config.pop("settings", None)  # a preset has only architecture and weights
     # Arguments that KerasHub, or its versions before head_dim, would not take.
     del config["tie_word_embeddings"]
     if config["head_dim"] is None:

@@ -194,8 +194,8 @@ def _check_layer_types(types: Any, window: Any, file: Path) -> None:
     one_kind = isinstance(types, list) and len(types) > 0 and all(t == kind for t in types)
     if not (types is None or one_kind):
         raise ValueError(
-            f"{file}: layer_types is {types!r:.80}, but here all layers have one window, and "
-            f"sliding_window is {window!r}."
+            f"{file}: layer_types is {types!r:.80}, which does not match sliding_window "
+            f"{window!r}: all layers must have the same window here."
         )
 
 
