@@ -6,9 +6,15 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import keras
+import numpy as np
 
 from mistral_lib import lora
-from mistral_lib.inputs import standardize_call_inputs, standardize_inputs
+from mistral_lib.inputs import (
+    at_hand,
+    check_token_ids,
+    standardize_call_inputs,
+    standardize_inputs,
+)
 from mistral_lib.keras_inside import closing_scopes, layers_inside
 from mistral_lib.layers.embedding import TokenEmbedding
 from mistral_lib.master_weights import MasterWeightsModel
@@ -266,6 +272,12 @@ class Backbone(MasterWeightsModel, QuantizableModel):
 
     def predict_on_batch(self, x: Any) -> Any:
         return super().predict_on_batch(standardize_call_inputs(x, self.vocabulary_size))
+
+    def check_batch(self, data: Any) -> None:
+        """Refuses a batch with ids outside the vocabulary before its step."""
+        x = keras.utils.unpack_x_y_sample_weight(data)[0]
+        if isinstance(x, dict) and at_hand(x.get("token_ids")):
+            check_token_ids(np.asarray(x["token_ids"]), self.vocabulary_size)
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: dict | None = None) -> Self:

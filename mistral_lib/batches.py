@@ -106,8 +106,8 @@ class CheckedBatches(MasterWeightsModel):
         self, x: Any, y: Any = None, sample_weight: Any = None, *args: Any, **kwargs: Any
     ) -> Any:
         """Keras's `train_on_batch`, on text too."""
+        self._check_trainable(kwargs.get("class_weight"))
         x, y, sample_weight = self._arrays(x, y, sample_weight)
-        self._check_trainable()
         return super().train_on_batch(x, y, sample_weight, *args, **kwargs)
 
     def test_on_batch(
@@ -159,7 +159,12 @@ class CheckedBatches(MasterWeightsModel):
             return self._arrays(*data)
         return data
 
-    def _check_trainable(self) -> None:
+    def _check_trainable(self, class_weight: Any) -> None:
+        if class_weight is not None:
+            raise ValueError(
+                "class_weight must be None: Keras would take labels (B, S) for one class a row. "
+                "Weigh tokens by sample_weight, of shape (B, S)."
+            )
         check_compiled(self)
         if not self.trainable_variables:
             raise ValueError(

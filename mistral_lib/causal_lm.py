@@ -103,9 +103,9 @@ class MistralCausalLM(TextGeneration, Scoring, TrainingLoss, QuantizableModel): 
         self, x: Any = None, y: Any = None, *args: Any, validation_data: Any = None, **kwargs: Any
     ) -> keras.callbacks.History:
         """Keras's `fit`, on text too: a list of str becomes inputs, labels and weights."""
+        self._check_trainable(kwargs.get("class_weight"))
         x, y, weights = self._arrays(x, y, kwargs.pop("sample_weight", None))
         validation_data = self._validation_arrays(validation_data)
-        self._check_trainable()
         kwargs |= {} if weights is None else {"sample_weight": weights}
         return super().fit(x, y, *args, validation_data=validation_data, **kwargs)
 

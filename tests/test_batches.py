@@ -298,3 +298,11 @@ def test_nothing_to_train_is_refused():
         with pytest.raises(ValueError, match=r"every weight of this model is frozen.*enable_lora"):
             call(*GOOD)
     assert np.isfinite(model.evaluate(*GOOD, verbose=0)).all()
+
+
+def test_weights_of_classes_are_refused():
+    """Keras would weigh a row by the place of its largest id."""
+    model = causal_lm()
+    for train in (model.fit, model.train_on_batch):
+        with pytest.raises(ValueError, match=r"class_weight must be None: .* sample_weight"):
+            train(inputs(), LABELS, class_weight={0: 1.0, 1: 2.0})

@@ -303,6 +303,8 @@ OTHERS = {
     *("y", "sample_weight", "padding_mask", "sequence_length", "scoring_mode"),
     *("layer_intercept_fn", "strip_prompt", "return_log_probs", "draft_model", "version"),
     *("max_length", "max_new_tokens", "temperature", "top_k", "top_p", "min_p", "seed"),
+    *("class_weight", "epochs", "initial_epoch", "shuffle", "return_dict", "validation_split"),
+    *("validation_steps", "validation_batch_size", "validation_freq", "steps_per_epoch"),
     *("repetition_penalty", "num_samples", "num_beams", "length_penalty", "num_draft_tokens"),
     *("add_bos", "add_eos", "id", "token"),
 }
@@ -315,12 +317,45 @@ NEITHER = {
     *("enable_lora", "merge_lora", "save_lora_weights", "load_lora_weights"),
     *("export_lora_to_peft", "traced_settings", "compiled_with", "check_batch", "call"),
     *("compute_loss", "compute_loss_and_updates", "compute_metrics", "__new__", "__setattr__"),
+    *("train_step", "test_step", "predict_step", "stateless_call", "load_weights"),
     *("__init__", "__reduce__", "presets", "backbone"),
 }
 
 
+# The backbone alone is trained by Keras's own methods, on arrays and datasets.
+ALONE = {
+    "backbone.fit(x)": lambda backbone, *data: backbone.fit(*data, verbose=0),
+    "backbone.fit(validation_data)": lambda backbone, *data: backbone.fit(
+        {"token_ids": np.array(ROWS), "padding_mask": MASK},
+        data[1],
+        validation_data=data,
+        verbose=0,
+    ),
+    "backbone.evaluate(x)": lambda backbone, *data: backbone.evaluate(*data, verbose=0),
+    "backbone.train_on_batch(x)": lambda backbone, *data: backbone.train_on_batch(*data),
+    "backbone.test_on_batch(x)": lambda backbone, *data: backbone.test_on_batch(*data),
+}
+
+
+@pytest.mark.parametrize("door", ALONE)
+def test_the_backbone_alone(door):
+    backbone = MistralBackbone(20, 1, 2, 8, 16, 1)
+    backbone.compile("sgd", "mse")
+    states = np.zeros((2, 3, 8))
+    before = [np.array(v.value) for v in backbone.variables]
+    for id in (20, -1):
+        ids = {"token_ids": np.array([[5, 6, 7], [8, id, 10]]), "padding_mask": MASK}
+        with pytest.raises(
+            ValueError, match=f"token_ids must be from 0 to 19 .* is {id}, in row 1"
+        ):
+            ALONE[door](backbone, ids, states)
+    if "validation" not in door:
+        for variable, value in zip(backbone.variables, before, strict=True):
+            np.testing.assert_array_equal(variable.value, value)
+
+
 def test_every_method_and_argument_is_in_a_table(model):
-    tried = {*TEXT_DOORS, *ONE_TEXT_DOORS, *ID_DOORS, *DECODERS, *STOP_DOORS}
+    tried = {*TEXT_DOORS, *ONE_TEXT_DOORS, *ID_DOORS, *DECODERS, *STOP_DOORS, *ALONE}
     tried = {door.partition(",")[0] for door in tried}
     missing = set()
     owners = {

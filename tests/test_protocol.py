@@ -70,6 +70,10 @@ class Countdown:
     def finished(self):
         return self.counts <= 0
 
+    @property
+    def failed(self):
+        return jnp.zeros_like(self.finished)
+
 
 @pytest.mark.parametrize(("steps", "counts"), [(0, [2, 5]), (3, [-1, 2]), (100, [-3, 0])])
 def test_steps_end_with_the_last_row(steps, counts):

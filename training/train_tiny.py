@@ -219,6 +219,7 @@ def train(settings: Settings, text: corpus.Corpus, out: Path, stop_at: int | Non
 def save_preset(model: MistralCausalLM, vocabulary: bytes, settings: Settings, folder: Path):
     """Saves the model in bfloat16, with its tokenizer, in the layout that `from_preset` reads."""
     config = {**model.backbone.get_config(), "dtype": "bfloat16", "name": "mistral_backbone"}
+    config.pop("settings", None)  # the attention path of training
     backbone = MistralBackbone(**config)
     for variable, trained in zip(backbone.variables, model.backbone.variables, strict=True):
         variable.assign(trained.value)
