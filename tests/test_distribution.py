@@ -115,8 +115,8 @@ def results(tmp_path_factory):
     """What eight_devices.py found: one process for all tests, since its start takes most time."""
     folder = tmp_path_factory.mktemp("eight_devices")
     flags = (
+        os.environ.get("XLA_FLAGS", ""),  # how tests compile: see conftest.py
         "--xla_force_host_platform_device_count=8",
-        "--xla_backend_optimization_level=0",  # of LLVM, which would take most of the time
         f"--xla_dump_to={folder / 'compiled'}",
         "--xla_dump_hlo_as_text",
         "--xla_dump_hlo_module_re=train_step|run_steps|read_chunk",
@@ -321,8 +321,7 @@ def test_a_key_of_the_map_is_for_whole_paths():
 def test_sizes_are_checked_once_however_many_blocks_there_are(monkeypatch):
     """A preset may claim a billion."""
     asked = []
-    mesh = keras.distribution.DeviceMesh((1, 1), ("batch", "model"))
-    layouts = MistralBackbone.get_layout_map(mesh)
+    layouts = MistralBackbone.get_layout_map(named_mesh((8, 1)))
     parallel = keras.distribution.ModelParallel(layout_map=layouts, batch_dim_name="batch")
     layout_of = parallel.get_tensor_layout
     monkeypatch.setattr(
