@@ -2,9 +2,9 @@
 
 Most of a test's time is XLA's, so the next file and the next run need not compile again. Each
 process of pytest-xdist has a folder of its own, because JAX's cache is not made for two writers;
-the kernels of notebooks inherit it. Tests compile without LLVM's optimizations, which costs a third
-as much and computes the same; notebooks compile as their readers do, and so do tests where
-XLA_FLAGS is set, be it to nothing.
+the kernels of notebooks inherit it. Tests compile without LLVM's optimizations, which is most of
+what compiling costs; notebooks compile as their readers do, and so do tests where XLA_FLAGS is set,
+be it to nothing.
 """
 
 import os

@@ -115,8 +115,8 @@ def test_a_size_that_the_devices_cannot_share_is_refused(change, message):
 def run(program, folder, devices, *flags):
     """What a program found on so many devices: one process for all tests, since it takes long."""
     options = (
+        os.environ.get("XLA_FLAGS", ""),  # how tests compile: see conftest.py
         f"--xla_force_host_platform_device_count={devices}",
-        "--xla_backend_optimization_level=0",  # of LLVM, which would take most of the time
         *flags,
     )
     environment = {
@@ -369,8 +369,7 @@ def test_a_key_of_the_map_is_for_whole_paths():
 def test_sizes_are_checked_once_however_many_blocks_there_are(monkeypatch):
     """A preset may claim a billion."""
     asked = []
-    mesh = keras.distribution.DeviceMesh((1, 1), ("batch", "model"))
-    layouts = MistralBackbone.get_layout_map(mesh)
+    layouts = MistralBackbone.get_layout_map(named_mesh((8, 1)))
     parallel = keras.distribution.ModelParallel(layout_map=layouts, batch_dim_name="batch")
     layout_of = parallel.get_tensor_layout
     monkeypatch.setattr(
