@@ -55,7 +55,7 @@ def check_range(name: str, value: Any, low: float, high: float) -> float:
 
     >>> check_range("repetition_penalty", 1e-40, 1e-6, 1e6)
     Traceback (most recent call last):
-    ValueError: repetition_penalty must be from 1e-06 to 1e+06, but is 1e-40. Computed in float32...
+    ValueError: repetition_penalty must be from 1e-06 to 1e+06, but is 1e-40. Outside this...
     """
     number = check_number(name, value)
     if not low <= number <= high:

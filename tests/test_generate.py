@@ -175,7 +175,7 @@ def test_a_draft_model_with_other_words(model):
     words = model.preprocessor.tokenizer.get_vocabulary()
     other = make_model()
     other.preprocessor.tokenizer.get_vocabulary = lambda: [*words[:-1], "other"]
-    with pytest.raises(ValueError, match="token 299 is 'other' to it"):
+    with pytest.raises(ValueError, match="token 299 is 'other' in the draft"):
         model.generate("the window", draft_model=other)
 
 
