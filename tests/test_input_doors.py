@@ -97,7 +97,10 @@ def assert_equal(one, other):
     ones, others = jax.tree.leaves(one), jax.tree.leaves(other)
     assert len(ones) == len(others)
     for a, b in zip(ones, others, strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-6)
+        if isinstance(b, str):
+            assert a == b
+        else:
+            np.testing.assert_allclose(a, b, rtol=1e-6)
 
 
 @pytest.mark.slow
