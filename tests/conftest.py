@@ -1,12 +1,25 @@
 """Where every skip has to be meant: on continuous integration, any other skip is a failure."""
 
+import gc
 import os
 
+import jax
 import pytest
 
 import mistral_lib  # noqa: F401 - it chooses JAX, before a test's own import of keras
 
 REQUIRE_ALL = "MISTRAL_LIB_REQUIRE_ALL"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def programs_of_one_file():
+    """Lets go of the programs that the tests of a file compiled.
+
+    Each is mapped into memory in several pieces, and Linux ends a process that has 65,530 of them.
+    """
+    yield
+    jax.clear_caches()
+    gc.collect()
 
 
 def refuse_skip(report) -> None:
