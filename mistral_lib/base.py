@@ -6,12 +6,10 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import keras
-import numpy as np
 
 from mistral_lib import lora
 from mistral_lib.inputs import (
-    at_hand,
-    check_token_ids,
+    check_batch_ids,
     standardize_call_inputs,
     standardize_inputs,
 )
@@ -275,9 +273,7 @@ class Backbone(MasterWeightsModel, QuantizableModel):
 
     def check_batch(self, data: Any) -> None:
         """Refuses a batch with ids outside the vocabulary before its step."""
-        x = keras.utils.unpack_x_y_sample_weight(data)[0]
-        if isinstance(x, dict) and at_hand(x.get("token_ids")):
-            check_token_ids(np.asarray(x["token_ids"]), self.vocabulary_size)
+        check_batch_ids(keras.utils.unpack_x_y_sample_weight(data)[0], self.vocabulary_size)
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: dict | None = None) -> Self:

@@ -12,7 +12,8 @@ from mistral_lib.inputs import (
     as_array,
     as_texts,
     at_hand,
-    check_token_ids,
+    check_batch_ids,
+    check_preprocessor,
     check_vocabulary,
     is_text,
     narrow_integers,
@@ -128,11 +129,7 @@ class CheckedBatches(MasterWeightsModel):
     def _arrays(self, x: Any, y: Any = None, sample_weight: Any = None) -> tuple[Any, Any, Any]:
         """Inputs, labels and weights as Keras takes them, also from text; a dataset unchanged."""
         if is_text(x):
-            if self.preprocessor is None:
-                raise ValueError(
-                    "Text needs a tokenizer, and this model has no preprocessor. Pass token ids, "
-                    "or build the model with a MistralCausalLMPreprocessor."
-                )
+            check_preprocessor(self.preprocessor)
             x, y, sample_weight = self.preprocessor(as_texts(x)[0], y, sample_weight)
         x = standardize_inputs(x, self.backbone.vocabulary_size)
         if isinstance(x, dict):
@@ -174,8 +171,7 @@ class CheckedBatches(MasterWeightsModel):
 
     def _check_batch(self, x: Any, y: Any) -> None:
         size = self.backbone.vocabulary_size
-        if isinstance(x, dict) and "token_ids" in x and at_hand(x["token_ids"]):
-            check_token_ids(np.asarray(x["token_ids"]), size)
+        check_batch_ids(x, size)
         loss = self._token_loss()
         if loss is not None and y is not None and at_hand(y):
             ignored = {IGNORED_LABEL, loss.get_config()["ignore_class"]} - {None}

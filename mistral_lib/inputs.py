@@ -232,6 +232,21 @@ def check_token_ids(token_ids: Any, vocabulary_size: int | None, name: str = "to
         check_vocabulary(name, np.asarray(token_ids), vocabulary_size)
 
 
+def check_batch_ids(x: Any, vocabulary_size: int) -> None:
+    """Refuses token ids outside the vocabulary in the inputs of a batch, if they are there."""
+    if isinstance(x, dict) and at_hand(x.get("token_ids")):
+        check_token_ids(x["token_ids"], vocabulary_size)
+
+
+def check_preprocessor(preprocessor: Any) -> None:
+    """Refuses text for a model without a preprocessor."""
+    if preprocessor is None:
+        raise ValueError(
+            "Text needs a tokenizer, and this model has no preprocessor. Pass token ids, or "
+            "build the model with a MistralCausalLMPreprocessor."
+        )
+
+
 def check_vocabulary(
     name: str, ids: np.ndarray, vocabulary_size: int, ignored: Collection[int] = ()
 ) -> None:

@@ -3,7 +3,6 @@
 from collections.abc import Collection
 from typing import Any
 
-import jax.numpy as jnp
 import keras
 import numpy as np
 
@@ -136,7 +135,6 @@ def merge(backbone: Any, dequantize: bool = False) -> None:
             "kernels, or call merge_lora(dequantize=True), which first makes every weight "
             f"{backbone.variable_dtype}."
         )
-    _check_merged(backbone)
     with all_or_nothing(backbone) as keep:
         backbone.dequantize()
         now = get_freezing(backbone)
@@ -161,21 +159,6 @@ def _thaw(backbone, frozen_layers, trained_weights) -> None:
     frozen = {*frozen_layers, *before}
     trained = [p for p in backbone.frozen_by_lora if p.rpartition("/")[0] not in frozen]
     set_freezing(backbone, frozen, [*beside, *trained])
-
-
-def _check_merged(backbone: Any) -> None:
-    """Refuses to merge if a kernel would not be finite, before anything changes."""
-    for path, layer in projections(backbone).items():
-        if layer.lora_enabled:
-            merged = layer.merged_kernel()
-            if not jnp.isfinite(merged.astype(layer.variable_dtype)).all():
-                largest = float(jnp.abs(merged).max())
-                raise ValueError(
-                    f"LoRA of {path} cannot be merged: in {layer.variable_dtype} the kernel would "
-                    f"not be finite, since its largest number would be {largest:g}. Nothing has "
-                    "changed. Load model and adapter with dtype='bfloat16' or 'float32', or keep "
-                    "LoRA beside the kernels."
-                )
 
 
 def factor_shapes(backbone: Any, plan: Plan) -> dict[str, tuple[int, int]]:

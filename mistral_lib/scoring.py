@@ -83,10 +83,9 @@ class Scoring(keras.Model):
                     f"{targets.shape}."
                 )
             counts = targets != IGNORED_LABEL
-            check_token_ids(targets * counts, self.backbone.vocabulary_size, "target_ids")
-            losses, _ = token_losses(
-                embedding, hidden_states, jnp.asarray(targets * counts, "int32")
-            )
+            targets = targets * counts
+            check_token_ids(targets, self.backbone.vocabulary_size, "target_ids")
+            losses, _ = token_losses(embedding, hidden_states, jnp.asarray(targets, "int32"))
             return jnp.where(counts, losses, 0.0)
         following = jnp.roll(ids, -1, axis=1)
         losses, _ = token_losses(embedding, hidden_states, following)

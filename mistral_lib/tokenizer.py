@@ -82,9 +82,8 @@ class MistralTokenizer:
         self.add_bos = check_boolean("add_bos", add_bos)
         self.add_eos = check_boolean("add_eos", add_eos)
         self.proto = None
-        self.extras: dict[
-            str, Any
-        ] = {}  # of a checkpoint, for an export: see `presets.formats.Format`
+        # Of a checkpoint, for an export: see `read_extras` of `presets.formats.Format`.
+        self.extras: dict[str, Any] = {}
         self._processor = None
         if proto is not None:
             self._set_proto(proto)

@@ -6,9 +6,8 @@ from dataclasses import asdict, replace
 import grouped_heads
 import numpy as np
 import pytest
+from text_models import small_corpus
 from train_tiny import build_model
-
-from mistral_lib.teaching import corpus
 
 pytestmark = pytest.mark.slow
 
@@ -30,13 +29,7 @@ SMALL = replace(
 
 @pytest.fixture(scope="module")
 def text():
-    words = "window key query value head token layer mask slides over sees every next".split()
-    random = np.random.default_rng(0)
-    documents = [
-        corpus.Document("stdlib", f"m.py:{i}", f"{i}: {' '.join(random.choice(words, 30))}.\n")
-        for i in range(120)
-    ]
-    return corpus.split(documents)
+    return small_corpus()
 
 
 def test_each_variant_is_trained_from_each_seed_and_a_seed_decides_everything(text):

@@ -1,4 +1,4 @@
-"""A small model with a tokenizer, and weights that make its choices differ."""
+"""A small model with a tokenizer, and weights that make its choices differ; and a small corpus."""
 
 import keras
 import numpy as np
@@ -10,6 +10,7 @@ from mistral_lib import (
     MistralCausalLMPreprocessor,
     MistralTokenizer,
 )
+from mistral_lib.teaching import corpus
 
 LENGTH = 24
 
@@ -24,3 +25,14 @@ def make_model(dtype=None, **kwargs):
         if len(variable.shape) > 1:
             variable.assign(np.random.default_rng(0).normal(0, 0.3, variable.shape))
     return MistralCausalLM(backbone, MistralCausalLMPreprocessor(tokenizer, LENGTH), **kwargs)
+
+
+def small_corpus() -> corpus.Corpus:
+    """Documents of random words, split as the real corpus is."""
+    words = "window key query value head token layer mask slides over sees every next".split()
+    random = np.random.default_rng(0)
+    documents = [
+        corpus.Document("stdlib", f"m.py:{i}", f"{i}: {' '.join(random.choice(words, 30))}.\n")
+        for i in range(120)
+    ]
+    return corpus.split(documents)

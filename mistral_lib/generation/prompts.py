@@ -12,6 +12,7 @@ from mistral_lib.checks import check_integer
 from mistral_lib.inputs import (
     as_rows,
     as_texts,
+    check_preprocessor,
     check_rows,
     is_text,
     standardize_inputs,
@@ -136,11 +137,7 @@ def row_seeds(seed: int | Sequence[int] | np.ndarray | None, num_rows: int) -> l
 
 def _read_text(inputs: Any, preprocessor: Any) -> Prompts:
     """Prompts from a text, a conversation, or a list of one or the other."""
-    if preprocessor is None:
-        raise ValueError(
-            "Text needs a tokenizer, and this model has no preprocessor. Pass token ids, or "
-            "build the model with a MistralCausalLMPreprocessor."
-        )
+    check_preprocessor(preprocessor)
     if is_text(inputs) and not _are_conversations(inputs):
         texts, batched = as_texts(inputs)
         rows = shown = preprocessor.generate_preprocess(texts)

@@ -15,16 +15,21 @@ from mistral_lib.keras_inside.changes import closing_scopes
 from mistral_lib.keras_inside.layers import is_traced
 
 
-def _separate(variables) -> None:
-    """Gives each variable its own array, because a training step donates them to JAX.
+def _separate_values(kinds: list[list[keras.Variable]]) -> tuple[list[jax.Array], ...]:
+    """The values of all variables, no array twice, because a training step donates them to JAX.
 
     After a `fit` with averages, Keras leaves a weight and its average with the same array.
     """
     seen = set()
-    for variable in variables:
-        if id(variable.value) in seen:
-            variable._value = variable.value.copy()
-        seen.add(id(variable.value))
+
+    def own(variable):
+        value = variable.value
+        if id(value) in seen:
+            value = variable._value = value.copy()
+        seen.add(id(value))
+        return value
+
+    return tuple([own(variable) for variable in kind] for kind in kinds)
 
 
 def compiled_metrics(model: keras.Model) -> list[keras.metrics.Metric]:
@@ -222,12 +227,12 @@ class Steps(keras.Model):
     def _make_function(self, step_function, concatenate_outputs=False):
         def step(variables, data):
             self.check_batch(data)
-            _separate([variable for kind in variables for variable in kind()])
-            values = tuple([variable.value for variable in kind()] for kind in variables)
+            kinds = [kind() for kind in variables]
+            values = _separate_values(kinds)
             with uninterrupted():  # training donates the old values
                 outputs, results = step_function(values, data)
-                for kind, new in zip(variables, results):
-                    for variable, value in zip(kind(), new):
+                for kind, new in zip(kinds, results):
+                    for variable, value in zip(kind, new):
                         variable._value = value
             return outputs, variables
 

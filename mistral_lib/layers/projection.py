@@ -8,7 +8,7 @@ import keras
 from mistral_lib.arrays import Array, Float, Float32
 from mistral_lib.keras_inside import matrix_attribute, remove_weight, track_again, unlocked
 from mistral_lib.layers.quantizable import Quantizable
-from mistral_lib.layers.quantized import dequantize, matmul
+from mistral_lib.layers.quantized import matmul
 
 
 @keras.saving.register_keras_serializable(package="mistral_lib")
@@ -130,14 +130,25 @@ class Projection(Quantizable, keras.layers.EinsumDense):  # pyright: ignore[repo
 
     def merged_kernel(self) -> Float32[Array, "D units"]:
         """The kernel and LoRA's update, which `merge_lora` rounds to the kernel's dtype."""
-        quantized = self.quantization_mode is not None
-        kernel = dequantize(self.quantized_matrix("kernel")) if quantized else self.kernel.value
         update = jnp.asarray(self.lora_kernel_a) @ jnp.asarray(self.lora_kernel_b)
-        return jnp.asarray(kernel, "float32") + self.lora_scale * update
+        return jnp.asarray(self.kernel.value, "float32") + self.lora_scale * update
 
     def merge_lora(self) -> None:
-        """Adds the update to the kernel, in float32, and takes LoRA off again."""
-        self.kernel.assign(self.merged_kernel())
+        """Adds the update to the kernel, in float32, and takes LoRA off again.
+
+        Raises:
+            ValueError: the kernel's dtype cannot hold the sum. Nothing has changed then.
+        """
+        merged = self.merged_kernel()
+        if not jnp.isfinite(merged.astype(self.variable_dtype)).all():
+            largest = float(jnp.abs(merged).max())
+            raise ValueError(
+                f"LoRA of {self.path} cannot be merged: in {self.variable_dtype} the kernel would "
+                f"not be finite, since its largest number would be {largest:g}. "
+                "Nothing has changed. Load model and adapter with dtype='bfloat16' or 'float32', "
+                "or keep LoRA beside the kernels."
+            )
+        self.kernel.assign(merged)
         with unlocked(self):
             remove_weight(self, "lora_kernel_a")
             remove_weight(self, "lora_kernel_b")
@@ -150,9 +161,7 @@ class Projection(Quantizable, keras.layers.EinsumDense):  # pyright: ignore[repo
         super().dequantize()
         with unlocked(self):
             for factor in self.lora_factors():
-                track_again(
-                    self, factor
-                )  # after the kernel, as in a layer that was never quantized
+                track_again(self, factor)  # as if the layer had never been quantized
 
     def save_own_variables(self, store: Any) -> None:
         # Keras would save the merged kernel. The base stays as it is, the factors beside it.

@@ -83,6 +83,19 @@ class Format(Protocol):
         """Constructor arguments of the tokenizer, without its vocabulary."""
         ...
 
+    def read_extras(self, source: Source) -> dict[str, Any]:
+        """What a preset says about its tokenizer that is not used here, for an export to repeat.
+
+        Returns:
+            `chat_template`, a template in Jinja; and `added_tokens`, ids by their tokens. Each is
+            there only if the preset has one.
+        """
+        ...
+
+    def read_context_length(self, source: Source) -> Any:
+        """For how many tokens the model was made, as the preset has it, unchecked; or `None`."""
+        ...
+
     def read_preprocessor_arguments(self, source: Source) -> dict[str, Any]:
         """Constructor arguments of the preprocessor, without its tokenizer."""
         ...

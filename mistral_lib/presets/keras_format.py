@@ -160,7 +160,7 @@ class KerasFormat:
         return source.get(VOCABULARY_FILE)
 
     def read_extras(self, source: Source) -> dict[str, Any]:
-        """A chat template and added tokens: see `mistral_lib.presets.transformers_format`."""
+        """A chat template and added tokens: see `Format`."""
         extras = source.json(TOKENIZER_FILE).get("extras")
         if not isinstance(extras, dict):
             return {}

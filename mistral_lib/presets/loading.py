@@ -24,10 +24,9 @@ from mistral_lib.keras_inside import without_weights
 from mistral_lib.layers.quantizable import Quantizable, float_policy
 from mistral_lib.presets import lora_format
 from mistral_lib.presets.memory import ALTERNATIVES, check_memory
-from mistral_lib.presets.preset import KERAS, Preset
+from mistral_lib.presets.preset import Preset
 from mistral_lib.presets.progress import progress_bar
 from mistral_lib.presets.tensors import Tensor, owner_of
-from mistral_lib.presets.transformers_format import TransformersFormat, read_extras
 from mistral_lib.quantization import (
     check_dtype,
     check_quantization,
@@ -137,10 +136,7 @@ def load_tokenizer(cls: Callable[..., T], preset: Preset) -> T:
     with preset.errors_naming(preset.format.tokenizer_file):
         cls(None, **arguments)
     tokenizer: Any = cls(preset.format.find_vocabulary(preset.source), **arguments)
-    if preset.format is KERAS:
-        tokenizer.extras = KERAS.read_extras(preset.source)
-    elif isinstance(preset.format, TransformersFormat):
-        tokenizer.extras = read_extras(preset.source)
+    tokenizer.extras = preset.format.read_extras(preset.source)
     return tokenizer
 
 

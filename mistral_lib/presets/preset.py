@@ -117,10 +117,7 @@ class Preset:
     @property
     def context_length(self) -> int | None:
         """For how many tokens the model was made, if the config says it."""
-        if self.format is KERAS:
-            length = KERAS.read_context_length(self.source)
-        else:
-            length = self.source.json(self.format.config_file).get("max_position_embeddings")
+        length = self.format.read_context_length(self.source)
         return length if type(length) is int and length > 0 else None
 
     @property

@@ -157,27 +157,25 @@ class TransformersFormat(Checkpoint):
                 )
         raise source.missing(f"{source} has no vocabulary: neither {expected}.")
 
+    def read_extras(self, source: Source) -> dict[str, Any]:
+        """Chat template and added tokens: see `Format`."""
+        config = source.json(TOKENIZER_FILE) if source.find(TOKENIZER_FILE) is not None else {}
+        template, file = config.get("chat_template"), source.find(CHAT_TEMPLATE_FILE)
+        if file is not None:  # where newer versions of transformers put it
+            check_file(file)
+            template = file.read_text(encoding="utf-8")
+        added = {} if source.find(ADDED_TOKENS_FILE) is None else source.json(ADDED_TOKENS_FILE)
+        decoder = config.get("added_tokens_decoder")
+        for id, token in decoder.items() if isinstance(decoder, dict) else ():
+            if id.isdecimal() and isinstance(token, dict):
+                added = {token.get("content"): int(id), **added}
+        added = {t: id for t, id in added.items() if isinstance(t, str) and type(id) is int}
+        extras = {"chat_template": template, "added_tokens": added}
+        return {name: value for name, value in extras.items() if value}
 
-def read_extras(source: Source) -> dict[str, Any]:
-    """What a checkpoint says of its tokenizer that is of no use here, for an export to say again.
-
-    Returns:
-        `chat_template`, a template in Jinja; and `added_tokens`, ids by their tokens. Each only
-        where there is one.
-    """
-    config = source.json(TOKENIZER_FILE) if source.find(TOKENIZER_FILE) is not None else {}
-    template, file = config.get("chat_template"), source.find(CHAT_TEMPLATE_FILE)
-    if file is not None:  # where newer versions of transformers put it
-        check_file(file)
-        template = file.read_text(encoding="utf-8")
-    added = {} if source.find(ADDED_TOKENS_FILE) is None else source.json(ADDED_TOKENS_FILE)
-    decoder = config.get("added_tokens_decoder")
-    for id, token in decoder.items() if isinstance(decoder, dict) else ():
-        if id.isdecimal() and isinstance(token, dict):
-            added = {token.get("content"): int(id), **added}
-    added = {t: id for t, id in added.items() if isinstance(t, str) and type(id) is int}
-    extras = {"chat_template": template, "added_tokens": added}
-    return {name: value for name, value in extras.items() if value}
+    def read_context_length(self, source: Source) -> Any:
+        """The context length of the config: see `Format`."""
+        return source.json(self.config_file).get("max_position_embeddings")
 
 
 def check_window(window: Any, file: Path) -> None:
