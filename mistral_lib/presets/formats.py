@@ -23,11 +23,13 @@ class Task:
         name: of the model; `None` where the preset has none.
         end_token_ids: ids that end a text.
         takes_text: whether there is a vocabulary.
+        writes_text: whether there is an output for tokens, which encoders and classifiers lack.
     """
 
     name: str | None
     end_token_ids: tuple[int, ...]
     takes_text: bool
+    writes_text: bool = True
 
 
 class Format(Protocol):
