@@ -71,9 +71,9 @@ def rotary_frequencies(
     Source: Peng et al., "YaRN", 2023, section 3.2; transformers for "llama3" and for the ends of
     the ramp.
 
-    >>> scaling = RopeScaling("yarn", factor=4, original_max_position_embeddings=16, beta_fast=2)
-    >>> rotary_frequencies(8, 100.0) / rotary_frequencies(8, 100.0, scaling)
-    array([1. , 1.6, 4. , 4. ])
+    >>> scaling = RopeScaling("yarn", factor=4, original_max_position_embeddings=64, beta_fast=4)
+    >>> (rotary_frequencies(8, 100.0) / rotary_frequencies(8, 100.0, scaling)).round(3)
+    array([1.   , 1.333, 2.   , 4.   ])
     """
     frequencies = float(max_wavelength) ** (-np.arange(0, head_dim, 2) / head_dim)
     if scaling is None or scaling.rope_type in ("default", "dynamic"):
