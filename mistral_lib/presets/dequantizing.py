@@ -98,8 +98,9 @@ def _read_groups(config: dict[str, Any], file: Path) -> tuple[int, int] | None:
         weights = weights if isinstance(weights, dict) else {}
         if weights.get("num_bits") != 8 or weights.get("symmetric", True) is not True:
             raise ValueError(
-                f"{file}: a group of weights has {weights.get('num_bits')!r:.20} bits and symmetric "
-                f"= {weights.get('symmetric')!r:.20}, but only 8 and true are read here. {ADVICE}"
+                f"{file}: a group of weights has num_bits = {weights.get('num_bits')!r:.20} and "
+                f"symmetric = {weights.get('symmetric')!r:.20}, but only 8 and true are read here. "
+                f"{ADVICE}"
             )
         blocks.add(_check_block(weights.get("block_structure"), file))
     for name in ("sparsity_config", "transform_config"):
@@ -196,10 +197,9 @@ def _block_of(
         if math.prod(scale.shape) == 1:
             return rows, columns
         grid = (*scale.shape, 1) if len(scale.shape) == 1 else scale.shape
+        grid = grid if all(grid) else ()
         blocks = [quantization.block] if quantization.block else []
-        if len(grid) == 2 and all(
-            n and size and not n % size for n, size in zip(numbers.shape, grid)
-        ):
+        if len(grid) == 2 and all(n and not n % size for n, size in zip(numbers.shape, grid)):
             blocks.append((rows // grid[0], columns // grid[1]))
         for block in blocks:
             if grid == (-(-rows // block[0]), -(-columns // block[1])):

@@ -1,7 +1,6 @@
 """From a model to a checkpoint of transformers (chapter 17, "Presets and checkpoints").
 
-Wavelength and scaling are written where every version of transformers reads them: `rope_theta` and
-`rope_scaling`. What a backbone does not know is written as in Mistral 7B. What a checkpoint
+What a backbone does not know is written as in Mistral 7B. What a checkpoint
 said and the model has no use for (chat template, added tokens, context length) comes out again.
 """
 
@@ -16,17 +15,19 @@ import numpy as np
 from tqdm import tqdm
 
 from mistral_lib import lora
+from mistral_lib.config import MistralConfig
 from mistral_lib.presets.checkpoints import is_transposed
 from mistral_lib.presets.fast_tokenizer import describe_tokenizer
 from mistral_lib.presets.json_files import write_json
 from mistral_lib.presets.preset import TRANSFORMERS
 from mistral_lib.presets.progress import progress_bar
+from mistral_lib.presets.rope_config import LENGTH, QUERY_FACTOR, write_rope
 from mistral_lib.presets.safetensors_files import in_file_order, write_tensors
 from mistral_lib.presets.saving import preset_folder, shard_bytes
 from mistral_lib.presets.tensors import Place, owner_of
+from mistral_lib.presets.transformers_config import ARGUMENTS
 from mistral_lib.presets.transformers_format import (
     ADDED_TOKENS_FILE,
-    ARGUMENTS,
     CHAT_TEMPLATE_FILE,
     CONFIG_FILE,
     GENERATION_FILE,
@@ -96,11 +97,7 @@ def _check_exportable(backbone: Any) -> None:
             f"This backbone is quantized ({quantized[0]}), which a checkpoint of transformers "
             "cannot hold. Export the float model."
         )
-    if isinstance(backbone.config.sliding_window, tuple):
-        raise ValueError(
-            f"The layers of this backbone have different windows ({backbone.sliding_window!r:.80}),"
-            " but in transformers a Mistral has one for all. Save it with save_to_preset."
-        )
+    _kind(backbone.config)
 
 
 def _special_ids(model: Any, tokenizer: Any) -> dict[str, Any]:
@@ -112,21 +109,40 @@ def _special_ids(model: Any, tokenizer: Any) -> dict[str, Any]:
     return {name: ids if len(ids) > 1 else ids[0] for name, ids in entries.items() if ids}
 
 
+def _kind(config: MistralConfig) -> str:
+    """The type of transformers that computes this model: the oldest, for most programs read that.
+
+    Raises:
+        ValueError: none does.
+    """
+    windows = config.sliding_window if isinstance(config.sliding_window, tuple) else ()
+    scales_queries = bool(config.rope_scaling and config.rope_scaling.llama_4_scaling_beta)
+    if len(set(windows) - {None}) > 1 or (windows and scales_queries):
+        raise ValueError(
+            f"The layers of this backbone have the windows {config.sliding_window!r:.80}"
+            f"{f' and {QUERY_FACTOR}' if scales_queries else ''}, but in transformers a layer "
+            "either has the one window or none, and only models with one window for all scale "
+            "queries. Save it with save_to_preset."
+        )
+    return "ministral3" if scales_queries else "ministral" if windows else "mistral"
+
+
 def _describe(backbone: Any) -> dict[str, Any]:
     """A backbone for config.json."""
+    kind = _kind(backbone.config)
     config = {there: getattr(backbone, name) for name, (there, _) in ARGUMENTS.items()}
-    scaling = None
-    if backbone.rope_scaling_factor != 1:
-        factor = float(backbone.rope_scaling_factor)  # transformers takes no int
-        # Versions before 4.45 call the type `type`.
-        scaling = {"type": "linear", "rope_type": "linear", "factor": factor}
+    if kind == "ministral":
+        windows = config["sliding_window"]
+        config["layer_types"] = [
+            "full_attention" if window is None else "sliding_attention" for window in windows
+        ]
+        config["sliding_window"] = next(filter(None, windows))
     return {
-        "architectures": ["MistralForCausalLM"],
-        "model_type": "mistral",
+        "architectures": [f"{kind.capitalize()}ForCausalLM"],
+        "model_type": kind,
         **config,
-        "rope_theta": float(backbone.rope_max_wavelength),
-        "rope_scaling": scaling,
-        "max_position_embeddings": backbone.context_length or CONTEXT_LENGTH,
+        LENGTH: backbone.context_length or CONTEXT_LENGTH,
+        **write_rope(backbone.config, kind),
         "hidden_act": "silu",
         "attention_dropout": 0.0,
         "initializer_range": 0.02,

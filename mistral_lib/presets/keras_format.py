@@ -92,6 +92,23 @@ MESSAGES = Messages(
 )
 
 
+# KerasHub does not know this name, so it refuses what it would compute in another way.
+EXTENDED = "mistral_lib>ExtendedMistralBackbone"
+
+
+def is_extended(config: MistralConfig) -> bool:
+    """Whether a model has what KerasHub's Mistral ignores: windows by layer, scaled positions.
+
+    >>> sizes = (10, 2, 4, 16, 32, 2)
+    >>> (
+    ...     is_extended(MistralConfig(*sizes)),
+    ...     is_extended(MistralConfig(*sizes, sliding_window=[3, 5])),
+    ... )
+    (False, True)
+    """
+    return isinstance(config.sliding_window, tuple) or config.rope_scaling is not None
+
+
 class KerasFormat:
     """KerasHub's format, in which this library saves."""
 
@@ -244,11 +261,13 @@ def _read_policy(source: Source, content: Any) -> str | None:
 def read_object(source: Source, name: str, class_name: str) -> dict[str, Any]:
     """The `config` of a serialised Keras object, if it is one of KerasHub's class `class_name`.
 
-    Both of KerasHub's names are known: `keras_hub>…`, and `keras_nlp>…` of older presets.
+    Both of KerasHub's names are known: `keras_hub>…`, and `keras_nlp>…` of older presets. So is
+    `EXTENDED`, for a backbone.
     """
     content, file = source.json(name), source.get(name)
-    registered = content.get("registered_name")
-    if registered not in (f"keras_hub>{class_name}", f"keras_nlp>{class_name}"):
+    registered, known = content.get("registered_name"), [f"keras_hub>{class_name}"]
+    known += [f"keras_nlp>{class_name}", *([EXTENDED] if class_name == "MistralBackbone" else [])]
+    if registered not in known:
         raise ValueError(
             f"{file} describes {registered!r}, but only Mistral lives here: expected the "
             f"registered_name 'keras_hub>{class_name}'. For other models use keras_hub."

@@ -9,6 +9,7 @@ Models import this module, so it imports none: the classes to make are arguments
 
 import inspect
 import math
+import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -23,6 +24,7 @@ from mistral_lib.distribution import check_sizes, sharding_of
 from mistral_lib.keras_inside import without_weights
 from mistral_lib.layers.quantizable import Quantizable, float_policy
 from mistral_lib.presets import lora_format
+from mistral_lib.presets.dequantizing import ScaledTensor
 from mistral_lib.presets.memory import ALTERNATIVES, check_memory
 from mistral_lib.presets.preset import Preset
 from mistral_lib.presets.progress import progress_bar
@@ -35,6 +37,7 @@ from mistral_lib.quantization import (
 )
 
 T = TypeVar("T")
+SPARE_ROWS = 512  # of an embedding, above the largest id of the tokenizer
 
 # The arguments on which the shapes and the number of weights depend.
 SHAPE_ARGUMENTS = (
@@ -100,6 +103,11 @@ def load_causal_lm(
     """A causal language model from a preset, and its parts: see `MistralCausalLM.from_preset`."""
     _ = preset.arguments  # first: what is no model is refused before a tokenizer is looked for
     task = preset.format.read_task(preset.source)
+    if not task.writes_text:
+        raise ValueError(
+            f"{preset} is an encoder or a classifier: by its config it has no output for tokens, so "
+            "it cannot write text. MistralBackbone.from_preset opens it."
+        )
     arguments = {"name": task.name, "end_token_ids": task.end_token_ids, "trainable": True}
     arguments = {name: overrides.pop(name, value) for name, value in arguments.items()}
     if "preprocessor" in overrides:
@@ -110,13 +118,37 @@ def load_causal_lm(
         preprocessor = None
     backbone = load_backbone(backbone_class, preset, load_weights, **overrides)
     if preprocessor is not None:
-        size = preprocessor.tokenizer.vocabulary_size()
-        if size > backbone.vocabulary_size:
-            raise ValueError(
-                f"The tokenizer of {preset} has {size:,} tokens, but the backbone's "
-                f"vocabulary_size is {backbone.vocabulary_size:,}: they belong to different models."
-            )
+        _check_vocabulary(preprocessor.tokenizer, backbone.vocabulary_size, preset)
     return cls(backbone, preprocessor, **arguments)
+
+
+def _check_vocabulary(tokenizer: Any, size: int, preset: Preset) -> None:
+    """Refuses a tokenizer of another model than the embedding, which has a row for each id.
+
+    Rows without a token are usual, but few: tokens that were added in training and that the files
+    do not name, and a number of rows rounded up for the sake of speed.
+    """
+    added = tokenizer.extras.get("added_tokens", {}).values()
+    known = max([tokenizer.vocabulary_size(), *(id + 1 for id in added)])
+    if known > size:
+        raise ValueError(
+            f"The tokenizer of {preset} has {known:,} tokens, but the backbone's vocabulary_size "
+            f"is {size:,}: they belong to different models."
+        )
+    if size - known > SPARE_ROWS:
+        raise ValueError(
+            f"The tokenizer of {preset} has only {known:,} tokens, but the backbone's "
+            f"vocabulary_size is {size:,}: they belong to different models, and every id would mean "
+            "another token. Put the tokenizer's files of this model beside its weights, or pass "
+            "preprocessor=None to work with ids."
+        )
+    if known < size and size % 8:  # not rounded up, so each row has a meaning
+        warnings.warn(
+            f"{preset} has {size - known:,} more rows in its embedding than its tokenizer has "
+            f"tokens ({known:,}). Tokens that were added in training have no text here: they can "
+            "only be passed as ids.",
+            stacklevel=2,
+        )
 
 
 def load_preprocessor(
@@ -184,12 +216,16 @@ def _choose_policy(
 
 
 def _auto_dtype(preset: Preset, tensors: Mapping[str, Tensor]) -> str:
-    """The dtype of the files: of most numbers, or as the config has it; if this device has it."""
+    """The dtype of the files: of most numbers, or as the config has it; if this device has it.
+
+    Numbers of eight bits become what the config says.
+    """
     dtype = preset.dtype
     if tensors and preset.quantization is None:
         sizes = Counter()
         for tensor in tensors.values():
-            sizes[tensor.dtype] += math.prod(tensor.shape)
+            stored = dtype if isinstance(tensor, ScaledTensor) else tensor.dtype
+            sizes[stored] += math.prod(tensor.shape)
         ((dtype, _),) = sizes.most_common(1)
     if dtype == "bfloat16" and not has_bfloat16():
         return "float16"

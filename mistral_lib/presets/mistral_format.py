@@ -160,7 +160,7 @@ def _read_window(file: Path, content: dict[str, Any]) -> Any:
     layers = content["n_layers"]
     if not (window and type(layers) is int and layers % len(window) == 0):
         raise ValueError(
-            f"{file}: sliding_window has {len(window)} entries, with which the {layers!r:.20} layers "
-            "cannot be filled evenly."
+            f"{file}: sliding_window has {len(window)} entries, which cannot be repeated to give "
+            f"each of the {layers!r:.20} layers one."
         )
     return window * (layers // len(window))

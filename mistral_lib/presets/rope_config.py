@@ -11,9 +11,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mistral_lib.config import MistralConfig
+
 DEFAULT_WAVELENGTH = 10000.0
 ORIGINAL = "original_max_position_embeddings"
 QUERY_FACTOR = "llama_4_scaling_beta"
+LENGTH = "max_position_embeddings"
 
 # Each type of scaling: what it must have beside the wavelength, and what it may have.
 TYPES = {
@@ -147,3 +150,32 @@ def _check_object(found: Any, name: str, needed: Any, known: set[str], file: Pat
             f"{file}: {name} has {key} = {found[key]!r:.80}, which is not known here. Known are "
             f"{', '.join(sorted(known))}."
         )
+
+
+def write_rope(config: MistralConfig, model_type: str) -> dict[str, Any]:
+    """The entries of a config of transformers that have the meaning of the three arguments.
+
+    They are where every version reads them, `rope_theta` and `rope_scaling`; for a "ministral3",
+    which only version 5 knows, in `rope_parameters`.
+
+    >>> config = MistralConfig(10, 2, 4, 16, 32, 2, rope_scaling_factor=4)
+    >>> write_rope(config, "mistral")["rope_scaling"]["factor"]
+    4.0
+    """
+    wavelength, scaling = float(config.rope_max_wavelength), None
+    if config.rope_scaling_factor != 1:
+        scaling = {"rope_type": "linear", "factor": config.rope_scaling_factor}
+    elif config.rope_scaling is not None:
+        scaling = config.rope_scaling.to_dict()
+        if model_type != "ministral3":
+            scaling.pop(QUERY_FACTOR, None)  # which is 0
+    more = {}
+    if scaling is not None:
+        # Versions before 4.45 call the type `type`, and took no int for a factor.
+        scaling["type"] = scaling["rope_type"]
+        scaling |= {name: float(scaling[name]) for name in ("factor",) if name in scaling}
+        if scaling["type"] == "dynamic":
+            more[LENGTH] = scaling[ORIGINAL]
+    if model_type == "ministral3":
+        return {"rope_parameters": {"rope_theta": wavelength, **(scaling or {})}, **more}
+    return {"rope_theta": wavelength, "rope_scaling": scaling, **more}

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mistral_lib.presets.dequantizing import Quantization, read_quantization
-from mistral_lib.presets.rope_config import read_rope
+from mistral_lib.presets.rope_config import LENGTH, read_rope
 
 # Argument here: its name there, and what `MistralConfig` takes without it.
 ARGUMENTS = {
@@ -29,7 +29,6 @@ ARGUMENTS = {
     "head_dim": ("head_dim", None),
     "tie_word_embeddings": ("tie_word_embeddings", False),
 }
-LENGTH = "max_position_embeddings"
 MISTRAL = {**dict(ARGUMENTS.values()), LENGTH: 131072}
 # What the classes take without it.
 DEFAULTS = {
@@ -177,8 +176,8 @@ def read_windows(window: Any, file: Path) -> Any:
     """A window, if it is one for all layers."""
     if isinstance(window, list):
         raise ValueError(
-            f"{file}: sliding_window is {window!r:.80}, but must be one number or null. Layers of "
-            "several kinds are told apart by layer_types, in a config of the model_type 'ministral'."
+            f"{file}: sliding_window is {window!r:.80}, but must be a number or null. A config of "
+            "the model_type 'ministral' says in layer_types which layers have it."
         )
     return window
 

@@ -19,10 +19,10 @@ from mistral_lib.presets.checkpoints import Checkpoint
 from mistral_lib.presets.dequantizing import Quantization
 from mistral_lib.presets.formats import Task
 from mistral_lib.presets.json_files import check_file, check_ids
+from mistral_lib.presets.rope_config import LENGTH
 from mistral_lib.presets.safetensors_files import list_tensors
 from mistral_lib.presets.sources import LocalFolder, Source
 from mistral_lib.presets.transformers_config import (
-    LENGTH,
     has_language_output,
     read_arguments,
     read_config_quantization,
