@@ -105,8 +105,8 @@ def load_causal_lm(
     task = preset.format.read_task(preset.source)
     if not task.writes_text:
         raise ValueError(
-            f"{preset} is an encoder or a classifier: by its config it has no output for tokens, so "
-            "it cannot write text. MistralBackbone.from_preset opens it."
+            f"{preset} is an encoder or a classifier: by its config it has no output for tokens, "
+            "so it cannot write text. MistralBackbone.from_preset opens it."
         )
     arguments = {"name": task.name, "end_token_ids": task.end_token_ids, "trainable": True}
     arguments = {name: overrides.pop(name, value) for name, value in arguments.items()}
@@ -138,8 +138,8 @@ def _check_vocabulary(tokenizer: Any, size: int, preset: Preset) -> None:
     if size - known > SPARE_ROWS:
         raise ValueError(
             f"The tokenizer of {preset} has only {known:,} tokens, but the backbone's "
-            f"vocabulary_size is {size:,}: they belong to different models, and every id would mean "
-            "another token. Put the tokenizer's files of this model beside its weights, or pass "
+            f"vocabulary_size is {size:,}: they belong to different models, and ids would mean "
+            "other tokens. Put the tokenizer's files of this model beside its weights, or pass "
             "preprocessor=None to work with ids."
         )
     if known < size and size % 8:  # not rounded up, so each row has a meaning

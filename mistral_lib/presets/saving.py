@@ -22,6 +22,7 @@ from mistral_lib.presets.json_files import write_json
 from mistral_lib.presets.keras_format import (
     ADAPTER_FILE,
     CONFIG_FILE,
+    EXTENDED,
     LAYERS,
     METADATA_FILE,
     PREPROCESSOR_FILE,
@@ -31,6 +32,7 @@ from mistral_lib.presets.keras_format import (
     TOKENIZER_FILE,
     VOCABULARY_FILE,
     WEIGHTS_FILE,
+    is_extended,
 )
 from mistral_lib.presets.preset import KERAS, format_of
 from mistral_lib.presets.progress import progress_bar
@@ -205,6 +207,14 @@ def _describe_backbone(backbone: Any) -> dict[str, Any]:
             del config[name]
     if backbone.quantization is not None:
         config["dtype"] = write_policy(backbone, KERAS.quantized_layers(backbone.config))
+    if is_extended(backbone.config):
+        package, _, class_name = EXTENDED.partition(">")
+        return {
+            "module": package,
+            "class_name": class_name,
+            "config": config,
+            "registered_name": EXTENDED,
+        }
     return _describe("MistralBackbone", "mistral_backbone", config)
 
 
