@@ -213,15 +213,11 @@ def _is_tied(
 ) -> Any:
     """Whether the output of a multimodal model is the transposed embedding.
 
-    Both configs may say it. Small 3.1 says nothing and has an output; Ministral 3 says yes outside,
-    which is the default there, and means what it says inside. So the weights decide, as they do in
-    transformers, unless all that is said agrees.
+    Outside, yes is the default, which Small 3.1 has without being tied, so it means nothing if there
+    is an output among the weights. What is said inside is only asked where they cannot be.
     """
-    name = "tie_word_embeddings"
-    said = [part[name] for part in (text, content) if name in part]
-    if said and all(value == said[0] for value in said):
-        return said[0]
+    said = content.get("tie_word_embeddings", True)
+    if said is not True:
+        return said
     output = has_output()
-    if output is not None:
-        return not output
-    return said[0] if said else True
+    return text.get("tie_word_embeddings", True) if output is None else not output
