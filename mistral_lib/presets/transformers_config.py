@@ -213,8 +213,8 @@ def _is_tied(
 ) -> Any:
     """Whether the output of a multimodal model is the transposed embedding.
 
-    Outside, yes is the default, which Small 3.1 has without being tied, so it means nothing if there
-    is an output among the weights. What is said inside is only asked where they cannot be.
+    Outside, yes is the default, which Small 3.1 has without being tied: it means nothing if there
+    is an output among the weights. What is said inside is asked only where they cannot be.
     """
     said = content.get("tie_word_embeddings", True)
     if said is not True:

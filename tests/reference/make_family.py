@@ -276,9 +276,7 @@ def make(name: str) -> np.ndarray:
     more = {}
     if config.get("quantization_config", {}).get("quant_method") == "compressed-tensors":
         more["quantization_config"] = transformers.CompressedTensorsConfig(dequantize=True)
-    loaded = cls.from_pretrained(
-        folder, dtype=torch.float32, attn_implementation="eager", **more
-    )
+    loaded = cls.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager", **more)
     loaded = loaded.eval().float()  # what was not quantized still has the dtype of the file
     with torch.no_grad():
         if head is None:
