@@ -9,8 +9,9 @@ import pytest
 from small_presets import KERAS_HUB, small_backbone
 
 from mistral_lib import MistralBackbone
-from mistral_lib.presets import info
+from mistral_lib.presets import info, registry
 from mistral_lib.presets.info import describe_preset
+from mistral_lib.presets.registry import PUBLISHED
 
 MISTRAL_7B = {
     "model_type": "mistral",
@@ -154,6 +155,25 @@ def test_a_built_in_name_has_its_description():
         == "mistral_tiny_en: "
         + MistralBackbone.presets["mistral_tiny_en"]["metadata"]["description"]
     )
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_published_name_needs_no_network(name, monkeypatch):
+    monkeypatch.setattr(info.Preset, "open", None)
+    text = describe_preset(name)
+    found = rows(text)
+    assert text.startswith(f"{name}: {PUBLISHED[name].description}\n")
+    assert found["from"] == [registry.source_of(name)]
+    assert found["format"] == ["KerasHub"]
+    assert found["all"] == [f"{MistralBackbone.presets[name]['metadata']['params']:,}"]
+
+
+def test_scalings(tmp_path):
+    yarn = {"rope_type": "yarn", "factor": 16.0, "original_max_position_embeddings": 16384}
+    small_backbone(rope_scaling={**yarn, "llama_4_scaling_beta": 0.1}).save_to_preset(tmp_path)
+    assert rows(describe_preset(tmp_path))["rotary positions"] == [
+        "wavelength 10,000, yarn by 16 from 16,384 tokens, queries scaled by 0.1"
+    ]
 
 
 def test_columns_are_aligned(checkpoint):

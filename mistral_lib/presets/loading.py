@@ -128,13 +128,14 @@ def _check_vocabulary(tokenizer: Any, size: int, preset: Preset) -> None:
     Rows without a token are usual, but few: tokens that were added in training and that the files
     do not name, and a number of rows rounded up for the sake of speed.
     """
-    added = tokenizer.extras.get("added_tokens", {}).values()
-    known = max([tokenizer.vocabulary_size(), *(id + 1 for id in added)])
+    known = tokenizer.vocabulary_size()
     if known > size:
         raise ValueError(
             f"The tokenizer of {preset} has {known:,} tokens, but the backbone's vocabulary_size "
             f"is {size:,}: they belong to different models."
         )
+    added = tokenizer.extras.get("added_tokens", {}).values()
+    known = max([known, *(id + 1 for id in added)])
     if size - known > SPARE_ROWS:
         raise ValueError(
             f"The tokenizer of {preset} has only {known:,} tokens, but the backbone's "
