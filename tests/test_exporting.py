@@ -252,7 +252,7 @@ def test_merged_lora_is_exported(tmp_path):
         {"dtype": "bfloat16"},
         {"sliding_window": [3, None]},
         {"rope_scaling": SCALES_QUERIES, "sliding_window": 4},
-        {"rope_scaling": {**DYNAMIC, "factor": 2.0}},
+        {"rope_scaling": {**DYNAMIC, "factor": 2.0}, "head_dim": 4},
         {
             "rope_scaling": {
                 **DYNAMIC,

@@ -222,6 +222,10 @@ def test_nothing_is_imported(single, monkeypatch):
         ),
         (lambda c: c["config"].update(rope_scaling=4), "rope_scaling must be a dictionary"),
         (lambda c: c["config"].update(rope_scalings={}), "no argument 'rope_scalings'"),
+        (
+            lambda c: c["config"].update(rope_scaling={"rope_type": "yarn"}),
+            "rope_scaling of the type 'yarn' must have factor",
+        ),
         (lambda c: c["config"].update(self=1), "no argument 'self'"),
         (lambda c: c["config"].update(num_layers=True), "num_layers must be an integer"),
         (lambda c: c["config"].update(name=[1]), "name"),

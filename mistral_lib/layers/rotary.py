@@ -45,9 +45,9 @@ def rotary_angles(
         "float32"
     )  # (h / 2,)
     if scaling is not None and scaling.rope_type == "dynamic":
-        if text_lengths is None:
-            text_lengths = positions.max(axis=-1, keepdims=True) + 1
-        frequencies = frequencies * _slower(text_lengths, head_dim, scaling)
+        reach = positions.max(axis=-1, keepdims=True) + 1
+        lengths = reach if text_lengths is None else text_lengths
+        frequencies = frequencies * _slower(lengths, head_dim, scaling)
     positions = jnp.asarray(positions, "float32") / scaling_factor
     return positions[..., None] * frequencies
 

@@ -78,11 +78,10 @@ def _architecture(config: MistralConfig) -> list[tuple[str, str]]:
     if config.rope_scaling_factor != 1:
         rope += f", positions divided by {config.rope_scaling_factor:g}"
     scaling = config.rope_scaling
-    if scaling is not None and scaling.factor is not None:
+    if scaling is not None:
+        factor = "" if scaling.factor is None else f" by {scaling.factor:g}"
         length = scaling.original_max_position_embeddings
-        rope += f", {scaling.rope_type} by {scaling.factor:g} from {length:,} tokens"
-    if scaling is not None and scaling.llama_4_scaling_beta:
-        rope += f", queries scaled by {scaling.llama_4_scaling_beta:g}"
+        rope += f", {scaling.rope_type} scaling{factor} beyond {length:,} tokens"
     return [
         ("vocabulary", f"{config.vocabulary_size:,} tokens"),
         ("blocks", f"{config.num_layers:,}"),
