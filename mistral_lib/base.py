@@ -44,8 +44,14 @@ class Backbone(MasterWeightsModel, QuantizableModel):
     ) -> "Backbone":
         """A backbone with the architecture and weights of a preset.
 
-        The preset may be in KerasHub's format, a checkpoint of Hugging Face transformers (Mistral
-        in safetensors), or in Mistral's own format (`params.json`).
+        The preset may be in KerasHub's format, a checkpoint of Hugging Face transformers (in
+        safetensors, of the type mistral, ministral, ministral3 or mistral3), or in Mistral's own
+        format (`params.json`). Weights of eight bits with plain scales (fp8, int8) become float as
+        they are read. Of a multimodal model the text part is read, and a warning names the rest.
+
+        An encoder (e5-mistral, say) or a classifier has no output for tokens. Its backbone is then
+        tied, so that it has exactly the parameters of the checkpoint and none are made up: hidden
+        states are what was trained, and logits from them mean nothing.
 
         Args:
             preset: a name of `presets`, or the folder of a preset (a str or a path).
@@ -73,7 +79,8 @@ class Backbone(MasterWeightsModel, QuantizableModel):
 
         KerasHub has no place for the context length, the end tokens, the chat template and the
         added tokens of a loaded checkpoint. They are saved for this library, and KerasHub ignores
-        them.
+        them. What it would ignore and then compute wrongly (windows that differ by layer,
+        `rope_scaling`) is saved under a class name that it does not know, so that it refuses.
 
         Either all files of the old preset are replaced, or none: if saving fails, the old preset is
         still there, and if the process dies, `from_preset` or the next save completes the save that
@@ -101,7 +108,9 @@ class Backbone(MasterWeightsModel, QuantizableModel):
         """Writes config and weights as a checkpoint of Hugging Face transformers.
 
         It opens with `AutoModelForCausalLM.from_pretrained`, here with `from_preset`, and in every
-        program that reads such checkpoints. Files are replaced as by `save_to_preset`.
+        program that reads such checkpoints. Its type is mistral; or ministral, where some layers
+        have a window and others none; or ministral3, where queries are scaled by their position.
+        Files are replaced as by `save_to_preset`.
 
         Args:
             folder: a new or empty folder, or one that holds a checkpoint of transformers.
@@ -110,7 +119,8 @@ class Backbone(MasterWeightsModel, QuantizableModel):
 
         Raises:
             FileExistsError: the folder holds something else, a preset in KerasHub's format say.
-            ValueError: the backbone has LoRA that is not merged, or is quantized.
+            ValueError: the backbone has LoRA that is not merged, or is quantized, or no type of
+                transformers has its windows.
 
         >>> import tempfile
         >>> from mistral_lib import MistralBackbone

@@ -131,7 +131,8 @@ class MistralCausalLM(TextGeneration, Scoring, TrainingLoss, QuantizableModel): 
             **kwargs: `preprocessor` and `end_token_ids`, to take others than the preset's, `name`,
                 `trainable`, and the arguments of `MistralBackbone.from_preset`.
 
-        Raises: as `MistralBackbone.from_preset`.
+        Raises: as `MistralBackbone.from_preset`; a ValueError also for an encoder or a classifier,
+            which has no output for tokens, and for a tokenizer of another model.
         """
         return load_causal_lm(
             cls,
