@@ -59,10 +59,8 @@ class Checkpoint:
         where, listed = self._list(source)
         # Old checkpoints hold the rotary frequencies, which follow from the config.
         listed = {n: t for n, t in listed.items() if not n.endswith(".rotary_emb.inv_freq")}
-        stored: dict[str, SafeTensor | ScaledTensor] = {**self._own(source, listed, where)}
-        eight_bits = self.read_weight_quantization(source)
-        if eight_bits is not None:
-            stored = scaled(stored, eight_bits)
+        own = self._own(source, listed, where)
+        stored = scaled(own, self.read_weight_quantization(source))
         output = stored.pop(self.names[OUTPUT], None) if config.tie_word_embeddings else None
         tensors = match(self.places(config), stored, where, MESSAGES)
         if output is not None:

@@ -140,7 +140,8 @@ class ScaledTensor(Tensor):
 
     def read(self) -> np.ndarray:
         rows, columns = self.block
-        scales = self.scale.read().astype("float32").reshape(self._grid)
+        blocks = -(-self.shape[0] // rows), -(-self.shape[1] // columns)
+        scales = self.scale.read().astype("float32").reshape(blocks)
         if scales.shape[1] > 1:
             scales = np.repeat(scales, columns, axis=1)[:, : self.shape[1]]
         array, first = aligned_empty(self.numbers.arranged_shape, "float32"), 0
@@ -152,23 +153,21 @@ class ScaledTensor(Tensor):
             first += len(numbers)
         return array
 
-    @property
-    def _grid(self) -> tuple[int, int]:
-        return tuple(-(-size // part) for size, part in zip(self.shape, self.block, strict=True))
-
 
 def scaled(
-    stored: dict[str, SafeTensor], quantization: Quantization
+    stored: dict[str, SafeTensor], quantization: Quantization | None
 ) -> dict[str, SafeTensor | ScaledTensor]:
     """The tensors of a checkpoint, each quantized one together with its scale.
 
     Args:
         stored: all tensors by their names.
-        quantization: how they are quantized.
+        quantization: how they are quantized, if they are.
 
     Raises:
         ValueError: numbers without a scale, or a scale whose shape fits none of the layouts.
     """
+    if quantization is None:
+        return {**stored}
     stored = {name: tensor for name, tensor in stored.items() if not ACTIVATIONS.search(name)}
     found: dict[str, SafeTensor | ScaledTensor] = dict(stored)
     for name, tensor in stored.items():
@@ -180,10 +179,10 @@ def scaled(
                     f"{tensor.file}: {tensor.name!r} has the dtype {tensor.dtype}, but there is no "
                     f"scale with which to multiply it, such as {stem + SCALES[0]!r}. {ADVICE}"
                 )
-            parts = tensor, found.pop(scale)
-            block = _block_of(*parts, quantization)
+            del found[scale]
+            block = _block_of(tensor, stored[scale], quantization)
             found[name] = ScaledTensor(
-                tensor.file, tensor.name, tensor.shape, "float32", *parts, block
+                tensor.file, tensor.name, tensor.shape, "float32", tensor, stored[scale], block
             )
     return found
 
