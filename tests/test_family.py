@@ -190,6 +190,19 @@ def multimodal(tmp_path, outside, inside, stored):
     return folder
 
 
+@pytest.mark.parametrize("stored", [True, False])
+def test_an_index_says_whether_there_is_an_output(tmp_path, stored):
+    """So that no weights need be downloaded to know."""
+    folder = multimodal(tmp_path, None, None, stored)
+    shard = (folder / "model.safetensors").rename(folder / "model-00001-of-00001.safetensors")
+    index = {"weight_map": dict.fromkeys(load_file(shard), shard.name)}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert MistralBackbone.from_preset(folder).tie_word_embeddings is not stored
+    shard.unlink()
+    backbone = MistralBackbone.from_preset(folder, load_weights=False)
+    assert backbone.tie_word_embeddings is not stored
+
+
 @pytest.mark.peer
 @pytest.mark.parametrize("outside", [None, True, False])
 @pytest.mark.parametrize("inside", [None, True, False])

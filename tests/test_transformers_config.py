@@ -288,6 +288,22 @@ def test_architectures_with_an_output(architectures, writes):
     assert transformers_config.has_language_output({"architectures": architectures}) is writes
 
 
+@pytest.mark.parametrize(
+    ("outside", "inside", "tied"),
+    [
+        ({}, {}, True),
+        ({}, {"tie_word_embeddings": False}, False),
+        ({"tie_word_embeddings": True}, {"tie_word_embeddings": False}, False),
+        ({"tie_word_embeddings": False}, {"tie_word_embeddings": True}, False),
+    ],
+)
+def test_whether_it_is_tied_without_the_weights(tmp_path, outside, inside, tied):
+    """Where it would take a download to look at them."""
+    content = {"model_type": "mistral3", "text_config": inside, **outside}
+    found = transformers_config.read_arguments(content, tmp_path, lambda: None)
+    assert found["tie_word_embeddings"] is tied
+
+
 @pytest.mark.parametrize("name", CONFIGS)
 def test_dtype_and_quantization_of_published_models(tmp_path, name):
     """Wherever they stand."""

@@ -96,6 +96,15 @@ def test_ids_that_end_a_text(single, generation, config, ends):
     assert TransformersFormat().read_task(LocalFolder(single)).end_token_ids == ends
 
 
+def test_ids_that_end_a_text_of_a_multimodal_model(single):
+    """They stand in the text part, where there is no other file."""
+    (single / "generation_config.json").unlink()
+    for text, ends in (({"eos_token_id": [2, 5]}, (2, 5)), ({}, (2,)), (None, (2,))):
+        content = {"model_type": "mistral3", "text_config": text}
+        (single / "config.json").write_text(json.dumps(content))
+        assert TransformersFormat().read_task(LocalFolder(single)).end_token_ids == ends
+
+
 @pytest.mark.slow
 def test_a_text_ends_with_them(single):
     model = MistralCausalLM.from_preset(single, dtype="float32")
