@@ -122,6 +122,7 @@ def test_tied(folder):
         ({"model_type": "mamba"}, "has model_type = 'mamba'"),
         ({"sliding_window": [None, 4096, 4096]}, "sliding_window has 3 entries, which cannot be"),
         ({"sliding_window": []}, "sliding_window has 0 entries"),
+        ({"sliding_window": [5], "n_layers": 10**12}, "each of the 1000000000000 layers one"),
         ({"sliding_window": [0, 4096]}, r"sliding_window\[0\] must be at least 1"),
         ({"quantization": {"qformat_weight": "nvfp4"}}, "the weights are quantized by 'nvfp4'"),
         ({"quantization_config": {"quant_method": "awq"}}, "the weights are quantized by 'awq'"),

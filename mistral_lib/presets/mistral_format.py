@@ -58,6 +58,7 @@ ROPE = ("rope_theta", "yarn", "llama_4_scaling")
 QUANTIZATIONS = ("quantization", "quantization_config")
 # What says nothing about the numbers; `model_type` only if it is "transformer".
 IGNORED = {"max_batch_size", "max_seq_len", "max_position_embeddings", "model_type", "dtype"}
+MOST_LAYERS = 2**16  # that a list of windows is repeated for
 VISION = r"(vision_encoder|vision_language_adapter|patch_merger|pre_mm_projector_norm)\."
 # Parts of Mistral's other models.
 OTHERS = {
@@ -158,7 +159,8 @@ def _read_window(file: Path, content: dict[str, Any]) -> Any:
     if not isinstance(window, list):
         return int(window) if isinstance(window, str) and window.isdecimal() else window
     layers = content["n_layers"]
-    if not (window and type(layers) is int and layers % len(window) == 0):
+    fits = window and type(layers) is int and 0 < layers <= MOST_LAYERS
+    if not (fits and layers % len(window) == 0):
         raise ValueError(
             f"{file}: sliding_window has {len(window)} entries, which cannot be repeated to give "
             f"each of the {layers!r:.20} layers one."
