@@ -77,17 +77,47 @@ def check(model, path, peer_pass):
         assert np.abs(our_gradients[name] - expected).max() < allowed, name
 
 
+def by_transformers(config, weights, *batch):
+    return peers.transformers_pass(peers.transformers_model(config, weights), *batch)
+
+
 @needs("torch", "transformers")
 @settings(max_examples=20, deadline=None, derandomize=True)
 @given(model=drawn_models(), path=st.sampled_from(["auto", "dense", "banded"]))
 def test_equals_transformers(model, path):
-    check(
-        model,
-        path,
-        lambda config, weights, *batch: peers.transformers_pass(
-            peers.transformers_model(config, weights), *batch
-        ),
-    )
+    check(model, path, by_transformers)
+
+
+@st.composite
+def drawn_scalings(draw):
+    """A model that reads two whole rows, mostly beyond the original length of its scaling."""
+    config, mask, seed = draw(drawn_models())
+    scaling = {
+        "rope_type": draw(st.sampled_from(["yarn", "dynamic", "llama3"])),
+        "factor": draw(st.sampled_from([1.0, 2.0, 16.0])),
+        "original_max_position_embeddings": draw(st.sampled_from([5, 30, 64])),
+    }
+    if scaling["rope_type"] == "llama3":
+        scaling |= {"low_freq_factor": 1.0, "high_freq_factor": draw(st.sampled_from([1.5, 4.0]))}
+    if scaling["rope_type"] == "yarn":
+        choices = {
+            "beta_fast": st.sampled_from([4.0, 32.0]),
+            "mscale": st.sampled_from([0.0, 0.7, 1.0]),
+            "mscale_all_dim": st.sampled_from([0.0, 0.5, 1.0]),
+            "attention_factor": st.just(1.2),
+            "truncate": st.booleans(),
+            "llama_4_scaling_beta": st.just(0.1),
+        }
+        scaling |= draw(st.fixed_dictionaries({}, optional=choices))
+    sizes = {"head_dim": max(config["head_dim"], 4), "rope_scaling_factor": 1.0}
+    return {**config, **sizes, "rope_scaling": scaling}, np.ones_like(mask), seed
+
+
+@needs("torch", "transformers")
+@settings(max_examples=30, deadline=None, derandomize=True)
+@given(model=drawn_scalings())
+def test_scalings_equal_transformers(model):
+    check(model, "auto", by_transformers)
 
 
 @needs("keras_hub")
