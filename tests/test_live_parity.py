@@ -57,7 +57,7 @@ def drawn_models(draw):
     return config, padding_mask, draw(st.integers(0, 1000))
 
 
-def check(model, path, peer_pass):
+def check(model, path, peer_pass, tolerance=TOLERANCE):
     """Compares hidden states and gradients with a peer's."""
     config, padding_mask, seed = model
     weights = golden.random_weights(config, seed)
@@ -70,7 +70,7 @@ def check(model, path, peer_pass):
     inputs = {"token_ids": token_ids, "padding_mask": padding_mask}
     ours, our_gradients = compile_pass(backbone, variables)(inputs, cotangent)
     theirs, gradients = peer_pass(config, weights, token_ids, padding_mask, cotangent)
-    assert np.abs(ours - theirs)[padding_mask].max() < TOLERANCE
+    assert np.abs(ours - theirs)[padding_mask].max() < tolerance
     for name, expected in gradients.items():
         # With a window of 1, the gradient of queries and keys is zero up to rounding.
         allowed = max(GRADIENT_TOLERANCE * np.abs(expected).max(), 1e-7)
@@ -117,7 +117,8 @@ def drawn_scalings(draw):
 @settings(max_examples=30, deadline=None, derandomize=True)
 @given(model=drawn_scalings())
 def test_scalings_equal_transformers(model):
-    check(model, "auto", by_transformers)
+    # Both raise the base of "dynamic" to a power in float32, which shows at position 300.
+    check(model, "auto", by_transformers, tolerance=3 * TOLERANCE)
 
 
 @needs("keras_hub")
