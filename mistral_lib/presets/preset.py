@@ -13,13 +13,18 @@ from typing import Any
 
 from mistral_lib.checks import check_boolean, check_name
 from mistral_lib.config import MistralConfig, check_names
-from mistral_lib.presets import peft_config, transformers_format
+from mistral_lib.presets import keras_format, peft_config
 from mistral_lib.presets.addresses import open_source
 from mistral_lib.presets.formats import Format
 from mistral_lib.presets.keras_format import ADAPTER_FILE, KerasFormat, is_saved_here
 from mistral_lib.presets.mistral_format import MistralFormat
 from mistral_lib.presets.sources import Source
 from mistral_lib.presets.tensors import Tensor
+from mistral_lib.presets.tokenizer_files import (
+    FAST_TOKENIZER_FILE,
+    TEKKEN_FILE,
+    VOCABULARY_FILES,
+)
 from mistral_lib.presets.transformers_format import TransformersFormat
 from mistral_lib.quantization import check_dtype, quantization_of
 
@@ -43,8 +48,14 @@ def format_of(source: Source) -> Format:
     if source.find(MISTRAL.config_file) is not None:
         return MISTRAL
     # A folder with a tokenizer alone.
-    names = (TRANSFORMERS.tokenizer_file, *transformers_format.VOCABULARY_FILES)
-    return TRANSFORMERS if any(source.find(name) is not None for name in names) else KERAS
+    names = (TRANSFORMERS.tokenizer_file, *VOCABULARY_FILES, TEKKEN_FILE)
+    if any(source.find(name) is not None for name in names):
+        return TRANSFORMERS
+    # Both have a tokenizer.json; in KerasHub's the vocabulary is another file.
+    if source.find(FAST_TOKENIZER_FILE) is None:
+        return KERAS
+    files = (keras_format.VOCABULARY_FILE, keras_format.TEKKEN_VOCABULARY_FILE)
+    return KERAS if any(source.find(file) is not None for file in files) else TRANSFORMERS
 
 
 @dataclass(frozen=True)
