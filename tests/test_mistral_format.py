@@ -92,6 +92,13 @@ def test_windows_by_layer(folder, name, stated, windows):
     assert MistralBackbone.from_preset(folder, load_weights=False).config.window(1) == windows[1]
 
 
+def test_a_list_of_windows_is_a_pattern(folder):
+    """As the whole is repeated in mistral-inference, and not each of its entries."""
+    edit(folder / "params.json", remove=["sliding_window"])
+    edit(folder / "params.json", n_layers=6, _sliding_window=[None, 7, 5])
+    assert read_arguments(folder)["sliding_window"] == [None, 7, 5, None, 7, 5]
+
+
 def test_context_length(folder):
     assert MistralBackbone.from_preset(folder).context_length is None
     edit(folder / "params.json", max_seq_len=96)

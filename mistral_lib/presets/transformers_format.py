@@ -80,12 +80,15 @@ class TransformersFormat(Checkpoint):
 
     def _has_output(self, source: Source) -> bool | None:
         """Whether the weights hold an output matrix; `None` if it would take a download to know."""
-        if source.find(self.index_file) is not None:
-            names = source.json(self.index_file).get("weight_map")
-        elif isinstance(source, LocalFolder) and source.find(self.weight_files[0]) is not None:
+        if isinstance(source, LocalFolder) and source.find(self.weight_files[0]) is not None:
             names = list_tensors(source.get(self.weight_files[0]))
         else:
-            return None
+            try:
+                if source.find(self.index_file) is None:
+                    return None
+            except ConnectionError:  # which may be because there is none
+                return None
+            names = source.json(self.index_file).get("weight_map")
         names = names if isinstance(names, dict) else {}
         return any(self.canonical(name) == NAMES[OUTPUT] for name in names)
 
