@@ -200,8 +200,9 @@ def _describe_backbone(backbone: Any) -> dict[str, Any]:
     config.pop("settings", None)  # a preset has only architecture and weights
     # Arguments that KerasHub, or its versions before head_dim, would not take.
     del config["tie_word_embeddings"]
-    if config["head_dim"] is None:
-        del config["head_dim"]
+    for name in ("head_dim", "rope_scaling"):
+        if config[name] is None:
+            del config[name]
     if backbone.quantization is not None:
         config["dtype"] = write_policy(backbone, KERAS.quantized_layers(backbone.config))
     return _describe("MistralBackbone", "mistral_backbone", config)

@@ -1,0 +1,210 @@
+"""Settings for texts longer than in training, checked once (chapter 5, "Rotary positions")."""
+
+import dataclasses
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+from mistral_lib.checks import check_boolean, check_choice, check_integer, check_number, check_range
+
+# What each type must be given, and what it takes besides, with the defaults of transformers.
+REQUIRED = {
+    "yarn": ("factor", "original_max_position_embeddings"),
+    "dynamic": ("factor", "original_max_position_embeddings"),
+    "llama3": (
+        "factor",
+        "original_max_position_embeddings",
+        "low_freq_factor",
+        "high_freq_factor",
+    ),
+    "default": ("llama_4_scaling_beta", "original_max_position_embeddings"),
+}
+YARN_DEFAULTS = {
+    "beta_fast": 32.0,
+    "beta_slow": 1.0,
+    "mscale": None,
+    "mscale_all_dim": None,
+    "attention_factor": None,
+    "truncate": True,
+}
+ADVICE = {
+    "rope_theta": "It is the argument rope_max_wavelength.",
+    "max_position_embeddings": "The length of the training is original_max_position_embeddings.",
+    "partial_rotary_factor": "Every feature of a head is turned here.",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class RopeScaling:
+    """How rotary positions are changed for texts longer than those of the training.
+
+    The names are those of transformers' `rope_parameters`, and so are the results. What is not
+    given is `None`, except for YaRN's defaults.
+
+    Args:
+        rope_type: "yarn" slows long wavelengths, keeps short ones and sharpens the softmax;
+            "llama3" has another ramp between the two; "dynamic" raises the base with the length of
+            the text; "default" changes no wavelength and takes only `llama_4_scaling_beta`.
+        factor: how many times longer texts become, from 1 on.
+        original_max_position_embeddings: length of the texts in training. `dynamic` begins
+            beyond it (transformers takes `max_position_embeddings` of the model for that).
+        beta_fast: YaRN keeps wavelengths that turn at least so often in the original length.
+        beta_slow: it divides by `factor` the frequencies that turn at most so often.
+        mscale: weight of `log(factor)` in the numerator of YaRN's attention factor. Together with
+            `mscale_all_dim` only; alone, or where one of them is 0, it changes nothing.
+        mscale_all_dim: its weight in the denominator.
+        attention_factor: YaRN's attention factor itself, instead of the one from `factor`.
+        truncate: whether the ends of YaRN's ramp are rounded to whole pairs of features.
+        low_freq_factor: for llama3, what `beta_slow` is for YaRN.
+        high_freq_factor: for llama3, what `beta_fast` is for YaRN.
+        llama_4_scaling_beta: the query at position p is multiplied by
+            `1 + beta * log(1 + p // original_max_position_embeddings)` (Ministral 3).
+
+    Raises:
+        ValueError, TypeError: a value is missing, out of range, of the wrong type, or has no
+            meaning for this type.
+
+    Source: Peng et al., "YaRN", 2023; `modeling_rope_utils.py` of transformers 5.
+
+    >>> scaling = RopeScaling("yarn", factor=4, original_max_position_embeddings=8192)
+    >>> scaling.beta_fast, scaling.mscale
+    (32.0, None)
+    >>> RopeScaling("dynamic", factor=4)
+    Traceback (most recent call last):
+    ValueError: rope_scaling of the type 'dynamic' must have original_max_position_embeddings.
+    """
+
+    rope_type: str
+    factor: float | None = None
+    original_max_position_embeddings: int | None = None
+    beta_fast: float | None = None
+    beta_slow: float | None = None
+    mscale: float | None = None
+    mscale_all_dim: float | None = None
+    attention_factor: float | None = None
+    truncate: bool | None = None
+    low_freq_factor: float | None = None
+    high_freq_factor: float | None = None
+    llama_4_scaling_beta: float | None = None
+
+    def __post_init__(self):
+        if self.rope_type == "linear":
+            raise ValueError(
+                "rope_scaling of the type 'linear' is the argument rope_scaling_factor. Pass the "
+                "factor there, and no rope_scaling."
+            )
+        check_choice("rope_type of rope_scaling", self.rope_type, tuple(REQUIRED))
+        known = {"rope_type", "llama_4_scaling_beta", *REQUIRED[self.rope_type]}
+        if self.rope_type == "yarn":
+            known |= YARN_DEFAULTS.keys()
+            for name, default in YARN_DEFAULTS.items():
+                if getattr(self, name) is None:
+                    object.__setattr__(self, name, default)
+        given = {name for name, value in vars(self).items() if value is not None}
+        for name in REQUIRED[self.rope_type]:
+            if name not in given:
+                raise ValueError(f"rope_scaling of the type {self.rope_type!r} must have {name}.")
+        for name in sorted(given - known):
+            raise ValueError(
+                f"rope_scaling of the type {self.rope_type!r} must not have {name}, but it is "
+                f"{getattr(self, name)!r:.80}. The type takes {', '.join(sorted(known))}."
+            )
+        for name in given - {"rope_type"}:
+            object.__setattr__(self, name, _checked(name, getattr(self, name)))
+        self._check_order("beta_slow", "beta_fast", equal=True)
+        self._check_order("low_freq_factor", "high_freq_factor", equal=False)
+
+    def _check_order(self, small: str, large: str, equal: bool) -> None:
+        low, high = getattr(self, small), getattr(self, large)
+        if low is not None and (high < low or (high == low and not equal)):
+            raise ValueError(
+                f"{large} of rope_scaling must be {'at least' if equal else 'above'} {small} "
+                f"({low}), but is {high}."
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The dictionary that makes these settings, for JSON, without what is `None`.
+
+        >>> RopeScaling("dynamic", 2, 64).to_dict()
+        {'rope_type': 'dynamic', 'factor': 2, 'original_max_position_embeddings': 64}
+        """
+        return {name: value for name, value in vars(self).items() if value is not None}
+
+
+def read_rope_scaling(value: Mapping[str, Any] | RopeScaling | None) -> RopeScaling | None:
+    """The settings in the argument `rope_scaling` of `MistralBackbone`.
+
+    Args:
+        value: a dictionary with the arguments of `RopeScaling`, where `None` means not given; or
+            `None`, or settings that have been read.
+
+    Returns:
+        The settings; `None` if they change nothing.
+
+    Raises:
+        ValueError: an unknown name; the message suggests the nearest. Otherwise as `RopeScaling`.
+        TypeError: the argument is no dictionary.
+
+    >>> read_rope_scaling({"rope_type": "default"}) is None
+    True
+    >>> read_rope_scaling({"rope_type": "dynamic", "faktor": 4})
+    Traceback (most recent call last):
+    ValueError: rope_scaling has no setting 'faktor'. Is it factor?
+    """
+    if value is None or isinstance(value, RopeScaling):
+        return value
+    if not isinstance(value, Mapping):
+        raise TypeError(
+            'rope_scaling must be a dictionary such as {"rope_type": "yarn", "factor": 4.0, '
+            f'"original_max_position_embeddings": 8192}}, but is {value!r:.80}.'
+        )
+    names = [field.name for field in dataclasses.fields(RopeScaling)]
+    for name in value:
+        if name not in names:
+            raise ValueError(
+                f"rope_scaling has no setting {name!r:.80}. {_advice(str(name), names)}"
+            )
+    given = {name: setting for name, setting in value.items() if setting is not None}
+    if given in ({}, {"rope_type": "default"}):
+        return None
+    if "rope_type" not in given:
+        raise ValueError(f"rope_scaling must have a rope_type: one of {', '.join(REQUIRED)}.")
+    return RopeScaling(**given)
+
+
+def check_rope_scaling(
+    value: Mapping[str, Any] | RopeScaling | None, rope_scaling_factor: float, wavelength: float
+) -> RopeScaling | None:
+    """As `read_rope_scaling`, beside the other rotary arguments of `MistralBackbone`.
+
+    Raises:
+        ValueError: there are two scalings at once, or YaRN cannot take the base's logarithm.
+    """
+    scaling = read_rope_scaling(value)
+    if scaling is not None and rope_scaling_factor != 1:
+        raise ValueError(
+            f"rope_scaling ({scaling.rope_type!r}) and rope_scaling_factor ({rope_scaling_factor}) "
+            "exclude each other. Pass only one of them."
+        )
+    if scaling is not None and scaling.rope_type == "yarn" and wavelength <= 1:
+        raise ValueError(f"rope_max_wavelength must be above 1 for YaRN, but is {wavelength}.")
+    return scaling
+
+
+def _advice(name: str, names: list[str]) -> str:
+    nearest = difflib.get_close_matches(name, names, n=1)
+    if name in ADVICE or not nearest:
+        return ADVICE.get(name, f"It takes {', '.join(names)}.")
+    return f"Is it {nearest[0]}?"
+
+
+def _checked(name: str, value: Any) -> Any:
+    """One setting, if it is of its type and in the range with which float32 can compute."""
+    full_name = f"{name} of rope_scaling"
+    if name == "truncate":
+        return check_boolean(full_name, value)
+    if name == "original_max_position_embeddings":
+        return check_integer(full_name, value)
+    if name in ("mscale", "mscale_all_dim", "llama_4_scaling_beta"):
+        return check_number(full_name, value, zero=True, below=1e6)
+    return check_range(full_name, value, 1 if name == "factor" else 1e-6, 1e6)
