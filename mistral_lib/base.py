@@ -16,7 +16,7 @@ from mistral_lib.inputs import (
 from mistral_lib.keras_inside import closing_scopes, layers_inside
 from mistral_lib.layers.embedding import TokenEmbedding
 from mistral_lib.master_weights import MasterWeightsModel
-from mistral_lib.presets import lora_format, peft_format
+from mistral_lib.presets import gguf_export, gguf_lora, lora_format, peft_format
 from mistral_lib.presets.exporting import export_backbone
 from mistral_lib.presets.loading import load_backbone
 from mistral_lib.presets.preset import Preset
@@ -45,13 +45,14 @@ class Backbone(MasterWeightsModel, QuantizableModel):
         """A backbone with the architecture and weights of a preset.
 
         The preset may be in KerasHub's format, a checkpoint of Hugging Face transformers (Mistral
-        in safetensors), or in Mistral's own format (`params.json`).
+        in safetensors), in Mistral's own format (`params.json`), or a GGUF file.
 
         Args:
-            preset: a name of `presets`, or the folder of a preset (a str or a path).
+            preset: a name of `presets`, or the folder of a preset or a GGUF file (a str or a path).
             load_weights: whether to load the weights; otherwise they are random.
             **kwargs: `dtype`, by default Keras's global policy ("auto" takes what the files
-                hold, but float16 on GPUs without bfloat16); `quantization`, "int8" or "int4" as in
+                hold, bfloat16 where GGUF files hold quantized numbers, but float16 on GPUs without
+                bfloat16); `quantization`, "int8" or "int4" as in
                 `quantize`, to quantize each tensor as it is read, so that the float model is never
                 in memory; and constructor arguments that replace the preset's.
 
@@ -121,6 +122,37 @@ class Backbone(MasterWeightsModel, QuantizableModel):
         """
         export_backbone(self, folder, max_shard_size)
 
+    def export_to_gguf(self, path: str | Path, dtype: str = "F16") -> None:
+        """Writes config and weights as a GGUF file, for llama.cpp and what is built on it.
+
+        Norms are float32. In "Q4_0" and "Q4_K" the output has the type Q6_K, as in llama.cpp. A
+        tensor whose rows are not made of whole blocks (256 numbers in Q4_K and Q6_K, 32 in Q4_0 and
+        Q8_0) gets Q8_0, or else F16. llama.cpp has no sliding window for a Mistral: the file names
+        it, and a warning says so.
+
+        Args:
+            path: a file whose name ends in ".gguf"; an old one is replaced once the new one is
+                whole.
+            dtype: "F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_K" or "Q6_K", the type of most
+                tensors.
+
+        Raises:
+            ImportError: the package `gguf` is not installed.
+            ValueError: another name or dtype; the backbone has LoRA that is not merged, is
+                quantized, has windows that differ by layer or rotary positions that llama.cpp does
+                not have; or numbers that the dtype cannot hold.
+
+        Source: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
+
+        >>> import tempfile
+        >>> from mistral_lib import MistralBackbone
+        >>> file = tempfile.mkdtemp() + "/small.gguf"
+        >>> MistralBackbone(10, 1, 2, 8, 16, 1, sliding_window=None).export_to_gguf(file)
+        >>> Backbone.from_preset(file).hidden_dim
+        8
+        """
+        gguf_export.export_backbone(self, path, dtype)
+
     def enable_lora(
         self,
         rank: int,
@@ -184,8 +216,8 @@ class Backbone(MasterWeightsModel, QuantizableModel):
         """Enables LoRA as it was when the adapter was saved, and loads the factors.
 
         Args:
-            filepath: a `.lora.h5` file, or a PEFT adapter: its folder (with `adapter_config.json`
-                and `adapter_model.safetensors`) or `hf://user/adapter`.
+            filepath: a `.lora.h5` file; a PEFT adapter: its folder (with `adapter_config.json`
+                and `adapter_model.safetensors`) or `hf://user/adapter`; or llama.cpp's `.gguf`.
 
         Raises:
             FileNotFoundError: there is no such file, or the folder lacks one.
@@ -197,6 +229,8 @@ class Backbone(MasterWeightsModel, QuantizableModel):
         """
         if str(filepath).endswith(".lora.h5"):
             lora_format.load(self, filepath)
+        elif str(filepath).partition("@")[0].endswith(".gguf"):
+            gguf_lora.load(self, filepath)
         else:
             peft_format.load(self, filepath)
 
@@ -221,6 +255,28 @@ class Backbone(MasterWeightsModel, QuantizableModel):
         >>> backbone.load_lora_weights(folder)
         """
         peft_format.save(self, folder, base_model_name_or_path)
+
+    def export_lora_to_gguf(self, path: str | Path) -> None:
+        """Writes the low-rank factors as an adapter for llama.cpp, in float32.
+
+        It belongs to the base model as `export_to_gguf` writes it, in any dtype.
+
+        Args:
+            path: a file whose name ends in ".gguf".
+
+        Raises:
+            ImportError: the package `gguf` is not installed.
+            ValueError: another name, or there is no LoRA.
+
+        >>> import tempfile
+        >>> from mistral_lib import MistralBackbone
+        >>> backbone = MistralBackbone(10, 1, 2, 8, 16, 1)
+        >>> backbone.enable_lora(2)
+        >>> file = tempfile.mkdtemp() + "/adapter.gguf"
+        >>> backbone.export_lora_to_gguf(file)
+        >>> backbone.load_lora_weights(file)
+        """
+        gguf_lora.save(self, path)
 
     @property
     def trainable(self) -> bool:

@@ -100,8 +100,8 @@ class Format(Protocol):
         """Constructor arguments of the preprocessor, without its tokenizer."""
         ...
 
-    def find_vocabulary(self, source: Source) -> Path:
-        """The SentencePiece model.
+    def find_vocabulary(self, source: Source) -> Path | bytes:
+        """The SentencePiece model: its file, or what it would hold.
 
         Raises:
             FileNotFoundError: there is none.

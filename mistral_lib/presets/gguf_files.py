@@ -31,7 +31,19 @@ ALIGNMENT, ALIGNMENT_KEY = 32, "general.alignment"
 MOST_AXES = 4
 
 # The values of metadata: their numbers in the file, and how `struct` reads them.
-NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+NUMBERS = {
+    0: "B",
+    1: "b",
+    2: "H",
+    3: "h",
+    4: "I",
+    5: "i",
+    6: "f",
+    7: "?",
+    10: "Q",
+    11: "q",
+    12: "d",
+}
 TEXT, ARRAY = 8, 9
 
 # The types of tensors that are read, and the dtype that they have then.
@@ -231,8 +243,8 @@ class _Header:
             )
         if version not in VERSIONS:
             raise ValueError(
-                f"{self.path} is a GGUF file of version {version}, but {' and '.join(map(str, VERSIONS))} "
-                "are read here. Convert the model again with a present llama.cpp."
+                f"{self.path} is a GGUF file of version {version}, but only versions 2 and 3 are "
+                "read here. Convert the model again with a present llama.cpp."
             )
         return self.number("Q"), self.number("Q")
 
@@ -258,7 +270,9 @@ class _Header:
         if kind == TEXT:
             return self.text()
         if kind in NUMBERS:
-            return self.number(NUMBERS[kind])
+            number = self.number(NUMBERS[kind])
+            # The shortest decimal of a float32: 1e-05, not 9.999999747378752e-06.
+            return float(str(np.float32(number))) if NUMBERS[kind] == "f" else number
         if kind != ARRAY:
             raise self.damaged(f"there is no type {kind} of values (byte {self.position:,})")
         inner, length = self.number("I"), self.number("Q")
@@ -283,10 +297,12 @@ class _Header:
             kind = gguf.GGMLQuantizationType(code)
         except ValueError as error:
             raise ValueError(
-                f"{self.path}: {name!r:.80} is of the type {code}, which the installed package gguf "
-                "does not know. The file is damaged, or newer: pip install --upgrade gguf."
+                f"{self.path}: {name!r:.80} is of the type {code}, which the installed package "
+                "gguf does not know. The file is damaged, or newer: pip install --upgrade gguf."
             ) from error
         block = gguf.GGML_QUANT_SIZES[kind][0]
         if shape and shape[-1] % block:
-            raise self.damaged(f"{name!r:.80} of the shape {shape} is not made of blocks of {block}")
+            raise self.damaged(
+                f"{name!r:.80} of the shape {shape} is not made of blocks of {block}"
+            )
         return name, shape, kind.name, offset

@@ -55,7 +55,9 @@ def _quantize_q4_k(blocks: Float32[Array, "N 256"]) -> UInt8[Array, "N 144"]:
     unit, minimum_unit = (largest / 63).astype("float16"), (deepest / 63).astype("float16")
     scale = (unit.astype("float32") * scale_codes)[..., None]
     minimum = (minimum_unit.astype("float32") * minimum_codes)[..., None]
-    levels = jnp.where(scale > 0, jnp.clip(jnp.round((x + minimum) / _divisor(scale)), 0, 15), levels)
+    levels = jnp.where(
+        scale > 0, jnp.clip(jnp.round((x + minimum) / _divisor(scale)), 0, 15), levels
+    )
     levels = levels.astype("uint8").reshape(-1, 4, 2, 32)
     s, m = scale_codes.astype("uint8"), minimum_codes.astype("uint8")
     packed = (

@@ -184,12 +184,16 @@ def _choose_policy(
 
 
 def _auto_dtype(preset: Preset, tensors: Mapping[str, Tensor]) -> str:
-    """The dtype of the files: of most numbers, or as the config has it; if this device has it."""
+    """The dtype of the files: of most numbers, or as the config has it; if this device has it.
+
+    Quantized numbers become what the format says.
+    """
     dtype = preset.dtype
     if tensors and preset.quantization is None:
         sizes = Counter()
         for tensor in tensors.values():
-            sizes[tensor.dtype] += math.prod(tensor.shape)
+            stored = dtype if tensor.is_quantized else tensor.dtype
+            sizes[stored] += math.prod(tensor.shape)
         ((dtype, _),) = sizes.most_common(1)
     if dtype == "bfloat16" and not has_bfloat16():
         return "float16"
