@@ -11,6 +11,7 @@ the rows of the query and key kernels are reordered.
 Source: llama.cpp, `conversion/base.py`, `conversion/llama.py`, `src/llama-model.cpp`.
 """
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from mistral_lib.presets.checkpoints import is_transposed
 from mistral_lib.presets.formats import Task
 from mistral_lib.presets.gguf_files import KINDS, GgufFile
 from mistral_lib.presets.gguf_rope import ROPE_TENSOR, read_rope
-from mistral_lib.presets.gguf_tokenizer import read_vocabulary
+from mistral_lib.presets.gguf_tokenizer import read_added_tokens, read_vocabulary
 from mistral_lib.presets.json_files import check_ids
 from mistral_lib.presets.safetensors_files import SafeTensor
 from mistral_lib.presets.sources import Source
@@ -133,10 +134,13 @@ class GgufFormat:
             )
         return value
 
-    @property
-    def kinds(self) -> str:
-        """The types of the tensors, the most frequent first."""
-        return ", ".join(kind for kind, _ in Counter(self.file.kinds.values()).most_common())
+    @cached_property
+    def kinds(self) -> list[str]:
+        """The types of the numbers, the most frequent first."""
+        sizes = Counter()
+        for name, kind in self.file.kinds.items():
+            sizes[kind] += math.prod(self.file.places[name][0])
+        return [kind for kind, _ in sizes.most_common()]
 
     def read_arguments(self, source: Source) -> dict[str, Any]:
         """Constructor arguments of the backbone, under their names here: see `Format`."""
@@ -183,12 +187,8 @@ class GgufFormat:
         return size
 
     def read_dtype(self, source: Source) -> str:
-        """The dtype of most weights; of quantized ones bfloat16, in which Mistral's are published.
-
-        It is what `dtype="auto"` means. Dequantized numbers are float32 until they are rounded.
-        """
-        matrices = Counter(kind for kind in self.file.kinds.values())
-        kind = matrices.most_common(1)[0][0] if matrices else "F32"
+        """The dtype of most weights; for quantized ones bfloat16, in which Mistral's are published."""
+        kind = self.kinds[0] if self.kinds else "F32"
         return KINDS[kind] if kind in ("F32", "F16") else "bfloat16"
 
     def read_tensors(
@@ -223,9 +223,11 @@ class GgufFormat:
         return read_vocabulary(self.file)
 
     def read_extras(self, source: Source) -> dict[str, Any]:
-        """The chat template: see `Format`. Added tokens are in the vocabulary itself."""
+        """Chat template and added tokens: see `Format`."""
         template = self.file.metadata.get("tokenizer.chat_template")
-        return {"chat_template": template} if isinstance(template, str) else {}
+        extras = {"chat_template": template} if isinstance(template, str) else {}
+        added = read_added_tokens(self.file)
+        return extras | ({"added_tokens": added} if added else {})
 
     def read_context_length(self, source: Source) -> Any:
         """For how many tokens the model was made: see `Format`."""

@@ -99,13 +99,7 @@ def _read_divisors(file: GgufFile, wavelength: float, length: Any) -> dict[str, 
     turns = original * rotary_frequencies(2 * divisors.size, wavelength) / (2 * math.pi)
     factor = divisors.max()
     kept = (1 / divisors - 1 / factor) / (1 - 1 / factor) if factor > 1 else divisors
-    inside = (kept > TOLERANCE) & (kept < 1 - TOLERANCE)
-    if inside.sum() > 1:
-        slope, offset = np.polyfit(turns[inside], kept[inside], 1)
-        low, high = -offset / slope, (1 - offset) / slope
-    else:  # any two between the last that stays and the first that is divided
-        low = turns[kept <= TOLERANCE].max(initial=0) * 1.001
-        high = turns[kept >= 1 - TOLERANCE].min(initial=np.inf) * 0.999
+    low, high = _ramp(turns, kept)
     found = {
         "rope_type": "llama3",
         "factor": factor,
@@ -119,6 +113,22 @@ def _read_divisors(file: GgufFile, wavelength: float, length: Any) -> dict[str, 
             f"{divisors[-1]:.4g} in a way that is not Llama 3's, and which is not known here."
         )
     return found
+
+
+def _ramp(turns: np.ndarray, kept: np.ndarray) -> tuple[float, float]:
+    """Where a ramp begins and ends that has these heights; of several, one in the middle."""
+    lowest = turns[kept <= TOLERANCE].max(initial=0)
+    highest = turns[kept >= 1 - TOLERANCE].min(initial=np.inf)
+    inside = (kept > TOLERANCE) & (kept < 1 - TOLERANCE)
+    turns, kept = turns[inside], kept[inside]
+    if len(turns) > 1:
+        slope, offset = np.polyfit(turns, kept, 1)
+        return -offset / slope, (1 - offset) / slope
+    if len(turns) == 0:
+        return lowest * 1.001, highest * 0.999
+    first = max(lowest, (turns[0] - kept[0] * highest) / (1 - kept[0]))
+    low = (first + turns[0]) / 2
+    return low, low + (turns[0] - low) / kept[0]
 
 
 def _explains(found: dict[str, Any], divisors: np.ndarray, wavelength: float) -> bool:

@@ -45,14 +45,9 @@ def read_vocabulary(file: GgufFile) -> bytes:
             f"({SENTENCEPIECE!r}) is read here. Pass preprocessor=None to "
             "MistralCausalLM.from_preset and work with ids."
         )
-    pieces = _list(file, "tokens", str)
-    scores = _list(file, "scores", float, [0.0] * len(pieces))
-    kinds = _list(file, "token_type", int, [NORMAL] * len(pieces))
-    if not len(pieces) == len(scores) == len(kinds) > 0:
-        raise ValueError(
-            f"{file.path} has {len(pieces):,} tokens, {len(scores):,} scores and {len(kinds):,} "
-            "kinds of tokens, but must have as many of each. Get it again from its source."
-        )
+    pieces, scores, kinds = _lists(file)
+    size = _base_size(kinds)
+    pieces, scores, kinds = pieces[:size], scores[:size], kinds[:size]
     unknown = file.metadata.get(f"{PREFIX}unknown_token_id", 0)
     if UNKNOWN not in kinds and unknown in range(len(kinds)):
         kinds = [*kinds[:unknown], UNKNOWN, *kinds[unknown + 1 :]]  # a special token, to others
@@ -63,6 +58,34 @@ def read_vocabulary(file: GgufFile) -> bytes:
         end=file.metadata.get(f"{PREFIX}eos_token_id", 2),
         has_prefix=file.metadata.get(f"{PREFIX}add_space_prefix", True),
     )
+
+
+def read_added_tokens(file: GgufFile) -> dict[str, int]:
+    """The tokens behind the last piece of text, which were added to the vocabulary, and their ids.
+
+    Names of rows that have no token are left out.
+    """
+    pieces, _, kinds = _lists(file)
+    ids = range(_base_size(kinds), len(pieces))
+    return {pieces[id]: id for id in ids if kinds[id] in (CONTROL, USER_DEFINED)}
+
+
+def _lists(file: GgufFile) -> tuple[list[str], list[float], list[int]]:
+    """Pieces, scores and kinds, of which there must be as many."""
+    pieces = _list(file, "tokens", str)
+    scores = _list(file, "scores", float, [0.0] * len(pieces))
+    kinds = _list(file, "token_type", int, [NORMAL] * len(pieces))
+    if not len(pieces) == len(scores) == len(kinds) > 0:
+        raise ValueError(
+            f"{file.path} has {len(pieces):,} tokens, {len(scores):,} scores and {len(kinds):,} "
+            "kinds of tokens, but must have as many of each. Get it again from its source."
+        )
+    return pieces, scores, kinds
+
+
+def _base_size(kinds: list[int]) -> int:
+    """The number of tokens up to the last piece of text."""
+    return max((id + 1 for id, kind in enumerate(kinds) if kind in (NORMAL, BYTE)), default=0)
 
 
 def _list(file: GgufFile, key: str, kind: type, default: Sequence[Any] = ()) -> list[Any]:

@@ -47,7 +47,7 @@ def describe_preset(preset: str | Path) -> str:
     description = registry.description_of(str(preset))
     saved = opened.dtype + (f" and {held}" if held else "")
     if isinstance(opened.format, GgufFormat):
-        saved = opened.format.kinds
+        saved = ", ".join(opened.format.kinds)
     about = [("from", str(opened)), ("format", f"{opened.format.name}, saved in {saved}")]
     if opened.adapter is not None:
         plan = lora_format.read_plan(opened.adapter)
