@@ -1,7 +1,5 @@
 """mistral_lib/presets/gguf_export.py: files as llama.cpp's own converter writes them."""
 
-import json
-import os
 import subprocess
 import sys
 
@@ -11,11 +9,9 @@ import pytest
 from reference import make_gguf
 from reference.make_gguf import (
     ADDED,
-    BASE,
     CASES,
     FOLDER,
     KINDS,
-    KINDS_CONFIG,
     TEMPLATE,
     TOKEN_IDS,
     config_of,
@@ -196,11 +192,11 @@ def test_models_that_llama_cpp_does_not_have(tmp_path, changes, message):
 def test_lora_and_quantized_weights(tmp_path):
     backbone = small_backbone()
     backbone.enable_lora(2)
-    with pytest.raises(ValueError, match="has LoRA.*export_lora_to_gguf"):
+    with pytest.raises(ValueError, match=r"has LoRA.*export_lora_to_gguf"):
         backbone.export_to_gguf(tmp_path / "a.gguf")
     backbone = small_backbone()
     backbone.quantize("int8")
-    with pytest.raises(ValueError, match="is quantized to int8.*dtype='Q8_0'"):
+    with pytest.raises(ValueError, match=r"is quantized to int8.*dtype='Q8_0'"):
         backbone.export_to_gguf(tmp_path / "a.gguf")
 
 
@@ -225,7 +221,7 @@ def test_numbers_that_a_type_cannot_hold(tmp_path, number, dtype):
     before = (tmp_path / "a.gguf").read_bytes()
     kernel = backbone.transformer_layers[1].feedforward.up.kernel
     kernel.assign(np.full(kernel.shape, number))
-    with pytest.raises(ValueError, match="blk.1.ffn_up.weight has numbers beyond 65,504, or NaN"):
+    with pytest.raises(ValueError, match=r"ffn_up\.weight has numbers beyond 65,504, or NaN"):
         backbone.export_to_gguf(tmp_path / "a.gguf", dtype)
     assert (tmp_path / "a.gguf").read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == ["a.gguf"]
@@ -248,8 +244,8 @@ def test_llama_cpp_runs_it(tmp_path, name, dtype, tolerance):
     config = {**config_of(name), **sizes, "intermediate_dim": 256}
     model = text_model(**config)
     for variable in model.trainable_variables:
-        scale = 0.3 if len(variable.shape) == 1 else 0.15
-        variable.assign(variable * scale)
+        scale = 2.8 / 16 if variable.path.endswith("kernel") else 2
+        variable.assign(variable * (0.25 if "embeddings" in variable.path else scale))
     file = tmp_path / "a.gguf"
     model.export_to_gguf(file, dtype)
     again = MistralCausalLM.from_preset(file, dtype="float32")

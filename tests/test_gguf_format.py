@@ -190,7 +190,7 @@ def test_other_models_are_refused_by_name(name):
 
 
 def test_an_adapter_is_no_model():
-    with pytest.raises(ValueError, match="is a LoRA adapter.*load_lora_weights"):
+    with pytest.raises(ValueError, match=r"is a LoRA adapter.*load_lora_weights"):
         MistralBackbone.from_preset(FOLDER / "adapter.gguf")
 
 

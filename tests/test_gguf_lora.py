@@ -140,9 +140,9 @@ def test_missing_files_and_names(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"There is no file .*a\.gguf"):
         small_backbone().load_lora_weights(tmp_path / "a.gguf")
     (tmp_path / "b.gguf").mkdir()
-    with pytest.raises(FileNotFoundError, match="must be a .gguf file, but is a folder"):
+    with pytest.raises(FileNotFoundError, match=r"must be a \.gguf file, but is a folder"):
         small_backbone().load_lora_weights(tmp_path / "b.gguf")
-    with pytest.raises(ValueError, match="must end in .gguf"):
+    with pytest.raises(ValueError, match=r"must end in \.gguf"):
         adapted().export_lora_to_gguf(tmp_path / "a.bin")
     with pytest.raises(ValueError, match="has no LoRA"):
         small_backbone().export_lora_to_gguf(tmp_path / "a.gguf")

@@ -164,7 +164,7 @@ def test_architecture(scaling, architecture):
 
 @pytest.mark.parametrize("scaling", [YARN | {"rope_type": "dynamic"}, YARN | {"truncate": False}])
 def test_what_llama_cpp_does_not_have(scaling):
-    with pytest.raises(ValueError, match="llama.cpp has no rope_scaling with"):
+    with pytest.raises(ValueError, match=r"llama.cpp has no rope_scaling with"):
         architecture_of(config(rope_scaling=scaling))
 
 

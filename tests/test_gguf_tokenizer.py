@@ -131,5 +131,5 @@ def test_without_a_prefix():
 @pytest.mark.parametrize("options", [{}, {**IDENTITY, "model_type": "unigram", "vocab_size": 290}])
 def test_vocabularies_that_llama_cpp_would_use_in_another_way(options):
     tokenizer = MistralTokenizer(trained_model(**options))
-    with pytest.raises(ValueError, match="is not like Mistral's.*Export the backbone alone"):
+    with pytest.raises(ValueError, match=r"is not like Mistral's.*Export the backbone alone"):
         describe_vocabulary(tokenizer, None)

@@ -40,7 +40,7 @@ def open_source(preset: str | Path) -> Source:
     scheme, separator, rest = address.partition("://")
     if separator:
         return _open_address(scheme.lower(), rest, preset)
-    looks_like_path = any(mark in address for mark in ("/", "\\", "~"))
+    looks_like_path = any(mark in address for mark in ("/", "\\", "~", GGUF))
     if not (looks_like_path or address.startswith(".") or Path(address).exists()):
         raise ValueError(registry.unknown_name(preset))
     return _open_folder(Path(address))

@@ -187,7 +187,7 @@ class GgufFormat:
         return size
 
     def read_dtype(self, source: Source) -> str:
-        """The dtype of most weights; for quantized ones bfloat16, in which Mistral's are published."""
+        """The dtype of most weights; for quantized ones bfloat16, as Mistral publishes its own."""
         kind = self.kinds[0] if self.kinds else "F32"
         return KINDS[kind] if kind in ("F32", "F16") else "bfloat16"
 

@@ -59,7 +59,7 @@ class HuggingFaceModel(Source):
 
     def gguf_files(self) -> list[str]:
         try:
-            names = huggingface_hub.list_repo_files(self.model, revision=self._commit)
+            names = huggingface_hub.HfApi().list_repo_files(self.model, revision=self._commit)
         except Exception:  # without a network, say; then a file must be named
             return []
         return [name for name in names if name.endswith(GGUF)]

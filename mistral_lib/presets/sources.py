@@ -96,6 +96,9 @@ class OneFile(Source):
     def find(self, name: str) -> Path | None:
         return self.source.find(name) if name == self.name else None
 
+    def get(self, name: str) -> Path:
+        return self.source.get(name) if name == self.name else super().get(name)
+
     def missing(self, message: str) -> OSError:
         return self.source.missing(message)
 

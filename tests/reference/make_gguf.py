@@ -19,10 +19,10 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+from vocabularies import SENTENCES, TEXTS, trained_model
 
 from mistral_lib.config import MistralConfig
 from mistral_lib.presets.gguf_format import places
-from vocabularies import SENTENCES, TEXTS, trained_model
 
 from . import golden, peers
 
