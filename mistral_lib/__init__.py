@@ -22,6 +22,7 @@ from mistral_lib.base import Backbone
 from mistral_lib.causal_lm import MistralCausalLM
 from mistral_lib.keras_inside import without_weights
 from mistral_lib.preprocessor import MistralCausalLMPreprocessor
+from mistral_lib.tekken import MistralTekkenTokenizer
 from mistral_lib.tokenizer import MistralTokenizer
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "MistralBackbone",
     "MistralCausalLM",
     "MistralCausalLMPreprocessor",
+    "MistralTekkenTokenizer",
     "MistralTokenizer",
     "models",
     "without_weights",

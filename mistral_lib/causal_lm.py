@@ -21,7 +21,7 @@ from mistral_lib.presets.registry import PresetTable
 from mistral_lib.presets.saving import save_causal_lm
 from mistral_lib.quantization import QuantizableModel
 from mistral_lib.scoring import Scoring
-from mistral_lib.tokenizer import MistralTokenizer
+from mistral_lib.tokenizer import TOKENIZERS
 from mistral_lib.training_loss import TrainingLoss
 
 
@@ -138,7 +138,7 @@ class MistralCausalLM(TextGeneration, Scoring, TrainingLoss, QuantizableModel): 
             cls,
             MistralBackbone,
             MistralCausalLMPreprocessor,
-            MistralTokenizer,
+            TOKENIZERS,
             Preset.open(preset),
             load_weights,
             **kwargs,

@@ -11,6 +11,7 @@ from mistral_lib.backbone import MistralBackbone
 from mistral_lib.base import Backbone
 from mistral_lib.causal_lm import MistralCausalLM
 from mistral_lib.preprocessor import MistralCausalLMPreprocessor
+from mistral_lib.tekken import MistralTekkenTokenizer
 from mistral_lib.tokenizer import MistralTokenizer
 
 __all__ = [
@@ -18,5 +19,6 @@ __all__ = [
     "MistralBackbone",
     "MistralCausalLM",
     "MistralCausalLMPreprocessor",
+    "MistralTekkenTokenizer",
     "MistralTokenizer",
 ]

@@ -16,7 +16,8 @@ from mistral_lib.inputs import as_texts
 from mistral_lib.presets.loading import load_preprocessor
 from mistral_lib.presets.preset import Preset
 from mistral_lib.presets.saving import save_preprocessor
-from mistral_lib.tokenizer import MistralTokenizer
+from mistral_lib.tokenizer import TOKENIZERS
+from mistral_lib.tokenizer_base import Tokenizer
 
 
 @keras.saving.register_keras_serializable(package="mistral_lib")
@@ -28,7 +29,8 @@ class MistralCausalLMPreprocessor:
     that is too long is cut at its end to make room for `</s>`. The outputs equal KerasHub's.
 
     Args:
-        tokenizer: a `MistralTokenizer`. Its own `add_bos` and `add_eos` play no part here.
+        tokenizer: a `MistralTokenizer` or `MistralTekkenTokenizer`. Its own `add_bos` and `add_eos`
+            play no part here.
         sequence_length: number of ids S in a row of the input, at least 1.
         add_start_token: whether a row and a prompt begin with `<s>`.
         add_end_token: whether a row ends with `</s>`; a prompt never does.
@@ -46,6 +48,7 @@ class MistralCausalLMPreprocessor:
     ...     model_type="word",
     ...     hard_vocab_limit=False,
     ... )
+    >>> from mistral_lib import MistralTokenizer
     >>> preprocessor = MistralCausalLMPreprocessor(MistralTokenizer(model.getvalue()), 5)
     >>> x, y, sample_weight = preprocessor(["a b", "a b c a b c"])
     >>> print(x["token_ids"])
@@ -61,14 +64,15 @@ class MistralCausalLMPreprocessor:
 
     def __init__(
         self,
-        tokenizer: MistralTokenizer,
+        tokenizer: Tokenizer,
         sequence_length: int = 1024,
         add_start_token: bool = True,
         add_end_token: bool = True,
     ):
-        if not isinstance(tokenizer, MistralTokenizer):
+        if not isinstance(tokenizer, Tokenizer):
             raise TypeError(
-                "MistralCausalLMPreprocessor: tokenizer must be a MistralTokenizer, got "
+                "MistralCausalLMPreprocessor: tokenizer must be a MistralTokenizer or a "
+                "MistralTekkenTokenizer, got "
                 f"{type(tokenizer).__name__}."
             )
         self.tokenizer = tokenizer
@@ -182,7 +186,7 @@ class MistralCausalLMPreprocessor:
             FileNotFoundError: no such folder, or a preset without a vocabulary.
             TypeError, ValueError: an argument of another name, type or range.
         """
-        return load_preprocessor(cls, MistralTokenizer, Preset.open(preset), **kwargs)
+        return load_preprocessor(cls, TOKENIZERS, Preset.open(preset), **kwargs)
 
     def save_to_preset(self, preset_dir: str | Path) -> None:
         """Saves the preprocessor and its tokenizer into a preset's folder."""

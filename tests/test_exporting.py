@@ -373,7 +373,11 @@ def test_a_preset_of_keras_hub_keeps_what_keras_hub_has_no_place_for(chat_checkp
     [
         (3, {}),
         ({"chat_template": 3, "added_tokens": [1]}, {}),
-        ({"added_tokens": {"a": "1", "b": 300}}, {"added_tokens": {"b": 300}}),
+        (
+            {"added_tokens": {"a": "1", "b": 300}, "prefix": "x", "version": 7, "other": 1},
+            {"added_tokens": [{"id": 300, "content": "b"}]},
+        ),
+        ({"chat_template": [{"name": "a"}, 3]}, {}),
     ],
 )
 def test_what_somebody_else_wrote_there_is_not_believed(tmp_path, extras, kept):

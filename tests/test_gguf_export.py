@@ -35,8 +35,8 @@ BLOCK = "blk.0."
 def text_model(**changes):
     proto = trained_model(normalization_rule_name="identity", remove_extra_whitespaces=False)
     tokenizer = MistralTokenizer(proto)
-    tokenizer.extras = {"chat_template": TEMPLATE}
-    tokenizer.extras["added_tokens"] = {token: id for id, token in ADDED.items()}
+    added = [{"id": id, "content": token} for id, token in ADDED.items()]
+    tokenizer.extras = {"chat_template": TEMPLATE, "added_tokens": added}
     changes = {"vocabulary_size": 304, "sliding_window": None, **changes}
     return small_causal_lm(MistralCausalLMPreprocessor(tokenizer, 12), **changes)
 

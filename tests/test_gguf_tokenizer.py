@@ -1,21 +1,20 @@
 """mistral_lib/presets/gguf_tokenizer.py: llama.cpp's ids of any text."""
 
+import dataclasses
 import json
 
 import pytest
 from reference.make_gguf import ADDED, FOLDER, TEMPLATE, texts
 from sentencepiece import SentencePieceProcessor
-from vocabularies import MISTRAL, trained_model
+from vocabularies import MISTRAL, small_tekken, trained_model
 
-from mistral_lib import MistralTokenizer
+from mistral_lib import MistralTekkenTokenizer, MistralTokenizer
 from mistral_lib.presets.gguf_files import GgufFile, read_gguf
-from mistral_lib.presets.gguf_tokenizer import (
-    describe_vocabulary,
-    read_added_tokens,
-    read_vocabulary,
-)
+from mistral_lib.presets.gguf_tokenizer import describe_vocabulary, read_tokenizer
 
 FILE = read_gguf(FOLDER / "text.gguf")
+from mistral_lib.tokenizer import TOKENIZERS
+
 PREFIX = "tokenizer.ggml."
 IDENTITY = {"normalization_rule_name": "identity", "remove_extra_whitespaces": False}
 
@@ -33,15 +32,19 @@ def described(tokenizer, size=None):
 
 
 def tokenizer_of(file):
-    return MistralTokenizer(read_vocabulary(file))
+    found = read_tokenizer(file)
+    tokenizer = TOKENIZERS[found.kind](**found.vocabulary)
+    tokenizer.extras = {**tokenizer.extras, **found.extras}
+    return tokenizer
 
 
 # --- Reading -------------------------------------------------------------------------------------
 
 
-def test_ids_of_llama_cpp():
-    expected = json.loads((FOLDER / "tokens.json").read_text())
-    tokenizer = tokenizer_of(FILE)
+@pytest.mark.parametrize("name", ["text", "tekken"])
+def test_ids_of_llama_cpp(name):
+    expected = json.loads((FOLDER / "tokens.json").read_text())[name]
+    tokenizer = tokenizer_of(read_gguf(FOLDER / f"{name}.gguf"))
     assert len(expected) == len(texts()) > 300
     assert tokenizer.encode(texts()) == expected
     assert len({id for row in expected for id in row}) > 150
@@ -51,9 +54,14 @@ def test_the_model_from_which_it_was_made():
     """Piece by piece; tokens that were added are none of it, nor names of rows without one."""
     original = SentencePieceProcessor(model_proto=trained_model(**IDENTITY))
     tokenizer, size = tokenizer_of(FILE), original.vocab_size()
-    assert tokenizer.get_vocabulary() == original.id_to_piece(list(range(size)))
+    assert tokenizer.get_vocabulary()[:size] == original.id_to_piece(list(range(size)))
     assert FILE.metadata[f"{PREFIX}tokens"][size:] == [*ADDED.values(), "[PAD302]", "[PAD303]"]
-    assert read_added_tokens(FILE) == {token: id for id, token in ADDED.items()}
+    assert tokenizer.get_vocabulary()[size:] == [*ADDED.values()]
+    assert tokenizer.extras["added_tokens"] == [
+        {"id": id, "content": token, "special": True} for id, token in ADDED.items()
+    ]
+    assert tokenizer.encode("a<|im_start|>b")[-3:][1] == 300
+    assert tokenizer.decode([300, 301]) == ""
     again = SentencePieceProcessor(model_proto=tokenizer.proto)
     for id in range(3, size):
         assert again.get_score(id) == original.get_score(id)
@@ -67,6 +75,18 @@ def test_unk_is_a_control_token_to_llama_cpp():
     assert tokenizer.id_to_token(0) == "<unk>"
 
 
+def test_tekken_of_llama_cpp():
+    """Tokens, control tokens and pattern; the template is only the name of one."""
+    file, vocabulary = read_gguf(FOLDER / "tekken.gguf"), small_tekken()
+    tokenizer = tokenizer_of(file)
+    assert isinstance(tokenizer, MistralTekkenTokenizer)
+    found = tokenizer.vocabulary
+    assert (found.tokens, found.controls) == (vocabulary.tokens, vocabulary.controls)
+    assert (found.pattern, found.merges) == (vocabulary.pattern, vocabulary.merges)
+    assert file.metadata["tokenizer.chat_template"] == "mistral-v7-tekken"
+    assert tokenizer.extras == {"version": "v7"}
+
+
 @pytest.mark.parametrize("has_prefix", [True, False])
 def test_prefix(has_prefix):
     tokenizer = tokenizer_of(changed(add_space_prefix=has_prefix))
@@ -78,11 +98,14 @@ def test_prefix(has_prefix):
     [
         ({"remove": [f"{PREFIX}model"]}, FileNotFoundError, "has no vocabulary"),
         ({"model": "bert"}, ValueError, "of the kind 'bert'.*preprocessor=None"),
-        ({"scores": [0.0]}, ValueError, "304 tokens, 1 scores and 304 kinds"),
+        ({"model": "gpt2"}, ValueError, "with the pattern 'default'.*preprocessor=None"),
+        ({"scores": [0.0]}, ValueError, "300 tokens and 1 scores"),
+        ({"token_type": [1]}, ValueError, "304 tokens and 1 kinds"),
         ({"tokens": 7}, ValueError, "tokens must be a list of str, but is 7"),
         ({"token_type": ["a"] * 304}, ValueError, "token_type must be a list of int"),
-        ({"tokens": [], "scores": [], "token_type": []}, ValueError, "0 tokens, 0 scores"),
-        ({"tokens": ["a"] * 304}, ValueError, "already defined|no control token"),
+        ({"tokens": [], "scores": [], "token_type": []}, ValueError, "0 tokens and 0 kinds"),
+        ({"tokens": ["a"] * 304}, ValueError, "has no token '<s>', which"),
+        ({"tokens": ["<s>", "</s>"] * 152}, ValueError, "already defined"),
     ],
 )
 def test_what_is_wrong(changes, error, message):
@@ -106,20 +129,46 @@ def test_vocabularies_of_mistral(name):
 
 def test_what_llama_cpp_wrote_comes_out_again():
     tokenizer = MistralTokenizer(trained_model(**IDENTITY))
-    added = {token: id for id, token in ADDED.items()}
+    added = [{"id": id, "content": token, "special": True} for id, token in ADDED.items()]
     tokenizer.extras = {"chat_template": TEMPLATE, "added_tokens": added}
     values = describe_vocabulary(tokenizer, 304)
     theirs = {key: value for key, value in FILE.metadata.items() if key[:10] == "tokenizer."}
     assert theirs.keys() <= values.keys()
     for key in theirs.keys() - {f"{PREFIX}scores", f"{PREFIX}token_type"}:
         assert values[key] == theirs[key], key
-    # There, what has a name like "<|im_end|>" in tokenizer_config.json becomes a control token, and
-    # all that stands in it gets a score of its own, <s> too.
-    kinds = values[f"{PREFIX}token_type"]
-    assert kinds[:3] == [2, 3, 3]
-    assert kinds[3:300] == theirs[f"{PREFIX}token_type"][3:300]
-    assert kinds[300:] == [4, 4, 5, 5]
+    assert values[f"{PREFIX}token_type"][:3] == [2, 3, 3]
+    assert values[f"{PREFIX}token_type"][3:] == theirs[f"{PREFIX}token_type"][3:]
+    # There, what stands in tokenizer_config.json gets a score of its own, <s> too.
     assert values[f"{PREFIX}scores"][3:] == theirs[f"{PREFIX}scores"][3:]
+
+
+def test_tekken_as_llama_cpp_wrote_it():
+    theirs = read_gguf(FOLDER / "tekken.gguf").metadata
+    values = describe_vocabulary(MistralTekkenTokenizer(small_tekken().to_json()), None)
+    for key in ("model", "pre", "tokens", "token_type", "bos_token_id", "eos_token_id"):
+        assert values[PREFIX + key] == theirs[PREFIX + key], key
+    # There a token may have several pairs; the one that comes to be is among them.
+    assert {*values[f"{PREFIX}merges"]} <= {*theirs[f"{PREFIX}merges"]}
+
+
+def test_tekken_there_and_back():
+    """With tokens behind the vocabulary, and in place of a control token."""
+    controls = ("<SPECIAL_20>", "<SPECIAL_21>")
+    tokenizer = MistralTekkenTokenizer(small_tekken("v7", controls).to_json())
+    size = tokenizer.vocabulary_size()
+    added = [{"id": 21, "content": "<|im_start|>", "special": True}, {"id": size, "content": "a b"}]
+    tokenizer.extras = {**tokenizer.extras, "added_tokens": added, "chat_template": TEMPLATE}
+    again = tokenizer_of(described(tokenizer, size + 9))
+    assert again.extras == tokenizer.extras
+    assert again.get_vocabulary() == tokenizer.get_vocabulary()
+    assert again.encode(texts()) == tokenizer.encode(texts())
+    assert again.encode("<|im_start|>a b") == [21, size]
+
+
+def test_a_pattern_that_llama_cpp_does_not_have():
+    vocabulary = dataclasses.replace(small_tekken(), pattern=r"\S+|\s+")
+    with pytest.raises(ValueError, match=r"cuts words by the pattern .* llama\.cpp does not have"):
+        describe_vocabulary(MistralTekkenTokenizer(vocabulary.to_json()), None)
 
 
 def test_without_a_prefix():

@@ -16,7 +16,7 @@ from mistral_lib.generation.prompts import Prompts, new_token_limits, read_promp
 from mistral_lib.generation.protocol import Job, Loop
 from mistral_lib.generation.stopping import Transcript
 from mistral_lib.preprocessor import MistralCausalLMPreprocessor
-from mistral_lib.tokenizer import MistralTokenizer
+from mistral_lib.tokenizer_base import Tokenizer
 
 STEPS_PER_PIECE = 4  # between looks at the text: for a piece to stream, and for stop strings
 
@@ -277,7 +277,7 @@ class TextGeneration(ModelWithSampler):
             for _ in range(options.samples)
         ]
 
-    def _tokenizer(self) -> MistralTokenizer:
+    def _tokenizer(self) -> Tokenizer:
         """The tokenizer of a model that reads and writes text."""
         if self.preprocessor is None:
             raise ValueError(

@@ -1,6 +1,7 @@
 """All the ways in which a model writes (chapter 16, "Sampling")."""
 
 import functools
+import itertools
 from typing import Any
 
 from mistral_lib.backbone import MistralBackbone
@@ -47,9 +48,10 @@ def check_draft(model: Any, draft_model: Any) -> None:
         return
     words = [each.preprocessor.tokenizer.get_vocabulary() for each in (model, draft_model)]
     if words[0] != words[1]:
-        index = next(i for i, pair in enumerate(zip(*words)) if pair[0] != pair[1])
+        pairs = enumerate(itertools.zip_longest(*words))  # one may have tokens that were added
+        index, (own, other) = next((i, pair) for i, pair in pairs if pair[0] != pair[1])
         raise ValueError(
-            f"draft_model must have this model's vocabulary, but token {index} is "
-            f"{words[1][index]!r} in the draft and {words[0][index]!r} in this model. Only a model "
-            "of the same vocabulary can propose tokens."
+            f"draft_model must have this model's vocabulary, but token {index} is {other!r} in the "
+            f"draft and {own!r} in this model. Only a model of the same vocabulary can propose "
+            "tokens."
         )

@@ -16,30 +16,36 @@ import numpy as np
 from tqdm import tqdm
 
 from mistral_lib import lora
+from mistral_lib.added_tokens import parse_added_tokens
 from mistral_lib.presets.checkpoints import is_transposed
-from mistral_lib.presets.fast_tokenizer import describe_tokenizer
+from mistral_lib.presets.fast_tokenizer import describe_tekken, describe_tokenizer
 from mistral_lib.presets.json_files import write_json
 from mistral_lib.presets.preset import TRANSFORMERS
 from mistral_lib.presets.progress import progress_bar
 from mistral_lib.presets.safetensors_files import in_file_order, write_tensors
 from mistral_lib.presets.saving import preset_folder, shard_bytes
 from mistral_lib.presets.tensors import Place, owner_of
-from mistral_lib.presets.transformers_format import (
+from mistral_lib.presets.tokenizer_files import (
     ADDED_TOKENS_FILE,
-    ARGUMENTS,
     CHAT_TEMPLATE_FILE,
-    CONFIG_FILE,
-    GENERATION_FILE,
-    TOKENIZER_FILE,
+    FAST_TOKENIZER_FILE,
+    TEKKEN,
+    TEKKEN_FILE,
     VOCABULARY_FILES,
 )
+from mistral_lib.presets.tokenizer_files import CONFIG_FILE as TOKENIZER_FILE
+from mistral_lib.presets.transformers_format import ARGUMENTS, CONFIG_FILE, GENERATION_FILE
 from mistral_lib.settings import CONTEXT_LENGTH
 
 SHARD_FILE = "model-{:05}-of-{:05}.safetensors"
-FAST_TOKENIZER_FILE = "tokenizer.json"
 # What may remain of another model, and would be read in place of this one.
 STALE_FILES = ("model*.safetensors", TRANSFORMERS.index_file, "pytorch_model*.bin*")
-STALE_TOKENIZER_FILES = (ADDED_TOKENS_FILE, CHAT_TEMPLATE_FILE)
+STALE_TOKENIZER_FILES = (
+    ADDED_TOKENS_FILE,
+    CHAT_TEMPLATE_FILE,
+    TEKKEN_FILE,
+    VOCABULARY_FILES[0],
+)
 CHECKPOINT_FILES = {CONFIG_FILE, GENERATION_FILE, TOKENIZER_FILE}
 
 
@@ -136,25 +142,32 @@ def _describe(backbone: Any) -> dict[str, Any]:
 
 
 def _write_tokenizer(tokenizer: Any, new: Path) -> None:
-    size, extras = tokenizer.vocabulary_size(), tokenizer.extras
-    added = {t: id for t, id in extras.get("added_tokens", {}).items() if id >= size}
-    write_json(new / FAST_TOKENIZER_FILE, describe_tokenizer(tokenizer.proto, added))
+    extras, added = tokenizer.extras, parse_added_tokens(tokenizer.extras.get("added_tokens"))
+    prefix = extras.get("prefix")
+    if tokenizer.kind == TEKKEN:
+        write_json(new / FAST_TOKENIZER_FILE, describe_tekken(tokenizer.vocabulary, added))
+        if not added:  # which it has no place for, and transformers would read it first
+            (new / TEKKEN_FILE).write_bytes(tokenizer.vocabulary.to_json())
+    else:
+        write_json(new / FAST_TOKENIZER_FILE, describe_tokenizer(tokenizer.proto, added, prefix))
+        (new / VOCABULARY_FILES[0]).write_bytes(tokenizer.proto)
     if added:
-        write_json(new / ADDED_TOKENS_FILE, added)
+        write_json(new / ADDED_TOKENS_FILE, {token.content: token.id for token in added})
     content = {
-        "tokenizer_class": "LlamaTokenizer",
+        "tokenizer_class": "PreTrainedTokenizerFast"
+        if tokenizer.kind == TEKKEN
+        else "LlamaTokenizer",
         "bos_token": tokenizer.start_token,
         "eos_token": tokenizer.end_token,
         "unk_token": tokenizer.id_to_token(tokenizer.unk_token_id),
         "add_bos_token": True,
         "add_eos_token": False,
         "clean_up_tokenization_spaces": False,
-        "legacy": False,
+        "legacy": bool(added) and prefix is None,
     }
     if "chat_template" in extras:
         content["chat_template"] = extras["chat_template"]
     write_json(new / TOKENIZER_FILE, content)
-    (new / VOCABULARY_FILES[0]).write_bytes(tokenizer.proto)
 
 
 def _write_weights(backbone: Any, new: Path, limit: float) -> None:

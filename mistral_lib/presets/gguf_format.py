@@ -23,11 +23,12 @@ from mistral_lib.presets.checkpoints import is_transposed
 from mistral_lib.presets.formats import Task
 from mistral_lib.presets.gguf_files import KINDS, GgufFile
 from mistral_lib.presets.gguf_rope import ROPE_TENSOR, read_rope
-from mistral_lib.presets.gguf_tokenizer import read_added_tokens, read_vocabulary
+from mistral_lib.presets.gguf_tokenizer import read_tokenizer
 from mistral_lib.presets.json_files import check_ids
 from mistral_lib.presets.safetensors_files import SafeTensor
 from mistral_lib.presets.sources import Source
 from mistral_lib.presets.tensors import Messages, Place, match
+from mistral_lib.presets.tokenizer_files import TokenizerFiles
 
 ARCHITECTURES = ("llama", "mistral3")
 WINDOW = "attention.sliding_window"
@@ -209,25 +210,14 @@ class GgufFormat:
         ends = check_ids(found, f"{self.file.path}: {keys[0]}")
         return Task(None, tuple(dict.fromkeys(ends)), TOKENS in self.file.metadata)
 
-    def read_tokenizer_arguments(self, source: Source) -> dict[str, Any]:
-        """Constructor arguments of the tokenizer: the defaults."""
-        return {}
-
     def read_preprocessor_arguments(self, source: Source) -> dict[str, Any]:
         """Constructor arguments of the preprocessor."""
         start = self.file.metadata.get("tokenizer.ggml.add_bos_token", True)
         return {} if start is True else {"add_start_token": start}
 
-    def find_vocabulary(self, source: Source) -> bytes:
-        """The SentencePiece model, made from the tokens and scores in the file."""
-        return read_vocabulary(self.file)
-
-    def read_extras(self, source: Source) -> dict[str, Any]:
-        """Chat template and added tokens: see `Format`."""
-        template = self.file.metadata.get("tokenizer.chat_template")
-        extras = {"chat_template": template} if isinstance(template, str) else {}
-        added = read_added_tokens(self.file)
-        return extras | ({"added_tokens": added} if added else {})
+    def find_tokenizer(self, source: Source) -> TokenizerFiles:
+        """The tokenizer, from the lists in the file: see `Format`."""
+        return read_tokenizer(self.file)
 
     def read_context_length(self, source: Source) -> Any:
         """For how many tokens the model was made: see `Format`."""

@@ -1,91 +1,113 @@
 """Vocabularies in GGUF files (chapter 17, "Presets and checkpoints").
 
 llama.cpp keeps a SentencePiece vocabulary as lists of pieces, scores and kinds, whose numbers are
-those of SentencePiece. From them the model file is made again, which is a message in protobuf:
-pieces, how they were trained, and what is done to a text before it is cut.
+those of SentencePiece; and a Tekken vocabulary, like GPT-2's, as tokens and the pairs that are
+merged, with the name of the pattern. A file has a token for each row of the embedding: rows without
+one have invented names.
 
-Source: llama.cpp, `conversion/base.py`, `_create_vocab_sentencepiece`; `src/llama-vocab.cpp`;
-sentencepiece, `src/sentencepiece_model.proto`.
+Source: llama.cpp, `conversion/base.py`, `gguf-py/gguf/vocab.py`, `src/llama-vocab.cpp`.
 """
 
-import struct
 from collections.abc import Sequence
 from typing import Any
 
 from sentencepiece import SentencePieceProcessor
 
-from mistral_lib.presets.fast_tokenizer import SAMPLE, SPACE
+from mistral_lib.added_tokens import AddedToken, parse_added_tokens
+from mistral_lib.presets.fast_tokenizer import SAMPLE
 from mistral_lib.presets.gguf_files import GgufFile
+from mistral_lib.presets.tokenizer_files import SENTENCEPIECE, TEKKEN, TokenizerFiles
+from mistral_lib.presets.tokenizer_json import is_own
+from mistral_lib.tekken_vocabulary import PATTERN
+from mistral_lib.vocabulary import (
+    BYTE,
+    CONTROL,
+    NORMAL,
+    SPACE,
+    UNKNOWN,
+    USER_DEFINED,
+    write_model,
+)
 
-PREFIX = "tokenizer.ggml."
-SENTENCEPIECE = "llama"
-NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
-BYTE_PAIRS = 2  # of sentencepiece_model.proto: the kind of model
-# Fields of a ModelProto, of its pieces, of its TrainerSpec and of its NormalizerSpec.
-PIECES, TRAINER, NORMALIZER = 1, 2, 3
-PIECE, SCORE, KIND = 1, 2, 3
-MODEL_TYPE, BYTE_FALLBACK, UNK_ID, BOS_ID, EOS_ID, PAD_ID = 3, 35, 40, 41, 42, 43
-NAME, ADD_PREFIX, REMOVE_SPACES, ESCAPE_SPACES = 1, 3, 4, 5
+PREFIX, TEMPLATE = "tokenizer.ggml.", "tokenizer.chat_template"
+UNUSED = 5  # of the kinds
+KINDS = {"llama": SENTENCEPIECE, "gpt2": TEKKEN}
+PATTERN_NAME = "tekken"
 FILLER_SCORE, ADDED_SCORE = -10000.0, -1000.0  # as llama.cpp's converter writes them
 
 
-def read_vocabulary(file: GgufFile) -> bytes:
-    """The SentencePiece model of a file.
+def read_tokenizer(file: GgufFile) -> TokenizerFiles:
+    """The tokenizer of a file.
 
     Raises:
-        FileNotFoundError: the file has no vocabulary.
+        FileNotFoundError: the file has none.
         ValueError: it has one of another kind, or lists that do not belong together.
     """
-    kind = file.metadata.get(f"{PREFIX}model")
+    kind, pattern = file.metadata.get(f"{PREFIX}model"), file.metadata.get(f"{PREFIX}pre")
     if kind is None:
         raise FileNotFoundError(f"{file.path} has no vocabulary: it lacks {PREFIX}model.")
-    if kind != SENTENCEPIECE:
+    if kind not in KINDS or (kind == "gpt2" and pattern != PATTERN_NAME):
         raise ValueError(
-            f"{file.path} has a vocabulary of the kind {kind!r:.40}, but only SentencePiece's "
-            f"({SENTENCEPIECE!r}) is read here. Pass preprocessor=None to "
+            f"{file.path} has a vocabulary of the kind {kind!r:.40} with the pattern "
+            f"{pattern!r:.40}, but only SentencePiece's ('llama') and Tekken's ('gpt2' with "
+            f"{PATTERN_NAME!r}) are read here. Pass preprocessor=None to "
             "MistralCausalLM.from_preset and work with ids."
         )
-    pieces, scores, kinds = _lists(file)
-    size = _base_size(kinds)
-    pieces, scores, kinds = pieces[:size], scores[:size], kinds[:size]
+    pieces = list(_list(file, "tokens", str))
+    kinds = _list(file, "token_type", int, [NORMAL] * len(pieces))
+    # What comes behind the last piece of text was added.
+    size = max((id + 1 for id, kind in enumerate(kinds) if kind in (NORMAL, BYTE)), default=0)
+    if len(kinds) != len(pieces) or not size:
+        raise ValueError(
+            f"{file.path} has {len(pieces):,} tokens and {len(kinds):,} kinds of tokens, "
+            f"{size:,} up to the last of text, but must have as many of each, and text among them. "
+            "Get it again from its source."
+        )
+    # A control token of Tekken's with another model's name got it in fine-tuning.
+    renamed = [
+        id
+        for id, piece in enumerate(pieces[:size])
+        if KINDS[kind] == TEKKEN and kinds[id] != NORMAL and not is_own(piece)
+    ]
+    added = [
+        AddedToken(id, pieces[id], special=kinds[id] == CONTROL).to_json()
+        for id in (*renamed, *range(size, len(pieces)))
+        if kinds[id] in (CONTROL, USER_DEFINED)
+    ]
+    for id in renamed:
+        pieces[id] = f"<SPECIAL_{id}>"
+    template = file.metadata.get(TEMPLATE)
+    # Instead of a template there may be the name of one that llama.cpp has, such as "mistral-v7".
+    is_template = isinstance(template, str) and "{" in template
+    extras = {"chat_template": template if is_template else None}
+    extras = {name: v for name, v in {**extras, "added_tokens": added}.items() if v}
+    if KINDS[kind] == TEKKEN:
+        vocabulary = {"vocabulary": {piece: id for id, piece in enumerate(pieces[:size])}}
+        vocabulary |= {"merges": _list(file, "merges", str)}
+    else:
+        vocabulary = {"proto": _sentencepiece_model(file, pieces[:size], kinds[:size])}
+    return TokenizerFiles(KINDS[kind], vocabulary, extras=extras)
+
+
+def _sentencepiece_model(file: GgufFile, pieces: list[str], kinds: list[int]) -> bytes:
+    """The model file from which the lists were made."""
+    scores = _list(file, "scores", float, [0.0] * len(pieces))
+    if len(scores) < len(pieces):
+        raise ValueError(
+            f"{file.path} has {len(pieces):,} tokens and {len(scores):,} scores, but must have as "
+            "many of each. Get it again from its source."
+        )
     unknown = file.metadata.get(f"{PREFIX}unknown_token_id", 0)
     if UNKNOWN not in kinds and unknown in range(len(kinds)):
         kinds = [*kinds[:unknown], UNKNOWN, *kinds[unknown + 1 :]]  # a special token, to others
-    return write_model(
-        list(zip(pieces, scores, kinds)),
-        unknown=kinds.index(UNKNOWN) if UNKNOWN in kinds else unknown,
-        start=file.metadata.get(f"{PREFIX}bos_token_id", 1),
-        end=file.metadata.get(f"{PREFIX}eos_token_id", 2),
-        has_prefix=file.metadata.get(f"{PREFIX}add_space_prefix", True),
-    )
-
-
-def read_added_tokens(file: GgufFile) -> dict[str, int]:
-    """The tokens behind the last piece of text, which were added to the vocabulary, and their ids.
-
-    Names of rows that have no token are left out.
-    """
-    pieces, _, kinds = _lists(file)
-    ids = range(_base_size(kinds), len(pieces))
-    return {pieces[id]: id for id in ids if kinds[id] in (CONTROL, USER_DEFINED)}
-
-
-def _lists(file: GgufFile) -> tuple[list[str], list[float], list[int]]:
-    """Pieces, scores and kinds, of which there must be as many."""
-    pieces = _list(file, "tokens", str)
-    scores = _list(file, "scores", float, [0.0] * len(pieces))
-    kinds = _list(file, "token_type", int, [NORMAL] * len(pieces))
-    if not len(pieces) == len(scores) == len(kinds) > 0:
+    missing = [name for name in ("<s>", "</s>") if name not in pieces]
+    if missing or UNKNOWN not in kinds:
         raise ValueError(
-            f"{file.path} has {len(pieces):,} tokens, {len(scores):,} scores and {len(kinds):,} "
-            "kinds of tokens, but must have as many of each. Get it again from its source."
+            f"The vocabulary in {file.path} has no token {missing[0] if missing else '<unk>'!r}, "
+            "which Mistral needs."
         )
-    return pieces, scores, kinds
-
-
-def _base_size(kinds: list[int]) -> int:
-    """The number of tokens up to the last piece of text."""
-    return max((id + 1 for id, kind in enumerate(kinds) if kind in (NORMAL, BYTE)), default=0)
+    has_prefix = file.metadata.get(f"{PREFIX}add_space_prefix", True)
+    return write_model(list(zip(pieces, scores, kinds)), has_prefix)
 
 
 def _list(file: GgufFile, key: str, kind: type, default: Sequence[Any] = ()) -> list[Any]:
@@ -97,94 +119,68 @@ def _list(file: GgufFile, key: str, kind: type, default: Sequence[Any] = ()) -> 
     return found
 
 
-def write_model(
-    pieces: Sequence[tuple[str, float, int]], unknown: int, start: int, end: int, has_prefix: bool
-) -> bytes:
-    """A SentencePiece model for byte-pair encoding, as `tokenizer.model` has it.
-
-    Args:
-        pieces: each with its score and its kind, a number of SentencePiece's.
-        unknown: the id of `<unk>`.
-        start: the id of `<s>`.
-        end: the id of `</s>`.
-        has_prefix: whether a space is put in front of a text.
-
-    >>> pieces = [("<unk>", 0.0, 2), ("<s>", 0.0, 3), ("</s>", 0.0, 3), ("a", -1.0, 1)]
-    >>> proto = write_model(pieces, unknown=0, start=1, end=2, has_prefix=False)
-    >>> SentencePieceProcessor(model_proto=proto).encode("aa")
-    [3, 3]
-    """
-    model = bytearray()
-    for piece, score, kind in pieces:
-        model += _message(PIECES, _text(PIECE, piece) + _float(SCORE, score) + _number(KIND, kind))
-    trainer = _number(MODEL_TYPE, BYTE_PAIRS) + _number(BYTE_FALLBACK, 1)
-    trainer += _number(UNK_ID, unknown) + _number(BOS_ID, start) + _number(EOS_ID, end)
-    normalizer = _text(NAME, "identity") + _number(ADD_PREFIX, int(has_prefix))
-    normalizer += _number(REMOVE_SPACES, 0) + _number(ESCAPE_SPACES, 1)
-    trainer += _number(PAD_ID, -1)
-    return bytes(model) + _message(TRAINER, trainer) + _message(NORMALIZER, normalizer)
-
-
-def _varint(value: int) -> bytes:
-    """A protobuf integer: seven bits a byte, from the lowest; a negative one has 64 bits."""
-    value, found = value % 2**64, bytearray()
-    while value >= 128:
-        found.append(value & 127 | 128)
-        value >>= 7
-    return bytes([*found, value])
-
-
-def _number(field: int, value: int) -> bytes:
-    return _varint(field << 3) + _varint(value)
-
-
-def _float(field: int, value: float) -> bytes:
-    return _varint(field << 3 | 5) + struct.pack("<f", value)
-
-
-def _message(field: int, content: bytes) -> bytes:
-    return _varint(field << 3 | 2) + _varint(len(content)) + content
-
-
-def _text(field: int, text: str) -> bytes:
-    return _message(field, text.encode())
-
-
 def describe_vocabulary(tokenizer: Any, size: int | None) -> dict[str, Any]:
     """The metadata of a tokenizer.
 
     Args:
-        tokenizer: a `MistralTokenizer`.
+        tokenizer: a `MistralTokenizer` or a `MistralTekkenTokenizer`.
         size: number of rows of the embedding, each of which gets a token; `None` without a model.
 
     Raises:
         ValueError: a vocabulary that llama.cpp would use in another way.
     """
-    model = SentencePieceProcessor(model_proto=tokenizer.proto)
-    ids = list(range(model.vocab_size()))
-    pieces, scores = model.id_to_piece(ids), model.get_score(ids)
-    kinds = [_kind(model, id) for id in ids]
-    added = {id: token for token, id in tokenizer.extras.get("added_tokens", {}).items()}
-    for id in range(len(ids), max([size or 0, *(id + 1 for id in added)])):
-        pieces.append(added.get(id, f"[PAD{id}]"))
+    describe = _describe_tekken if tokenizer.kind == TEKKEN else _describe_sentencepiece
+    values = describe(tokenizer)
+    pieces, kinds = values["tokens"], values["token_type"]
+    scores = values.get("scores", [])
+    added = {t.id: t for t in parse_added_tokens(tokenizer.extras.get("added_tokens"))}
+    for id in range(len(pieces), max([size or 0, *(id + 1 for id in added)])):
+        pieces.append(f"[PAD{id}]")
+        kinds.append(UNUSED)
         scores.append(ADDED_SCORE if id in added else FILLER_SCORE)
-        kinds.append(USER_DEFINED if id in added else UNUSED)
-    values = {
-        "model": SENTENCEPIECE,
-        "pre": "default",
-        "tokens": pieces,
-        "scores": scores,
-        "token_type": kinds,
+    for id, token in added.items():
+        pieces[id], kinds[id] = token.content, CONTROL if token.special else USER_DEFINED
+    values |= {
         "bos_token_id": tokenizer.start_token_id,
         "eos_token_id": tokenizer.end_token_id,
         "unknown_token_id": tokenizer.unk_token_id,
         "add_bos_token": True,
         "add_eos_token": False,
-        "add_space_prefix": _has_prefix(model, scores[: len(ids)]),
     }
     found = {PREFIX + key: value for key, value in values.items()}
     template = tokenizer.extras.get("chat_template")
-    return found | ({"tokenizer.chat_template": template} if template else {})
+    return found | ({TEMPLATE: template} if isinstance(template, str) else {})
+
+
+def _describe_tekken(tokenizer: Any) -> dict[str, Any]:
+    vocabulary = tokenizer.vocabulary
+    if vocabulary.pattern != PATTERN:
+        raise ValueError(
+            f"This vocabulary cuts words by the pattern {vocabulary.pattern!r:.80}, which is not "
+            "Tekken's, and which llama.cpp does not have. Export the backbone alone."
+        )
+    num_controls = len(vocabulary.controls)
+    return {
+        "model": "gpt2",
+        "pre": PATTERN_NAME,
+        "tokens": list(vocabulary.spelled),
+        "token_type": [CONTROL] * num_controls + [NORMAL] * len(vocabulary.tokens),
+        "merges": list(vocabulary.merge_lines()),
+    }
+
+
+def _describe_sentencepiece(tokenizer: Any) -> dict[str, Any]:
+    model = SentencePieceProcessor(model_proto=tokenizer.proto)
+    ids = list(range(model.vocab_size()))
+    scores = model.get_score(ids)
+    return {
+        "model": "llama",
+        "pre": "default",
+        "tokens": model.id_to_piece(ids),
+        "scores": scores,
+        "token_type": [_kind(model, id) for id in ids],
+        "add_space_prefix": _has_prefix(model, scores),
+    }
 
 
 def _kind(model: SentencePieceProcessor, id: int) -> int:

@@ -92,7 +92,7 @@ def load_causal_lm(
     cls: Callable[..., T],
     backbone_class: Callable[..., Any],
     preprocessor_class: Callable[..., Any],
-    tokenizer_class: Callable[..., Any],
+    tokenizer_classes: Mapping[str, Callable[..., Any]],
     preset: Preset,
     load_weights: bool = True,
     **overrides: Any,
@@ -105,7 +105,7 @@ def load_causal_lm(
     if "preprocessor" in overrides:
         preprocessor = overrides.pop("preprocessor")
     elif task.takes_text:
-        preprocessor = load_preprocessor(preprocessor_class, tokenizer_class, preset)
+        preprocessor = load_preprocessor(preprocessor_class, tokenizer_classes, preset)
     else:
         preprocessor = None
     backbone = load_backbone(backbone_class, preset, load_weights, **overrides)
@@ -120,23 +120,37 @@ def load_causal_lm(
 
 
 def load_preprocessor(
-    cls: Callable[..., T], tokenizer_class: Callable[..., Any], preset: Preset, **overrides: Any
+    cls: Callable[..., T],
+    tokenizer_classes: Mapping[str, Callable[..., Any]],
+    preset: Preset,
+    **overrides: Any,
 ) -> T:
     """A preprocessor from a preset: see `MistralCausalLMPreprocessor.from_preset`."""
-    tokenizer = load_tokenizer(tokenizer_class, preset)
+    tokenizer = load_tokenizer(tokenizer_classes, preset)
     arguments = preset.format.read_preprocessor_arguments(preset.source)
     with preset.errors_naming(preset.format.preprocessor_file):
         cls(tokenizer, **arguments)
     return cls(**{"tokenizer": tokenizer, **arguments, **overrides})
 
 
-def load_tokenizer(cls: Callable[..., T], preset: Preset) -> T:
-    """The tokenizer of a preset: see `MistralTokenizer.from_preset`."""
-    arguments = preset.format.read_tokenizer_arguments(preset.source)
+def load_tokenizer(classes: Mapping[str, Callable[..., T]], preset: Preset) -> T:
+    """The tokenizer of a preset: see `MistralTokenizer.from_preset`.
+
+    Args:
+        classes: the class to make of each kind of vocabulary.
+        preset: the preset.
+    """
+    found = preset.format.find_tokenizer(preset.source)
+    if found.kind not in classes:
+        raise ValueError(
+            f"{preset} has the vocabulary of a {found.kind}, not of a {' or a '.join(classes)}. "
+            f"Call {found.kind}.from_preset."
+        )
+    cls = classes[found.kind]
     with preset.errors_naming(preset.format.tokenizer_file):
-        cls(None, **arguments)
-    tokenizer: Any = cls(preset.format.find_vocabulary(preset.source), **arguments)
-    tokenizer.extras = preset.format.read_extras(preset.source)
+        cls(None, **found.arguments)
+    tokenizer: Any = cls(**found.vocabulary, **found.arguments)
+    tokenizer.extras = {**tokenizer.extras, **found.extras}
     return tokenizer
 
 

@@ -4,7 +4,7 @@ A checkpoint in this format is a folder of
 
     params.json                sizes
     consolidated.safetensors   the weights; or consolidated.safetensors.index.json and its shards
-    tokenizer.model            SentencePiece's vocabulary; or tokenizer.model.v3 or .v7
+    tokenizer.model            SentencePiece's vocabulary; or tekken.json
 
 The rotary positions turn features 2p and 2p + 1 of a head together, where the other formats turn
 p and p + h/2, so the rows of the query and key kernels are reordered while reading.

@@ -13,7 +13,7 @@ from typing import Any
 
 from mistral_lib.checks import check_boolean, check_name
 from mistral_lib.config import MistralConfig, check_names
-from mistral_lib.presets import peft_config, transformers_format
+from mistral_lib.presets import keras_format, peft_config
 from mistral_lib.presets.addresses import open_source
 from mistral_lib.presets.formats import Format
 from mistral_lib.presets.gguf_files import read_gguf
@@ -22,6 +22,11 @@ from mistral_lib.presets.keras_format import ADAPTER_FILE, KerasFormat, is_saved
 from mistral_lib.presets.mistral_format import MistralFormat
 from mistral_lib.presets.sources import OneFile, Source
 from mistral_lib.presets.tensors import Tensor
+from mistral_lib.presets.tokenizer_files import (
+    FAST_TOKENIZER_FILE,
+    TEKKEN_FILE,
+    VOCABULARY_FILES,
+)
 from mistral_lib.presets.transformers_format import TransformersFormat
 from mistral_lib.quantization import check_dtype, quantization_of
 
@@ -51,8 +56,14 @@ def format_of(source: Source) -> Format:
     if name is not None:
         return GgufFormat(read_gguf(source.get(name)))
     # A folder with a tokenizer alone.
-    names = (TRANSFORMERS.tokenizer_file, *transformers_format.VOCABULARY_FILES)
-    return TRANSFORMERS if any(source.find(name) is not None for name in names) else KERAS
+    names = (TRANSFORMERS.tokenizer_file, *VOCABULARY_FILES, TEKKEN_FILE)
+    if any(source.find(name) is not None for name in names):
+        return TRANSFORMERS
+    # Both have a tokenizer.json; in KerasHub's the vocabulary is another file.
+    if source.find(FAST_TOKENIZER_FILE) is None:
+        return KERAS
+    files = (keras_format.VOCABULARY_FILE, keras_format.TEKKEN_VOCABULARY_FILE)
+    return KERAS if any(source.find(file) is not None for file in files) else TRANSFORMERS
 
 
 def _only_gguf(source: Source) -> str | None:

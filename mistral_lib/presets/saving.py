@@ -37,6 +37,7 @@ from mistral_lib.presets.progress import progress_bar
 from mistral_lib.presets.quantized_format import write_policy
 from mistral_lib.presets.sources import LocalFolder
 from mistral_lib.presets.tensors import Place, owner_of
+from mistral_lib.presets.tokenizer_files import TEKKEN
 
 PRESET_FILES = {CONFIG_FILE, TASK_FILE, PREPROCESSOR_FILE, TOKENIZER_FILE}
 # Files that may remain from another backbone, and would be read as a part of this one.
@@ -178,7 +179,10 @@ def _write_preprocessor(preprocessor: Any, new: Path) -> None:
 
 
 def _write_tokenizer(tokenizer: Any, new: Path) -> None:
-    extras = {"extras": tokenizer.extras} if tokenizer.extras else {}  # KerasHub ignores them
+    extras = dict(tokenizer.extras)
+    if tokenizer.kind == TEKKEN:  # whose config has no place for them in KerasHub
+        extras |= {name: True for name in ("add_bos", "add_eos") if getattr(tokenizer, name)}
+    extras = {"extras": extras} if extras else {}  # KerasHub ignores them
     write_json(new / TOKENIZER_FILE, {**_describe_tokenizer(tokenizer), **extras})
     tokenizer.save_assets((new / VOCABULARY_FILE).parent)
 
@@ -209,18 +213,21 @@ def _describe_backbone(backbone: Any) -> dict[str, Any]:
 
 
 def _describe_tokenizer(tokenizer: Any) -> dict[str, Any]:
-    """A tokenizer for tokenizer.json. Its vocabulary is a file of its own."""
+    """A tokenizer for tokenizer.json. Its vocabulary is in files of its own."""
     config = {
         "name": "mistral_tokenizer",
         "trainable": True,
         "dtype": keras.dtype_policies.serialize(keras.DTypePolicy("int32")),
         "config_file": TOKENIZER_FILE,
-        "proto": None,
         "sequence_length": None,
-        "add_bos": tokenizer.add_bos,
-        "add_eos": tokenizer.add_eos,
     }
-    return _describe("MistralTokenizer", "mistral_tokenizer", config)
+    # KerasHub's have an argument of their own each, and would take none of the other's.
+    if tokenizer.kind == TEKKEN:
+        config |= {"add_prefix_space": False, "split_pattern": tokenizer.split_pattern}
+        config["name"] = "mistral_tekken_tokenizer"
+    else:
+        config |= {"proto": None, "add_bos": tokenizer.add_bos, "add_eos": tokenizer.add_eos}
+    return _describe(tokenizer.kind, "mistral_tokenizer", config)
 
 
 def _describe_preprocessor(preprocessor: Any) -> dict[str, Any]:

@@ -5,7 +5,7 @@ A checkpoint in this format is a folder of
     config.json             sizes, with `model_type` "mistral"
     model.safetensors       the weights; or model.safetensors.index.json and its shards
     generation_config.json  the ids that end a text
-    tokenizer.model         SentencePiece's vocabulary; or tokenizer.model.v3 or .v7
+    tokenizer.model         SentencePiece's vocabulary; or another file: see `tokenizer_files`
 
 What the config leaves out has the default of transformers' `MistralConfig`. Anything in it that
 would change the numbers and that this library's Mistral does not have is refused by name.
@@ -15,18 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from mistral_lib.config import EMBEDDINGS, OUTPUT
+from mistral_lib.presets import tokenizer_files
 from mistral_lib.presets.checkpoints import Checkpoint
 from mistral_lib.presets.formats import Task
-from mistral_lib.presets.json_files import check_file, check_ids
+from mistral_lib.presets.json_files import check_ids
 from mistral_lib.presets.sources import Source
+from mistral_lib.presets.tokenizer_files import TokenizerFiles, find_tokenizer
 
 CONFIG_FILE = "config.json"
 GENERATION_FILE = "generation_config.json"
-TOKENIZER_FILE = "tokenizer_config.json"
-ADDED_TOKENS_FILE, CHAT_TEMPLATE_FILE = "added_tokens.json", "chat_template.jinja"
-# Of Mistral's larger models too; the number is that of the chat template.
-VOCABULARY_FILES = ("tokenizer.model", "tokenizer.model.v3", "tokenizer.model.v7")
-OTHER_TOKENIZERS = ("tokenizer.json", "tekken.json")
 
 # Each weight of `config.WEIGHTS`: its name there.
 NAMES = {
@@ -80,7 +77,7 @@ class TransformersFormat(Checkpoint):
 
     name = "transformers"
     config_file = CONFIG_FILE
-    tokenizer_file = preprocessor_file = TOKENIZER_FILE
+    tokenizer_file = preprocessor_file = tokenizer_files.CONFIG_FILE
     weight_files = ("model.safetensors",)
     index_file = "model.safetensors.index.json"
     pickled_files = ("pytorch_model.bin", "pytorch_model.bin.index.json")
@@ -125,53 +122,16 @@ class TransformersFormat(Checkpoint):
                 value = source.json(name).get("eos_token_id", default)
                 ends = check_ids(value, f"{file}: eos_token_id")
                 break
-        files = (*VOCABULARY_FILES, *OTHER_TOKENIZERS)
-        takes_text = any(source.find(file) is not None for file in files)
+        takes_text = any(source.find(file) is not None for file in tokenizer_files.ALL_FILES)
         return Task(None, ends, takes_text)
 
     def read_preprocessor_arguments(self, source: Source) -> dict[str, Any]:
         """Constructor arguments of the preprocessor: the defaults."""
         return {}
 
-    def read_tokenizer_arguments(self, source: Source) -> dict[str, Any]:
-        """Constructor arguments of the tokenizer: the defaults."""
-        return {}
-
-    def find_vocabulary(self, source: Source) -> Path:
-        """The SentencePiece model.
-
-        Raises:
-            FileNotFoundError: the checkpoint has none, or a tokenizer of another kind.
-        """
-        for name in VOCABULARY_FILES:
-            file = source.find(name)
-            if file is not None:
-                return file
-        expected = " nor ".join(VOCABULARY_FILES)
-        for name in OTHER_TOKENIZERS:
-            if source.find(name) is not None:
-                raise FileNotFoundError(
-                    f"{source} has its vocabulary only in {name}, which is not read here: there is "
-                    f"neither {expected}. Put SentencePiece's tokenizer.model of the original "
-                    "model beside it, or pass preprocessor=None to MistralCausalLM.from_preset."
-                )
-        raise source.missing(f"{source} has no vocabulary: neither {expected}.")
-
-    def read_extras(self, source: Source) -> dict[str, Any]:
-        """Chat template and added tokens: see `Format`."""
-        config = source.json(TOKENIZER_FILE) if source.find(TOKENIZER_FILE) is not None else {}
-        template, file = config.get("chat_template"), source.find(CHAT_TEMPLATE_FILE)
-        if file is not None:  # where newer versions of transformers put it
-            check_file(file)
-            template = file.read_text(encoding="utf-8")
-        added = {} if source.find(ADDED_TOKENS_FILE) is None else source.json(ADDED_TOKENS_FILE)
-        decoder = config.get("added_tokens_decoder")
-        for id, token in decoder.items() if isinstance(decoder, dict) else ():
-            if id.isdecimal() and isinstance(token, dict):
-                added = {token.get("content"): int(id), **added}
-        added = {t: id for t, id in added.items() if isinstance(t, str) and type(id) is int}
-        extras = {"chat_template": template, "added_tokens": added}
-        return {name: value for name, value in extras.items() if value}
+    def find_tokenizer(self, source: Source) -> TokenizerFiles:
+        """The tokenizer: see `Format`."""
+        return find_tokenizer(source)
 
     def read_context_length(self, source: Source) -> Any:
         """The context length of the config: see `Format`."""

@@ -19,7 +19,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from vocabularies import SENTENCES, TEXTS, trained_model
+from vocabularies import SENTENCES, TEXTS, small_tekken, trained_model
 
 from mistral_lib.config import MistralConfig
 from mistral_lib.presets.gguf_format import places
@@ -130,6 +130,16 @@ def make_checkpoint(name: str, folder: Path):
     content |= {"add_bos_token": True, "add_eos_token": False, "added_tokens_decoder": tokens}
     (folder / "tokenizer_config.json").write_text(json.dumps(content))
     return model
+
+
+def make_tekken(folder: Path) -> None:
+    """A config and a Tekken vocabulary."""
+    model = make_checkpoint("text", folder)
+    model.config.vocab_size = 300
+    model.config.save_pretrained(folder)
+    for name in ("tokenizer.model", "tokenizer_config.json"):
+        (folder / name).unlink()
+    (folder / "tekken.json").write_bytes(small_tekken().to_json())
 
 
 def make_adapter(model, folder: Path) -> None:
@@ -273,6 +283,9 @@ def main(llama: Path) -> None:
                 arguments = ("--base", checkpoint, "--outfile", adapter)
                 convert(script, Path(temporary, "adapter"), *arguments)
                 results["adapter"] = run_llama(file, TOKEN_IDS, adapter)[..., SHOWN]
+        make_tekken(Path(temporary, "tekken"))
+        script, file = llama / "convert_hf_to_gguf.py", FOLDER / "tekken.gguf"
+        convert(script, Path(temporary, "tekken"), "--vocab-only", "--outfile", file)
         make_kinds(FOLDER / "kinds.gguf")
         make_kinds(Path(temporary, "float.gguf"), as_float=True)
         ids = TOKEN_IDS % 32
@@ -281,7 +294,7 @@ def main(llama: Path) -> None:
     for kind in ("Q4_K", "Q6_K"):
         results[f"bytes_{kind}"] = quantize(matrix(), kind)
     np.savez_compressed(FOLDER / "results.npz", **results)
-    ids = tokenize(FOLDER / "text.gguf", texts())
+    ids = {name: tokenize(FOLDER / f"{name}.gguf", texts()) for name in ("text", "tekken")}
     (FOLDER / "tokens.json").write_text(json.dumps(ids, separators=(",", ":")) + "\n")
     size = sum(file.stat().st_size for file in FOLDER.iterdir())
     print(f"{len(list(FOLDER.iterdir()))} files, {size / 1e6:.2f} MB")

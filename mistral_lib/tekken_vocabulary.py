@@ -1,0 +1,291 @@
+"""Reading and writing a Tekken vocabulary (chapter 2, "Tokens").
+
+Tekken is byte-pair encoding on bytes. Its ids are the control tokens, then the 256 bytes, then
+every token that a merge made, in the order in which training found them. A pattern cuts a text
+into words first, and inside a word the pair whose token comes first is merged first.
+
+Mistral stores this as `tekken.json`. KerasHub and Hugging Face write the same tokens in an alphabet
+that has a printable character for each byte, GPT-2's, and beside them the pairs that are merged.
+"""
+
+import base64
+import binascii
+import dataclasses
+import functools
+import itertools
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mistral_lib.presets.json_files import parse_json
+from mistral_lib.vocabulary import read_vocabulary
+
+EXPECTED = "Expected Mistral's tekken.json."
+# What a file of a version up to v7 leaves out. The other control tokens are <SPECIAL_20>, ….
+CONTROLS = (
+    *("<unk>", "<s>", "</s>", "[INST]", "[/INST]", "[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]"),
+    *("[TOOL_RESULTS]", "[/TOOL_RESULTS]", "[TOOL_CALLS]", "[IMG]", "<pad>", "[IMG_BREAK]"),
+    *("[IMG_END]", "[PREFIX]", "[MIDDLE]", "[SUFFIX]", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]"),
+    "[TOOL_CONTENT]",
+)
+VERSIONS = ("v2", "v3", "v7", "v11", "v13", "v15")  # of the chat template, as mistral-common 1.13
+PATTERN = (
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+"
+    r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*"
+    r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class TekkenVocabulary:
+    """The tokens of a Tekken vocabulary, and how a text is cut into words.
+
+    Attributes:
+        controls: names of the control tokens, which have the first ids.
+        tokens: bytes of the tokens of text, which have the ids behind.
+        pattern: a regular expression for the words.
+        version: of the chat template, such as "v7".
+    """
+
+    controls: tuple[str, ...]
+    tokens: tuple[bytes, ...]
+    pattern: str
+    version: str
+
+    @functools.cached_property
+    def ranks(self) -> dict[bytes, int]:
+        """The place of each token of text."""
+        return {token: rank for rank, token in enumerate(self.tokens)}
+
+    @functools.cached_property
+    def merges(self) -> tuple[tuple[bytes, bytes], ...]:
+        """The pair that makes each token, in the order of the tokens.
+
+        What merged last is told by merging the token's bytes with the tokens before it. Only one
+        pair can come to be there: no merge reaches across the ends of a token that is still to
+        come, so inside it all goes as if it stood alone.
+        """
+        pairs = []
+        for rank, token in enumerate(self.tokens):
+            if len(token) > 1:
+                parts = _merge(token, rank, self.ranks)
+                if len(parts) != 2:
+                    raise ValueError(
+                        f"The token {token!r} (rank {rank}) is no pair of tokens before it. "
+                        f"{EXPECTED}"
+                    )
+                pairs.append((parts[0], parts[1]))
+        return tuple(pairs)
+
+    @functools.cached_property
+    def spelled(self) -> tuple[str, ...]:
+        """All tokens in the order of their ids, text in GPT-2's alphabet."""
+        return (*self.controls, *map(spell, self.tokens))
+
+    @functools.cached_property
+    def ids(self) -> dict[str, int]:
+        """The ids by their tokens."""
+        return {token: id for id, token in enumerate(self.spelled)}
+
+    def merge_lines(self) -> list[str]:
+        """The merges as merges.txt has them."""
+        return [f"{spell(left)} {spell(right)}" for left, right in self.merges]
+
+    def to_json(self) -> bytes:
+        """The content of tekken.json."""
+        vocab = [
+            {
+                "rank": rank,
+                "token_bytes": base64.b64encode(token).decode("ascii"),
+                "token_str": _as_text(token),
+            }
+            for rank, token in enumerate(self.tokens)
+        ]
+        controls = [
+            {"rank": rank, "token_str": name, "is_control": True}
+            for rank, name in enumerate(self.controls)
+        ]
+        config = {
+            "pattern": self.pattern,
+            "num_vocab_tokens": len(self.tokens),
+            "default_vocab_size": len(self.controls) + len(self.tokens),
+            "default_num_special_tokens": len(self.controls),
+            "version": self.version,
+        }
+        content = {"config": config, "special_tokens": controls, "vocab": vocab}
+        return json.dumps(content, ensure_ascii=False).encode()
+
+
+def read_tekken(file: Path) -> TekkenVocabulary:
+    """The vocabulary in a tekken.json."""
+    return parse_tekken(read_vocabulary(file, EXPECTED), str(file))
+
+
+def parse_tekken(data: bytes, source: str) -> TekkenVocabulary:
+    """The vocabulary in the content of a tekken.json.
+
+    Args:
+        data: UTF-8 text.
+        source: where it came from, for the error.
+
+    Raises:
+        ValueError: another kind of file, or a damaged one.
+
+    Source: mistral-common 1.13, `tokens/tokenizers/tekken.py`.
+
+    >>> parse_tekken(b"{}", "tekken.json")
+    Traceback (most recent call last):
+    ValueError: tekken.json is no Tekken vocabulary: it has no object 'config'. Expected ...
+    """
+    content = parse_json(data, source)
+    try:
+        return _read(content)
+    except (TypeError, KeyError, ValueError, AttributeError, binascii.Error) as error:
+        reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+        raise ValueError(f"{source} is no Tekken vocabulary: {reason}. {EXPECTED}") from error
+
+
+def _read(content: dict[str, Any]) -> TekkenVocabulary:
+    for name, kind in (("config", dict), ("vocab", list)):
+        if not isinstance(content.get(name), kind):
+            raise ValueError(f"it has no {'object' if kind is dict else 'list'} {name!r}")
+    config = content["config"]
+    version, size = config["version"], config["default_vocab_size"]
+    if version not in VERSIONS:
+        raise ValueError(f"its version is {version!r:.40}, and known are {', '.join(VERSIONS)}")
+    controls = _read_controls(content.get("special_tokens"), config, version)
+    num_tokens = size - len(controls)
+    if not 256 <= num_tokens <= len(content["vocab"]):
+        raise ValueError(
+            f"of {size} ids {len(controls)} are control tokens, but there are "
+            f"{len(content['vocab'])} tokens"
+        )
+    tokens = []
+    for rank, entry in enumerate(content["vocab"][:num_tokens]):
+        if entry["rank"] != rank:
+            raise ValueError(f"token {rank} has the rank {entry['rank']!r:.40}")
+        tokens.append(base64.b64decode(entry["token_bytes"], validate=True))
+    return _checked(TekkenVocabulary(controls, tuple(tokens), config["pattern"], version))
+
+
+def _read_controls(listed: Any, config: dict[str, Any], version: str) -> tuple[str, ...]:
+    """The names of the control tokens; those that are not listed have numbers."""
+    number = config["default_num_special_tokens"]
+    names = list(CONTROLS)
+    if listed is not None:
+        names = [token["token_str"] for token in listed]
+        if [token["rank"] for token in listed] != list(range(len(listed))):
+            raise ValueError("its special_tokens are not in the order of their ranks")
+    elif VERSIONS.index(version) > VERSIONS.index("v7"):
+        raise ValueError(f"version {version} must list its special_tokens")
+    if len(names) > number:
+        raise ValueError(f"it lists {len(names)} special_tokens, but says that it has {number}")
+    return (*names, *(f"<SPECIAL_{id}>" for id in range(len(names), number)))
+
+
+def from_merges(
+    vocabulary: Mapping[str, int], merges: Iterable[str | Sequence[str]], pattern: str
+) -> TekkenVocabulary:
+    """The vocabulary in KerasHub's form, or Hugging Face's.
+
+    Args:
+        vocabulary: ids by their tokens, in GPT-2's alphabet where they are text.
+        merges: pairs of tokens, each a str with a space between or a list of two.
+        pattern: a regular expression for the words.
+
+    Raises:
+        ValueError: ids in another order than Tekken's, or a token that no pair of the merges makes.
+    """
+    names = sorted(vocabulary, key=vocabulary.__getitem__)
+    if [vocabulary[name] for name in names] != list(range(len(names))):
+        raise ValueError(f"its ids are not 0 to {len(names) - 1}")
+    first = vocabulary.get(spell(b"\0"), len(names))
+    tokens = tuple(unspell(name) for name in names[first:])
+    controls = tuple(names[:first])
+    # The files do not say the version; control tokens tell most of them apart.
+    known = {"[THINK]": "v13", "[ARGS]": "v11", "[SYSTEM_PROMPT]": "v7"}
+    version = next((version for name, version in known.items() if name in controls), "v3")
+    found = _checked(TekkenVocabulary(controls, tokens, pattern, version))
+    made = ["".join(pair.split(" ") if isinstance(pair, str) else pair) for pair in merges]
+    ids = [vocabulary.get(token, -1) for token in made]
+    if any(one > next for one, next in itertools.pairwise(ids)):
+        raise ValueError("its merges are not in the order of the ids that they make")
+    missing = set(names[first + 256 :]).symmetric_difference(made)
+    if missing:
+        raise ValueError(f"either the tokens or the merges lack {min(missing)!r:.80}")
+    return found
+
+
+def _checked(vocabulary: TekkenVocabulary) -> TekkenVocabulary:
+    """The same, if all that a tokenizer needs is there."""
+    controls, tokens = vocabulary.controls, vocabulary.tokens
+    if tokens[:256] != tuple(bytes([value]) for value in range(256)):
+        raise ValueError("its tokens do not begin with the 256 bytes")
+    if len(set(tokens)) < len(tokens) or len(set(controls)) < len(controls) or b"" in tokens:
+        raise ValueError("a token is empty, or there twice")
+    for name in ("<unk>", "<s>", "</s>"):
+        if name not in controls:
+            raise ValueError(f"it has no control token {name!r}")
+    if not isinstance(vocabulary.pattern, str):
+        raise ValueError(f"its pattern is {vocabulary.pattern!r:.40}")
+    return vocabulary
+
+
+def _merge(token: bytes, limit: int, ranks: Mapping[bytes, int]) -> list[bytes]:
+    """The parts of a token after all merges into tokens of a rank below `limit`."""
+    parts = [token[i : i + 1] for i in range(len(token))]
+    while len(parts) > 2:
+        pairs = [ranks.get(left + right, limit) for left, right in itertools.pairwise(parts)]
+        best = min(pairs)
+        if best >= limit:
+            break
+        i = pairs.index(best)
+        parts[i : i + 2] = [parts[i] + parts[i + 1]]
+    return parts
+
+
+def _gpt2_alphabet() -> dict[int, str]:
+    """A printable character for each byte: itself where it is one, then those from U+0100.
+
+    Source: OpenAI's GPT-2, `encoder.py`.
+    """
+    plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [value for value in range(256) if value not in plain]
+    return {value: chr(value) for value in plain} | {
+        value: chr(256 + place) for place, value in enumerate(others)
+    }
+
+
+ALPHABET = _gpt2_alphabet()
+VALUES = {character: value for value, character in ALPHABET.items()}
+
+
+def spell(token: bytes) -> str:
+    """A token in GPT-2's alphabet.
+
+    >>> spell(" é".encode())
+    'ĠÃ©'
+    """
+    return "".join(map(ALPHABET.__getitem__, token))
+
+
+def unspell(token: str) -> bytes:
+    """The bytes of a token in GPT-2's alphabet.
+
+    Raises:
+        ValueError: a character is not in it.
+    """
+    try:
+        return bytes(map(VALUES.__getitem__, token))
+    except KeyError as error:
+        raise ValueError(
+            f"{token!r:.80} has the character {error}, which stands for no byte"
+        ) from error
+
+
+def _as_text(token: bytes) -> str | None:
+    try:
+        return token.decode()
+    except UnicodeDecodeError:
+        return None
