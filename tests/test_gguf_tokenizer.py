@@ -11,10 +11,9 @@ from vocabularies import MISTRAL, small_tekken, trained_model
 from mistral_lib import MistralTekkenTokenizer, MistralTokenizer
 from mistral_lib.presets.gguf_files import GgufFile, read_gguf
 from mistral_lib.presets.gguf_tokenizer import describe_vocabulary, read_tokenizer
-
-FILE = read_gguf(FOLDER / "text.gguf")
 from mistral_lib.tokenizer import TOKENIZERS
 
+FILE = read_gguf(FOLDER / "text.gguf")
 PREFIX = "tokenizer.ggml."
 IDENTITY = {"normalization_rule_name": "identity", "remove_extra_whitespaces": False}
 
@@ -60,7 +59,7 @@ def test_the_model_from_which_it_was_made():
     assert tokenizer.extras["added_tokens"] == [
         {"id": id, "content": token, "special": True} for id, token in ADDED.items()
     ]
-    assert tokenizer.encode("a<|im_start|>b")[-3:][1] == 300
+    assert tokenizer.encode("a<|im_start|>b").count(300) == 1
     assert tokenizer.decode([300, 301]) == ""
     again = SentencePieceProcessor(model_proto=tokenizer.proto)
     for id in range(3, size):

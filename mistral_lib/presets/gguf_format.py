@@ -14,7 +14,6 @@ Source: llama.cpp, `conversion/base.py`, `conversion/llama.py`, `src/llama-model
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -92,19 +91,14 @@ def rotary_heads(config: MistralConfig, variable: str) -> int | None:
     return heads.get(variable.split(".")[-2])
 
 
-@dataclass(frozen=True)
 class GgufFormat:
     """The format of one GGUF file, which holds config, weights and vocabulary."""
 
-    file: GgufFile
     name = "GGUF"
 
-    @property
-    def config_file(self) -> str:
-        """The file's name; there is no other."""
-        return self.file.path.name
-
-    tokenizer_file = preprocessor_file = config_file
+    def __init__(self, file: GgufFile):
+        self.file = file
+        self.config_file = self.tokenizer_file = self.preprocessor_file = file.path.name
 
     @cached_property
     def architecture(self) -> str:

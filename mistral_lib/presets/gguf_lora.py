@@ -27,7 +27,7 @@ ALPHA, KIND = "adapter.lora.alpha", "adapter.type"
 TOKENS = "adapter.alora.invocation_tokens"
 
 
-def save(backbone: Any, path: str | os.PathLike) -> None:
+def save(backbone: Any, path: str | Path) -> None:
     """Writes an adapter: see `MistralBackbone.export_lora_to_gguf`."""
     plan, names = lora.require(backbone), tensor_names(backbone)
     alpha = Counter(wanted["lora_alpha"] for wanted in plan.values()).most_common(1)[0][0]

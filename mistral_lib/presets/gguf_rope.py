@@ -42,7 +42,7 @@ def read_rope(file: GgufFile, architecture: str) -> dict[str, Any]:
         ValueError: a scaling that is not known here.
     """
 
-    def get(key, default=None):
+    def get(key: str, default: Any = None) -> Any:
         return file.metadata.get(f"{architecture}.{key}", default)
 
     wavelength = get(WAVELENGTH, 10000.0)
@@ -171,7 +171,7 @@ def architecture_of(config: MistralConfig) -> str:
 def write_rope(config: MistralConfig) -> dict[str, Any]:
     """The values of metadata on rotary positions, behind the name of the architecture."""
     values: dict[str, Any] = {WAVELENGTH: float(config.rope_max_wavelength)}
-    scaling = config.rope_scaling
+    scaling: Any = config.rope_scaling
     if config.rope_scaling_factor != 1:
         values |= {TYPE: "linear", FACTOR: float(config.rope_scaling_factor)}
     if scaling is None:
