@@ -33,6 +33,9 @@ ADVICE = {
     "partial_rotary_factor": "Every feature of a head is turned here.",
 }
 
+# A number in every type of scaling that uses it, and `None` in the others.
+Setting = Any
+
 
 @dataclasses.dataclass(frozen=True)
 class RopeScaling:
@@ -75,16 +78,16 @@ class RopeScaling:
     """
 
     rope_type: str
-    factor: float | None = None
-    original_max_position_embeddings: int | None = None
-    beta_fast: float | None = None
-    beta_slow: float | None = None
+    factor: Setting = None
+    original_max_position_embeddings: Setting = None
+    beta_fast: Setting = None
+    beta_slow: Setting = None
     mscale: float | None = None
     mscale_all_dim: float | None = None
     attention_factor: float | None = None
     truncate: bool | None = None
-    low_freq_factor: float | None = None
-    high_freq_factor: float | None = None
+    low_freq_factor: Setting = None
+    high_freq_factor: Setting = None
     llama_4_scaling_beta: float | None = None
 
     def __post_init__(self):

@@ -101,6 +101,28 @@ def test_a_saved_preset_is_described_as_it_loads(tmp_path):
     assert "LoRA" not in found
 
 
+@pytest.mark.parametrize(
+    ("rope_scaling", "expected"),
+    [
+        (
+            {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 8192},
+            "wavelength 10,000, yarn scaling by 4 beyond 8,192 tokens",
+        ),
+        (
+            {
+                "rope_type": "default",
+                "original_max_position_embeddings": 64,
+                "llama_4_scaling_beta": 0.1,
+            },
+            "wavelength 10,000, default scaling beyond 64 tokens",
+        ),
+    ],
+)
+def test_a_scaling_of_positions_is_named(tmp_path, rope_scaling, expected):
+    small_backbone(rope_scaling=rope_scaling).save_to_preset(tmp_path / "preset")
+    assert rows(describe_preset(tmp_path / "preset"))["rotary positions"] == [expected]
+
+
 def test_windows_that_differ_by_block(tmp_path):
     small_backbone(num_layers=3, sliding_window=[5, None, 5]).save_to_preset(tmp_path / "all")
     found = rows(describe_preset(tmp_path / "all"))

@@ -220,7 +220,11 @@ def test_nothing_is_imported(single, monkeypatch):
             lambda c: c["config"].update(rope_scaling_factor=0),
             "rope_scaling_factor must be above 0",
         ),
-        (lambda c: c["config"].update(rope_scaling={}), "no argument 'rope_scaling'"),
+        (lambda c: c["config"].update(rope_scalings={}), "no argument 'rope_scalings'"),
+        (
+            lambda c: c["config"].update(rope_scaling={"rope_type": "yarn"}),
+            "rope_scaling of the type 'yarn' must have factor",
+        ),
         (lambda c: c["config"].update(self=1), "no argument 'self'"),
         (lambda c: c["config"].update(num_layers=True), "num_layers must be an integer"),
         (lambda c: c["config"].update(name=[1]), "name"),

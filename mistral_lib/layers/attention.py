@@ -113,9 +113,10 @@ class MistralAttention(ConfiguredLayer):
             text_lengths,
         )
         angles = jnp.broadcast_to(angles, (batch, length, config.head_dim // 2))
+        query, key, value = in_chunks(self._project, hidden_states, angles)
         scale = query_scale(positions, config.rope_scaling)
-        scales = [] if scale is None else [jnp.broadcast_to(scale, (batch, length))]
-        query, key, value = in_chunks(self._project, hidden_states, angles, *scales)
+        if scale is not None:
+            query = (query * scale[..., None, None, None]).astype(query.dtype)
 
         if attend is None:
             path = self.attention_path
@@ -129,18 +130,13 @@ class MistralAttention(ConfiguredLayer):
         return in_chunks(self.attention_output, output)
 
     def _project(
-        self,
-        hidden_states: Float[Array, "B S D"],
-        angles: Shaped[Array, "B S p"],
-        scale: Float[Array, "B S"] | None = None,
+        self, hidden_states: Float[Array, "B S D"], angles: Shaped[Array, "B S p"]
     ) -> tuple[Float[Array, "B S K G h"], Float[Array, "B S K h"], Float[Array, "B S K h"]]:
         """Query (B, S, K, G, h) and key (B, S, K, h), turned by their angles, and value."""
         config, tokens = self.config, hidden_states.shape[:2]
         heads = (*tokens, config.num_query_heads, config.head_dim)
         key_heads = (*tokens, config.num_key_value_heads, config.head_dim)
         query = rotate(self.query(hidden_states).reshape(heads), angles)
-        if scale is not None:
-            query = (query * scale[..., None, None]).astype(query.dtype)
         query = query.reshape(*key_heads[:3], config.num_groups, config.head_dim)
         key = rotate(self.key(hidden_states).reshape(key_heads), angles)
         return query, key, self.value(hidden_states).reshape(key_heads)

@@ -45,9 +45,9 @@ def rotary_angles(
         "float32"
     )  # (h / 2,)
     if scaling is not None and scaling.rope_type == "dynamic":
-        if text_lengths is None:
-            text_lengths = positions.max(axis=-1, keepdims=True) + 1
-        frequencies = frequencies * _slower(text_lengths, head_dim, scaling)
+        reach = positions.max(axis=-1, keepdims=True) + 1
+        lengths = reach if text_lengths is None else text_lengths
+        frequencies = frequencies * _slower(lengths, head_dim, scaling)
     positions = jnp.asarray(positions, "float32") / scaling_factor
     return positions[..., None] * frequencies
 
@@ -58,7 +58,9 @@ def rotary_frequencies(
     """The radians by which each pair turns from one token to the next, in float64.
 
     YaRN and llama3 divide low frequencies by `factor` and keep high ones, with a ramp between the
-    two. "dynamic" changes them later, by the length of the text.
+    two: over the turns in the original length for llama3, as in YaRN's paper, and over the numbers
+    of the pairs for YaRN, as in the program of its authors and in transformers. "dynamic" changes
+    the frequencies later, by the length of the text.
 
     Args:
         head_dim: size of a head, even.
@@ -68,8 +70,7 @@ def rotary_frequencies(
     Returns:
         A float64 array (head_dim / 2,).
 
-    Source: Peng et al., "YaRN", 2023, section 3.2; transformers for "llama3" and for the ends of
-    the ramp.
+    Source: Peng et al., "YaRN", 2023, section 3.2; `modeling_rope_utils.py` of transformers 5.
 
     >>> scaling = RopeScaling("yarn", factor=4, original_max_position_embeddings=64, beta_fast=4)
     >>> (rotary_frequencies(8, 100.0) / rotary_frequencies(8, 100.0, scaling)).round(3)

@@ -69,6 +69,11 @@ def _architecture(config: MistralConfig) -> list[tuple[str, str]]:
     rope = f"wavelength {config.rope_max_wavelength:,.10g}"
     if config.rope_scaling_factor != 1:
         rope += f", positions divided by {config.rope_scaling_factor:g}"
+    scaling = config.rope_scaling
+    if scaling is not None:
+        factor = "" if scaling.factor is None else f" by {scaling.factor:g}"
+        length = scaling.original_max_position_embeddings
+        rope += f", {scaling.rope_type} scaling{factor} beyond {length:,} tokens"
     return [
         ("vocabulary", f"{config.vocabulary_size:,} tokens"),
         ("blocks", f"{config.num_layers:,}"),
