@@ -6,15 +6,12 @@ import sys
 import gguf
 import numpy as np
 import pytest
-from reference import make_gguf
 from reference.make_gguf import (
     ADDED,
     CASES,
     FOLDER,
     KINDS,
     TEMPLATE,
-    TOKEN_IDS,
-    config_of,
     kinds_arrays,
 )
 from small_presets import assert_same_weights, small_backbone, small_causal_lm
@@ -225,37 +222,6 @@ def test_numbers_that_a_type_cannot_hold(tmp_path, number, dtype):
         backbone.export_to_gguf(tmp_path / "a.gguf", dtype)
     assert (tmp_path / "a.gguf").read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == ["a.gguf"]
-
-
-# --- llama.cpp itself ----------------------------------------------------------------------------
-
-
-@pytest.mark.peer
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("dtype", "tolerance"),
-    [("F32", 1e-4), ("F16", 0.05), ("BF16", 0.3), ("Q8_0", 1), ("Q4_0", 1), ("Q4_K", 1.5)],
-)
-@pytest.mark.parametrize("name", CASES)
-def test_llama_cpp_runs_it(tmp_path, name, dtype, tolerance):
-    """Logits within rounding; but in F32, llama.cpp rounds what it multiplies too."""
-    pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
-    sizes = {"hidden_dim": 256, "num_query_heads": 8, "num_key_value_heads": 4, "head_dim": 32}
-    config = {**config_of(name), **sizes, "intermediate_dim": 256}
-    model = text_model(**config)
-    for variable in model.trainable_variables:
-        scale = 2.8 / 16 if variable.path.endswith("kernel") else 2
-        variable.assign(variable * (0.25 if "embeddings" in variable.path else scale))
-    file = tmp_path / "a.gguf"
-    model.export_to_gguf(file, dtype)
-    again = MistralCausalLM.from_preset(file, dtype="float32")
-    inputs = {"token_ids": TOKEN_IDS, "padding_mask": np.ones_like(TOKEN_IDS)}
-    expected = make_gguf.run_llama(file, TOKEN_IDS)
-    assert np.abs(expected).max() > 3
-    assert np.abs(np.asarray(again(inputs)) - expected).max() < tolerance
-    if dtype == "F32":
-        tokenizer = model.preprocessor.tokenizer
-        assert make_gguf.tokenize(file, make_gguf.texts()) == tokenizer.encode(make_gguf.texts())
 
 
 def test_importing_the_library_does_not_import_gguf():

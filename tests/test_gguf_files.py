@@ -85,6 +85,19 @@ def test_arrangements(monkeypatch, name):
     assert tensor.num_bytes == plain.nbytes
 
 
+@pytest.mark.parametrize("kind", ["Q8_0", "Q4_K", "Q6_K"])
+def test_a_tensor_is_never_there_twice(tmp_path, kind):
+    """Beside the numbers as they are read there are only those of a few rows."""
+    code, shape = int(gguf.GGMLQuantizationType[kind]), (1024, 2048)
+    content = raw(infos=[info(shape=shape, kind=code)], data=bytes(stored_bytes(shape, kind)))
+    tensor = read_gguf(written(tmp_path, content)).tensors()["a"].arranged(transposed=True)
+    tracemalloc.start()
+    assert not tensor.read().any()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert tensor.num_bytes < peak < 1.4 * tensor.num_bytes
+
+
 def test_numbers_are_those_that_were_meant(tmp_path):
     """A float32 has seven digits or so, and no more are made of it."""
     content = raw([value("a", 6, struct.pack("<f", 1e-5)), value("b", 12, struct.pack("<d", 0.1))])

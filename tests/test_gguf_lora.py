@@ -5,7 +5,6 @@ import shutil
 import gguf
 import numpy as np
 import pytest
-from reference import make_gguf
 from reference.make_gguf import FOLDER, LORA, SHOWN, TOKEN_IDS
 from small_presets import small_backbone
 
@@ -146,17 +145,6 @@ def test_missing_files_and_names(tmp_path):
         adapted().export_lora_to_gguf(tmp_path / "a.bin")
     with pytest.raises(ValueError, match="has no LoRA"):
         small_backbone().export_lora_to_gguf(tmp_path / "a.gguf")
-
-
-@pytest.mark.peer
-@pytest.mark.slow
-def test_llama_cpp_runs_it(tmp_path):
-    pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
-    model = base()
-    adapted(model.backbone).export_lora_to_gguf(tmp_path / "a.gguf")
-    expected = make_gguf.run_llama(FOLDER / "text.gguf", TOKEN_IDS, tmp_path / "a.gguf")
-    assert np.abs(expected[..., SHOWN] - RESULTS["text"]).max() > 1
-    assert np.abs(np.asarray(model(INPUTS)) - expected).max() < 1e-4
 
 
 def test_copies_are_read(tmp_path):
