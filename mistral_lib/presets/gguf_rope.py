@@ -142,7 +142,7 @@ def frequency_divisors(size: int, wavelength: float, scaling: RopeScaling) -> np
     >>> llama = {"low_freq_factor": 1.0, "high_freq_factor": 4.0}
     >>> scaling = RopeScaling("llama3", 8.0, 64, **llama)
     >>> frequency_divisors(8, 1e4, scaling).round(2)
-    array([1. , 7.98, 8. , 8. ])
+    array([1.  , 7.67, 8.  , 8.  ])
     """
     plain = rotary_frequencies(size, wavelength)
     return plain / rotary_frequencies(size, wavelength, scaling)
