@@ -189,6 +189,13 @@ def test_other_models_are_refused_by_name(name):
         form.read_arguments(LocalFolder(FOLDER))
 
 
+def test_a_part_of_a_model():
+    form = changed()
+    form.file.metadata["split.count"] = 3
+    with pytest.raises(ValueError, match=r"is one of 3 parts of a model.*llama-gguf-split --merge"):
+        form.read_arguments(LocalFolder(FOLDER))
+
+
 def test_an_adapter_is_no_model():
     with pytest.raises(ValueError, match=r"is a LoRA adapter.*load_lora_weights"):
         MistralBackbone.from_preset(FOLDER / "adapter.gguf")

@@ -149,8 +149,8 @@ class GgufFile:
             if kind not in KINDS:
                 raise ValueError(
                     f"{self.path}: {name!r} is of the type {kind}, which is not read here; known "
-                    f"are {', '.join(KINDS)}. Take a file in one of these, such as Q8_0 or Q4_K "
-                    "(called Q4_K_S, often), or convert this one with llama.cpp's llama-quantize "
+                    f"are {', '.join(KINDS)}. Take a file in these, as Q8_0, Q6_K and Q4_K_M are "
+                    "(but not Q4_K_S), or convert this one with llama.cpp's llama-quantize "
                     "--allow-requantize."
                 )
             shape, start = self.places[name]

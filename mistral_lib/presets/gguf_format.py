@@ -64,7 +64,7 @@ KEY_HEADS, HEAD_DIM, VALUE_DIM = (
 )
 ROTARY_DIM, LENGTH, VOCABULARY = "rope.dimension_count", "context_length", "vocab_size"
 EXPERTS = "expert_count"
-TOKENS = "tokenizer.ggml.tokens"
+TOKENS, PARTS = "tokenizer.ggml.tokens", "split.count"
 END_TOKENS = ("eos_token_id", "eot_token_id", "eom_token_id")
 
 MESSAGES = Messages(
@@ -143,6 +143,12 @@ class GgufFormat:
             raise ValueError(
                 f"{self.file.path} describes a mixture of {self.get(EXPERTS)} experts (a Mixtral), "
                 "and only dense models live here. For others use llama.cpp."
+            )
+        parts = self.file.metadata.get(PARTS, 1)
+        if parts != 1:
+            raise ValueError(
+                f"{self.file.path} is one of {parts!r:.40} parts of a model. Join them with "
+                "llama.cpp's llama-gguf-split --merge."
             )
         arguments = {name: self.get(key) for name, key in ARGUMENTS.items()}
         missing = [ARGUMENTS[name] for name, value in arguments.items() if value is None]
