@@ -13,8 +13,9 @@ class LlamaCppExport:
 
         Norms are float32. In "Q4_0" and "Q4_K" the output has the type Q6_K, as in llama.cpp. A
         tensor whose rows are not made of whole blocks (256 numbers in Q4_K and Q6_K, 32 in Q4_0 and
-        Q8_0) gets Q8_0, or else F16. llama.cpp has no sliding window for a Mistral: the file names
-        it, and a warning says so.
+        Q8_0) gets Q8_0, or else F16. "Q4_K" and "Q6_K" try several scales for each group of
+        numbers, as llama.cpp does, which takes some 20 minutes for 7B on two CPU cores. llama.cpp
+        has no sliding window for a Mistral: the file names it, and a warning says so.
 
         Args:
             path: a file whose name ends in ".gguf"; an old one is replaced once the new one is

@@ -69,8 +69,8 @@ def library() -> Any:
         import gguf  # imports mistral-common where that is installed, which takes seconds
     except ImportError as error:
         raise ImportError(
-            "GGUF files need the package gguf: pip install 'mistral-lib[gguf]', or pip install "
-            "gguf."
+            "GGUF files need the package gguf: install mistral-lib[gguf], or gguf itself (pip "
+            "install gguf)."
         ) from error
     return gguf
 
