@@ -15,8 +15,9 @@ from mistral_lib.inputs import (
 )
 from mistral_lib.keras_inside import closing_scopes, layers_inside
 from mistral_lib.layers.embedding import TokenEmbedding
+from mistral_lib.llama_cpp import LlamaCppExport
 from mistral_lib.master_weights import MasterWeightsModel
-from mistral_lib.presets import lora_format, peft_format
+from mistral_lib.presets import gguf_lora, lora_format, peft_format
 from mistral_lib.presets.exporting import export_backbone
 from mistral_lib.presets.loading import load_backbone
 from mistral_lib.presets.preset import Preset
@@ -26,7 +27,7 @@ from mistral_lib.quantization import QuantizableModel, quantization_of
 from mistral_lib.settings import set_settings
 
 
-class Backbone(MasterWeightsModel, QuantizableModel):
+class Backbone(LlamaCppExport, MasterWeightsModel, QuantizableModel):
     """What every backbone can do: take token ids as they come, name its embedding, use presets.
 
     Attributes:
@@ -45,8 +46,8 @@ class Backbone(MasterWeightsModel, QuantizableModel):
         """A backbone with the architecture and weights of a preset.
 
         The preset may be in KerasHub's format, a checkpoint of Hugging Face transformers (in
-        safetensors, of the type mistral, ministral, ministral3 or mistral3), or in Mistral's own
-        format (`params.json`). Weights of eight bits with plain scales (fp8, int8) become float as
+        safetensors, of the type mistral, ministral, ministral3 or mistral3), in Mistral's own format
+        (`params.json`), or a GGUF file. Weights of eight bits with plain scales (fp8, int8) become float as
         they are read. Of a multimodal model the text part is read, and a warning names the rest.
 
         An encoder (e5-mistral, say) or a classifier has no output for tokens. Its backbone is then
@@ -54,10 +55,11 @@ class Backbone(MasterWeightsModel, QuantizableModel):
         states are what was trained, and logits from them mean nothing.
 
         Args:
-            preset: a name of `presets`, or the folder of a preset (a str or a path).
+            preset: a name of `presets`, or the folder of a preset or a GGUF file (a str or a path).
             load_weights: whether to load the weights; otherwise they are random.
             **kwargs: `dtype`, by default Keras's global policy ("auto" takes what the files
-                hold, but float16 on GPUs without bfloat16); `quantization`, "int8" or "int4" as in
+                hold, bfloat16 where GGUF files hold quantized numbers, but float16 on GPUs without
+                bfloat16); `quantization`, "int8" or "int4" as in
                 `quantize`, to quantize each tensor as it is read, so that the float model is never
                 in memory; and constructor arguments that replace the preset's.
 
@@ -194,8 +196,8 @@ class Backbone(MasterWeightsModel, QuantizableModel):
         """Enables LoRA as it was when the adapter was saved, and loads the factors.
 
         Args:
-            filepath: a `.lora.h5` file, or a PEFT adapter: its folder (with `adapter_config.json`
-                and `adapter_model.safetensors`) or `hf://user/adapter`.
+            filepath: a `.lora.h5` file; a PEFT adapter: its folder (with `adapter_config.json`
+                and `adapter_model.safetensors`) or `hf://user/adapter`; or llama.cpp's `.gguf`.
 
         Raises:
             FileNotFoundError: there is no such file, or the folder lacks one.
@@ -207,6 +209,8 @@ class Backbone(MasterWeightsModel, QuantizableModel):
         """
         if str(filepath).endswith(".lora.h5"):
             lora_format.load(self, filepath)
+        elif str(filepath).partition("@")[0].endswith(".gguf"):
+            gguf_lora.load(self, filepath)
         else:
             peft_format.load(self, filepath)
 

@@ -13,6 +13,7 @@ from mistral_lib.inputs import check_ids, standardize_call_inputs
 from mistral_lib.keras_inside import closing_scopes
 from mistral_lib.layers.configured import SetOnce
 from mistral_lib.preprocessor import MistralCausalLMPreprocessor
+from mistral_lib.presets import gguf_export
 from mistral_lib.presets.exporting import export_causal_lm
 from mistral_lib.presets.loading import load_causal_lm
 from mistral_lib.presets.preset import Preset
@@ -155,6 +156,15 @@ class MistralCausalLM(TextGeneration, Scoring, TrainingLoss, QuantizableModel): 
         `MistralBackbone.export_to_transformers`.
         """
         export_causal_lm(self, folder, max_shard_size)
+
+    def export_to_gguf(self, path: str | Path, dtype: str = "F16") -> None:
+        """Writes backbone and tokenizer as a GGUF file: see `MistralBackbone.export_to_gguf`.
+
+        Raises:
+            ValueError: a vocabulary that llama.cpp would use in another way. Otherwise as
+                `MistralBackbone.export_to_gguf`.
+        """
+        gguf_export.export_causal_lm(self, path, dtype)
 
     def get_config(self) -> dict[str, Any]:
         return {

@@ -134,6 +134,10 @@ class ScaledTensor(Tensor):
     scale: SafeTensor
     block: tuple[int, int]
 
+    @property
+    def is_quantized(self) -> bool:
+        return True
+
     def arranged(self, transposed: bool, interleaved_heads: int | None = None) -> "ScaledTensor":
         """The same tensor, read in another arrangement."""
         return replace(self, numbers=self.numbers.arranged(transposed, interleaved_heads))

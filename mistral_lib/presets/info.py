@@ -12,6 +12,7 @@ from mistral_lib import lora
 from mistral_lib.checks import keras_knows
 from mistral_lib.config import MistralConfig
 from mistral_lib.presets import lora_format, registry
+from mistral_lib.presets.gguf_format import GgufFormat
 from mistral_lib.presets.memory import available_bytes, weight_bytes
 from mistral_lib.presets.preset import Preset
 
@@ -64,6 +65,8 @@ def _about(opened: Preset) -> list[tuple[str, str]]:
     """Where the files are, what they are, and the adapter among them."""
     held = opened.quantization
     saved = opened.dtype + (f" and {held}" if held else "")
+    if isinstance(opened.format, GgufFormat):
+        saved = ", ".join(opened.format.kinds)
     about = [("from", str(opened)), ("format", f"{opened.format.name}, saved in {saved}")]
     if opened.adapter is not None:
         plan = lora_format.read_plan(opened.adapter)

@@ -24,7 +24,6 @@ from mistral_lib.distribution import check_sizes, sharding_of
 from mistral_lib.keras_inside import without_weights
 from mistral_lib.layers.quantizable import Quantizable, float_policy
 from mistral_lib.presets import lora_format
-from mistral_lib.presets.dequantizing import ScaledTensor
 from mistral_lib.presets.memory import ALTERNATIVES, check_memory
 from mistral_lib.presets.preset import Preset
 from mistral_lib.presets.progress import progress_bar
@@ -231,13 +230,13 @@ def _choose_policy(
 def _auto_dtype(preset: Preset, tensors: Mapping[str, Tensor]) -> str:
     """The dtype of the files: of most numbers, or as the config has it; if this device has it.
 
-    Numbers of eight bits become what the config says.
+    Numbers of fewer bits become what the format says.
     """
     dtype = preset.dtype
     if tensors and preset.quantization is None:
         sizes = Counter()
         for tensor in tensors.values():
-            stored = dtype if isinstance(tensor, ScaledTensor) else tensor.dtype
+            stored = dtype if tensor.is_quantized else tensor.dtype
             sizes[stored] += math.prod(tensor.shape)
         ((dtype, _),) = sizes.most_common(1)
     if dtype == "bfloat16" and not has_bfloat16():

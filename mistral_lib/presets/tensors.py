@@ -44,6 +44,11 @@ class Tensor:
         """Size of the tensor as read."""
         return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
+    @property
+    def is_quantized(self) -> bool:
+        """Whether `read` makes floats of numbers with fewer bits."""
+        return False
+
     def read(self) -> np.ndarray:
         """The tensor, each number bit for bit, in memory that JAX can take over without a copy."""
         raise NotImplementedError

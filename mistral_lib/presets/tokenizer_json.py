@@ -62,7 +62,7 @@ def convert(content: dict[str, Any], file: str) -> tuple[str, dict[str, Any]]:
         return "MistralTokenizer", {"proto": _to_proto(content, vocab, merges, added, file)}
     if kinds == ["Split", "ByteLevel"]:
         pattern = _read_pattern(steps, file)
-        own = {token.content: token.id for token in added if _is_own(token.content)}
+        own = {token.content: token.id for token in added if is_own(token.content)}
         others = {token.content for token in added} - own.keys()
         # A control token with a name of another model's gets its own name back: see `Tokenizer`.
         vocab = {f"<SPECIAL_{id}>" if t in others else t: id for t, id in vocab.items()} | own
@@ -151,7 +151,7 @@ def _to_proto(
     if [vocab[piece] for piece in pieces] != list(range(len(pieces))):
         raise _refusal(file, "a tokenizer whose ids have gaps")
     tokens = {token.id: token for token in added}
-    while len(pieces) - 1 in tokens and not _is_own(pieces[-1]):
+    while len(pieces) - 1 in tokens and not is_own(pieces[-1]):
         pieces.pop()  # it stays an added token
     inside = {id: token for id, token in tokens.items() if id < len(pieces)}
     unknown = content["model"].get("unk_token") or "<unk>"
@@ -172,7 +172,7 @@ def _to_proto(
     return write_model(scored, prefix)
 
 
-def _is_own(name: str) -> bool:
+def is_own(name: str) -> bool:
     """Whether a control token's name is Mistral's."""
     return name in CONTROLS or re.fullmatch(r"<SPECIAL_\d+>|\[/?[A-Z_]+(_\d+)?\]", name) is not None
 
