@@ -46,9 +46,10 @@ class Backbone(LlamaCppExport, MasterWeightsModel, QuantizableModel):
         """A backbone with the architecture and weights of a preset.
 
         The preset may be in KerasHub's format, a checkpoint of Hugging Face transformers (in
-        safetensors, of the type mistral, ministral, ministral3 or mistral3), in Mistral's own format
-        (`params.json`), or a GGUF file. Weights of eight bits with plain scales (fp8, int8) become float as
-        they are read. Of a multimodal model the text part is read, and a warning names the rest.
+        safetensors, of the type mistral, ministral, ministral3 or mistral3), in Mistral's own
+        format (`params.json`), or a GGUF file. Weights of eight bits with plain scales (fp8, int8)
+        become float as they are read. Of a multimodal model the text part is read, and a warning
+        names the rest.
 
         An encoder (e5-mistral, say) or a classifier has no output for tokens. Its backbone is then
         tied, so that it has exactly the parameters of the checkpoint and none are made up: hidden
@@ -59,9 +60,8 @@ class Backbone(LlamaCppExport, MasterWeightsModel, QuantizableModel):
             load_weights: whether to load the weights; otherwise they are random.
             **kwargs: `dtype`, by default Keras's global policy ("auto" takes what the files
                 hold, bfloat16 where GGUF files hold quantized numbers, but float16 on GPUs without
-                bfloat16); `quantization`, "int8" or "int4" as in
-                `quantize`, to quantize each tensor as it is read, so that the float model is never
-                in memory; and constructor arguments that replace the preset's.
+                bfloat16); `quantization`, "int8" or "int4" as in `quantize`, to quantize each
+                tensor as it is read, so that the float model is never in memory; and constructor arguments that replace the preset's.
 
         Returns:
             A `MistralBackbone`, also when called on `Backbone`.
