@@ -37,6 +37,7 @@ class MistralCausalLM(TextGeneration, Scoring, TrainingLoss, QuantizableModel): 
             `generate` take text; `None` for token ids only.
         end_token_ids: ids besides the tokenizer's end token that end a continuation;
             `from_preset` takes them from a checkpoint's generation_config.json.
+        compile: whether to compile the model.
         **kwargs: `name` and `trainable`.
 
     Call arguments:
@@ -59,6 +60,7 @@ class MistralCausalLM(TextGeneration, Scoring, TrainingLoss, QuantizableModel): 
         backbone: MistralBackbone,
         preprocessor: MistralCausalLMPreprocessor | None = None,
         end_token_ids: Sequence[int] = (),
+        compile: bool = True,
         **kwargs: Any,
     ):
         if not isinstance(backbone, MistralBackbone):
@@ -75,11 +77,8 @@ class MistralCausalLM(TextGeneration, Scoring, TrainingLoss, QuantizableModel): 
         self.preprocessor = preprocessor
         self.end_token_ids = ends
         self._loops = Loops(backbone)
-        self.compile(
-            optimizer=keras.optimizers.Adam(2e-5),
-            loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-            weighted_metrics=[keras.metrics.SparseCategoricalAccuracy()],
-        )
+        if compile:
+            self.compile()
 
     @closing_scopes
     def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:

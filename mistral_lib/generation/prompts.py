@@ -1,7 +1,7 @@
 """Prompts as people write them, and results in the same form (chapter 1, "One token")."""
 
 import dataclasses
-import secrets
+import random
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 from mistral_lib.chat import is_conversation
 from mistral_lib.checks import check_integer
 from mistral_lib.inputs import (
+    as_dictionary,
     as_rows,
     as_texts,
     check_preprocessor,
@@ -39,9 +40,17 @@ class Prompts:
     is_single: bool = False
     padded_length: int | None = None
 
-    def restore(self, results: list) -> Any:
-        """Finished rows, prompt and new tokens or text, in the form of the input."""
-        return self.unwrap(results) if self.padded_length is None else _as_dictionary(results)
+    def restore(self, results: list, to_width: bool = False) -> Any:
+        """Finished rows, prompt and new tokens or text, in the form of the input.
+
+        Args:
+            results: one for each row.
+            to_width: whether the arrays of a dictionary become as wide as they were, and not as
+                wide as the longest row.
+        """
+        if self.padded_length is None:
+            return self.unwrap(results)
+        return as_dictionary(results, self.padded_length if to_width else max(map(len, results)))
 
     def unwrap(self, values: list) -> Any:
         """What belongs to each prompt; without the list, if the prompts came without one."""
@@ -116,7 +125,8 @@ def new_token_limits(
 def row_seeds(seed: int | Sequence[int] | np.ndarray | None, num_rows: int) -> list[int]:
     """A seed for each row: `seed`, `seed + 1`, ... for an integer, or the seeds that are given.
 
-    `None` begins with a random integer, another at each call.
+    `None` begins with a random integer, another at each call; it comes from Python's `random`, as
+    Keras's own seeds do.
 
     >>> row_seeds(7, 3)
     [7, 8, 9]
@@ -130,7 +140,7 @@ def row_seeds(seed: int | Sequence[int] | np.ndarray | None, num_rows: int) -> l
             )
         seeds = [check_integer("seed", each, minimum=0) for each in seed]
     else:
-        first = secrets.randbelow(2**31) if seed is None else check_integer("seed", seed, minimum=0)
+        first = random.randrange(2**31) if seed is None else check_integer("seed", seed, minimum=0)
         seeds = [first + row for row in range(num_rows)]
     return seeds
 
@@ -140,7 +150,7 @@ def _read_text(inputs: Any, preprocessor: Any) -> Prompts:
     check_preprocessor(preprocessor)
     if is_text(inputs) and not _are_conversations(inputs):
         texts, batched = as_texts(inputs)
-        rows = shown = preprocessor.generate_preprocess(texts)
+        rows = shown = preprocessor.prompt_ids(texts)
     else:
         batched = not is_conversation(inputs)
         template = preprocessor.tokenizer.apply_chat_template
@@ -171,13 +181,3 @@ def _masked_rows(inputs) -> tuple[list[list[int]], int]:
         raise ValueError("padding_mask must mark padding on the right only, 1 1 1 0 0.")
     rows = [ids[real].tolist() for ids, real in zip(token_ids, mask, strict=True)]
     return rows, mask.shape[1]
-
-
-def _as_dictionary(rows) -> dict[str, np.ndarray]:
-    longest = max(map(len, rows))
-    token_ids = np.zeros((len(rows), longest), "int32")
-    mask = np.zeros((len(rows), longest), bool)
-    for index, row in enumerate(rows):
-        token_ids[index, : len(row)] = row
-        mask[index, : len(row)] = True
-    return {"token_ids": token_ids, "padding_mask": mask}
