@@ -13,6 +13,7 @@ import numpy as np
 
 from mistral_lib.checks import check_boolean, check_integer
 from mistral_lib.inputs import as_dictionary, as_texts
+from mistral_lib.pipelines import in_graph, run_in_graph
 from mistral_lib.presets.loading import load_preprocessor
 from mistral_lib.presets.preset import Preset
 from mistral_lib.presets.saving import save_preprocessor
@@ -85,6 +86,9 @@ class MistralCausalLMPreprocessor:
     ) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
         """Training input, labels and weights of texts.
 
+        Give it to `map` of a `tf.data.Dataset` or a `grain` dataset, before or after `batch`; in a
+        graph of TensorFlow the arrays are its tensors.
+
         Args:
             x: a str, or a list, tuple or array of B of them.
             y: must be None: the labels are made here.
@@ -107,10 +111,17 @@ class MistralCausalLMPreprocessor:
                     "labels of your own, train on arrays with preprocessor=None."
                 )
         length = self._length(sequence_length) + 1
-        texts, batched = as_texts(x)
-        ids, mask = self._pack(texts, length)  # (B, S + 1)
-        if not batched:
-            ids, mask = ids[0], mask[0]
+
+        def packed(x):
+            texts, batched = as_texts(x)
+            ids, mask = self._pack(texts, length)  # (B, S + 1)
+            return (ids, mask) if batched else (ids[0], mask[0])
+
+        if in_graph(x):
+            shape = [*x.shape, length]
+            ids, mask = run_in_graph(packed, x, [shape, shape], ["int32", "bool"])
+        else:
+            ids, mask = packed(x)
         inputs = {"token_ids": ids[..., :-1], "padding_mask": mask[..., :-1]}
         return inputs, ids[..., 1:], mask[..., 1:]
 
@@ -159,6 +170,15 @@ class MistralCausalLMPreprocessor:
             TypeError: `x` is not text.
             ValueError: a prompt is longer than S.
         """
+        if in_graph(x):
+            shape = [*x.shape, self._length(sequence_length)]
+
+            def padded(x):
+                arrays = self.generate_preprocess(x, sequence_length)
+                return arrays["token_ids"], arrays["padding_mask"]
+
+            ids, mask = run_in_graph(padded, x, [shape, shape], ["int32", "bool"])
+            return {"token_ids": ids, "padding_mask": mask}
         _, batched = as_texts(x)
         rows, length = self.prompt_ids(x), self._length(sequence_length)
         longest = max(map(len, rows), default=0)

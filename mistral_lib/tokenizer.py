@@ -19,6 +19,7 @@ import sentencepiece
 from mistral_lib.chat import encode_conversation
 from mistral_lib.checks import as_path, check_boolean
 from mistral_lib.inputs import as_rows, as_texts, without_arrays
+from mistral_lib.pipelines import decode_in_graph, encode_in_graph, in_graph
 from mistral_lib.presets.atomic import replaced_file
 from mistral_lib.presets.exporting import export_tokenizer
 from mistral_lib.presets.loading import load_tokenizer
@@ -193,7 +194,18 @@ class MistralTokenizer:
         rows = [start + row + end for row in self._model.encode(texts)]
         return rows if batched else rows[0]
 
-    __call__ = tokenize = encode
+    def tokenize(
+        self, text: Any, add_bos: bool | None = None, add_eos: bool | None = None
+    ) -> Any:
+        """As `encode`; and the function to give to `map` of a `tf.data.Dataset` or `grain`.
+
+        In a graph of TensorFlow the ids are an int32 tensor, those of a batch a ragged one.
+        """
+        if in_graph(text):
+            return encode_in_graph(lambda text: self.encode(text, add_bos, add_eos), text)
+        return self.encode(text, add_bos, add_eos)
+
+    __call__ = tokenize
 
     @overload
     def decode(self, ids: int | Sequence[int]) -> str: ...
@@ -224,7 +236,11 @@ class MistralTokenizer:
             texts.append(self._model.decode([id for id in row if id != self.pad_token_id]))
         return texts if batched else texts[0]
 
-    detokenize = decode
+    def detokenize(self, ids: Any) -> Any:
+        """As `decode`; and the function to give to `map` of a `tf.data.Dataset` or `grain`."""
+        if in_graph(ids):
+            return decode_in_graph(self.decode, ids)
+        return self.decode(ids.to_list() if hasattr(ids, "flat_values") else ids)  # if ragged
 
     def apply_chat_template(
         self, conversation: Sequence[dict[str, Any]], version: str | None = None
