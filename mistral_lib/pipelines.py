@@ -83,19 +83,27 @@ def preprocessed(dataset: Any, preprocessor: Any) -> Any:
 
     Raises:
         ValueError: a dataset of texts without a preprocessor.
+        TypeError: a `grain.DataLoader` of texts.
     """
-    if not hasattr(dataset, "map") or not _holds_text(dataset):
+    if not _holds_text(dataset):
         return dataset
     check_preprocessor(preprocessor)
+    if not hasattr(dataset, "map"):
+        raise TypeError(
+            f"A dataset of texts must have a map, in which they become token ids, but a "
+            f"{type(dataset).__name__} has none. Use a grain.MapDataset, or put the preprocessor "
+            "among the operations."
+        )
     return dataset.map(preprocessor)
 
 
 def _holds_text(dataset) -> bool:
     """Whether the elements of a dataset are texts, or batches of texts."""
-    if hasattr(dataset, "element_spec"):  # of tf.data
+    package = type(dataset).__module__.partition(".")[0]
+    if package == "tensorflow" and hasattr(dataset, "element_spec"):
         first = keras.tree.flatten(dataset.element_spec)[0]
         return getattr(first, "dtype", None) == "string"
-    if type(dataset).__module__.partition(".")[0] != "grain":
+    if package != "grain":
         return False
     first = dataset[0] if hasattr(dataset, "__getitem__") else next(iter(dataset))
     return is_text(first)

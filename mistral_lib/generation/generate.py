@@ -10,11 +10,17 @@ from mistral_lib.backbone import MistralBackbone
 from mistral_lib.chat import is_conversation
 from mistral_lib.checks import check_integer
 from mistral_lib.generation.compiled_sampler import ModelWithSampler
-from mistral_lib.generation.jobs import Continuation, blocks, check_memory, write
+from mistral_lib.generation.jobs import blocks, check_memory, write
 from mistral_lib.generation.loops import Loops, check_draft
 from mistral_lib.generation.options import Options, check_length_penalty
 from mistral_lib.generation.object_loops import WholeLoop, has_own_loop, seeded
-from mistral_lib.generation.prompts import Prompts, new_token_limits, read_prompts, row_seeds
+from mistral_lib.generation.prompts import (
+    Prompts,
+    new_token_limits,
+    read_prompts,
+    results,
+    row_seeds,
+)
 from mistral_lib.generation.protocol import Job, Loop
 from mistral_lib.generation.stopping import Transcript
 from mistral_lib.preprocessor import MistralCausalLMPreprocessor
@@ -154,7 +160,8 @@ class TextGeneration(ModelWithSampler):
         steps = STEPS_PER_PIECE if options.stop_strings else None
         with seeded(options.own_sampler, options.seed):
             done = write(loop, job, transcripts, batch_size, verbose, steps)
-        return self._results(prompts, options, done, strip_prompt)
+        tokenizer = self._tokenizer() if prompts.is_text else None
+        return results(prompts, options, done, strip_prompt, tokenizer)
 
     def stream(
         self,
@@ -254,10 +261,10 @@ class TextGeneration(ModelWithSampler):
 
     def _job(self, prompts: Prompts, options: Options, batch_size: int = 1) -> Job:
         """What to write, in token ids."""
-        max_length = options.max_length
         if options.has_no_limit and prompts.padded_length is not None:
-            limits = [prompts.padded_length - len(row) for row in prompts.rows]
+            limits = prompts.room()
         else:
+            max_length = options.max_length
             if options.has_no_limit and self.preprocessor is not None:
                 max_length = self.preprocessor.sequence_length
             limits = new_token_limits(prompts.rows, max_length, options.max_new_tokens)
@@ -301,24 +308,3 @@ class TextGeneration(ModelWithSampler):
                 "stop_token_ids, or build the model with a MistralCausalLMPreprocessor."
             )
         return self.preprocessor.tokenizer
-
-    def _results(
-        self, prompts: Prompts, options: Options, done: list[Continuation], strip_prompt: bool
-    ) -> Any:
-        """What `generate` returns, in the form of the input."""
-        samples = options.samples
-        results = []
-        for index, row in enumerate(done):
-            prompt = [] if strip_prompt else prompts.shown[index // samples]
-            if prompts.is_text and row.text is not None:
-                results.append((self._tokenizer().decode(prompt) if prompt else "") + row.text)
-            else:
-                results.append(prompt + row.tokens)
-        log_probs = [row.log_probs for row in done]
-        if options.num_samples is not None and prompts.padded_length is None:
-            starts = range(0, len(done), samples)
-            results, log_probs = (
-                [rows[start : start + samples] for start in starts] for rows in (results, log_probs)
-            )
-        results = prompts.restore(results, to_width=options.has_no_limit)
-        return (results, prompts.unwrap(log_probs)) if options.log_probs else results

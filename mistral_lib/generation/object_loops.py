@@ -157,12 +157,14 @@ def seeded(sampler: Any, seed: Any) -> Iterator[None]:
     """Inside a `with` block an object draws from a seed, and afterwards as if it had not.
 
     Args:
-        sampler: any object; only the states of its seeds, its `variables`, are changed.
+        sampler: any object, of which only the states of its seeds, its `variables`, are changed; or
+            `None`.
         seed: an integer, or `None`, with which nothing is changed.
     """
-    if seed is not None:
+    variables = []
+    if sampler is not None and seed is not None:
         seed = check_integer("seed of a sampler object", seed, minimum=0)
-    variables = [] if seed is None else getattr(sampler, "variables", [])
+        variables = getattr(sampler, "variables", [])
     before = [np.asarray(variable.value) for variable in variables]
     for variable in variables:
         variable.assign(np.array([seed, 0], before[0].dtype))

@@ -40,17 +40,9 @@ class Prompts:
     is_single: bool = False
     padded_length: int | None = None
 
-    def restore(self, results: list, to_width: bool = False) -> Any:
-        """Finished rows, prompt and new tokens or text, in the form of the input.
-
-        Args:
-            results: one for each row.
-            to_width: whether the arrays of a dictionary become as wide as they were, and not as
-                wide as the longest row.
-        """
-        if self.padded_length is None:
-            return self.unwrap(results)
-        return as_dictionary(results, self.padded_length if to_width else max(map(len, results)))
+    def room(self) -> list[int]:
+        """How many tokens fit behind each prompt in the arrays that it came in."""
+        return [self.padded_length - len(row) for row in self.rows]
 
     def unwrap(self, values: list) -> Any:
         """What belongs to each prompt; without the list, if the prompts came without one."""
@@ -86,6 +78,41 @@ def read_prompts(inputs: Any, preprocessor: Any, vocabulary_size: int) -> Prompt
         rows = check_rows(rows, vocabulary_size)
         prompts = Prompts(rows, shown=rows, is_single=not batched)
     return prompts
+
+
+def results(
+    prompts: Prompts, options: Any, done: list[Any], strip_prompt: bool, tokenizer: Any
+) -> Any:
+    """What `generate` returns, in the form of the input.
+
+    Args:
+        prompts: what was continued.
+        options: the `Options` of the call.
+        done: the `Continuation` of each row.
+        strip_prompt: whether to leave out the prompts.
+        tokenizer: decodes prompts that came as text.
+    """
+    samples, to_width = options.samples, options.has_no_limit
+    rows, log_probs = [], [row.log_probs for row in done]
+    for index, row in enumerate(done):
+        prompt = [] if strip_prompt else prompts.shown[index // samples]
+        if prompts.is_text and row.text is not None:
+            rows.append((tokenizer.decode(prompt) if prompt else "") + row.text)
+        elif prompts.padded_length is not None and to_width:
+            rows.append(prompt + row.tokens[: prompts.room()[index // samples]])
+        else:
+            rows.append(prompt + row.tokens)
+    if prompts.padded_length is not None:
+        width = prompts.padded_length if to_width else max(map(len, rows))
+        rows = as_dictionary(rows, width)
+    else:
+        if options.num_samples is not None:
+            starts = range(0, len(done), samples)
+            rows, log_probs = (
+                [each[start : start + samples] for start in starts] for each in (rows, log_probs)
+            )
+        rows = prompts.unwrap(rows)
+    return (rows, prompts.unwrap(log_probs)) if options.log_probs else rows
 
 
 def new_token_limits(
