@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import keras
 import numpy as np
 
-from mistral_lib.arrays import Array, Bool, Float, Int, Shaped
+from mistral_lib.arrays import Array, Int, Shaped
 from mistral_lib.inputs import (
     as_array,
     as_texts,
@@ -48,7 +48,7 @@ def check_labels(
 
 def without_ignored(
     labels: Shaped[Array, "*labels"], sample_weight: Any = None
-) -> tuple[Int[Array, "*labels"], Bool[Array, "B S"] | Float[Array, "B S"]]:
+) -> tuple[Int[Array, "*labels"], Shaped[Array, "B S"]]:
     """Labels that are all token ids, and weights that are 0 where a label was -100.
 
     Args:

@@ -118,6 +118,18 @@ class MistralCausalLM(TextGeneration, Scoring, TrainingLoss, QuantizableModel): 
         """Keras's `predict`, on text too: logits (B, S, V) of the packed texts."""
         return super().predict(self._arrays(x)[0], *args, **kwargs)
 
+    def get_quantization_layer_structure(self, mode: str | None = None) -> dict[str, Any] | None:  # pyright: ignore[reportIncompatibleMethodOverride]  # Keras's returns None alone
+        """The layers that Keras's calibrated quantizations, "gptq" and "awq", go through in turn.
+
+        Source: `keras_hub.models.CausalLM.get_quantization_layer_structure`.
+        """
+        if mode not in ("gptq", "awq"):
+            return None
+        return {
+            "pre_block_layers": [self.backbone.token_embedding],
+            "sequential_blocks": self.backbone.transformer_layers,
+        }
+
     @classmethod
     def from_preset(
         cls, preset: str | Path, load_weights: bool = True, **kwargs: Any

@@ -67,7 +67,7 @@ def decode_in_graph(decode: Callable, ids: Any) -> Any:
 
     def texts(ids):
         found = decode(ids)
-        return (np.array(found if isinstance(found, str) else found, object),)
+        return (np.array(found, object),)
 
     ids = ids.to_tensor() if hasattr(ids, "flat_values") else ids  # 0 decodes to nothing
     (text,) = run_in_graph(texts, ids, [ids.shape[:-1]], ["string"])

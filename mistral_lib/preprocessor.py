@@ -4,6 +4,7 @@ Training cuts and pads every text to one length, so that a batch is a rectangle,
 one for the labels. Generation does neither: a prompt keeps its length.
 """
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -79,9 +80,9 @@ class MistralCausalLMPreprocessor:
 
     def __call__(
         self,
-        x: str | Sequence[str],
-        y: None = None,
-        sample_weight: None = None,
+        x: Any,
+        y: Any = None,
+        sample_weight: Any = None,
         sequence_length: int | None = None,
     ) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
         """Training input, labels and weights of texts.
@@ -91,7 +92,8 @@ class MistralCausalLMPreprocessor:
 
         Args:
             x: a str, or a list, tuple or array of B of them.
-            y: must be None: the labels are made here.
+            y: must be None: the labels are made here. (A `tf.data.Dataset` of texts and labels may
+                be mapped; there is a warning that its labels are not used.)
             sample_weight: must be None, likewise.
             sequence_length: S for this call; `None` takes the constructor's.
 
@@ -105,7 +107,13 @@ class MistralCausalLMPreprocessor:
             ValueError: `y` or `sample_weight` is given, or the length is below 1.
         """
         for name, given in (("y", y), ("sample_weight", sample_weight)):
-            if given is not None:
+            if given is not None and in_graph(x):
+                warnings.warn(
+                    f"MistralCausalLMPreprocessor makes {name} from x; what the dataset holds is "
+                    "not used.",
+                    stacklevel=2,
+                )
+            elif given is not None:
                 raise ValueError(
                     f"MistralCausalLMPreprocessor makes {name} from x: leave {name} out. For "
                     "labels of your own, train on arrays with preprocessor=None."
@@ -154,7 +162,7 @@ class MistralCausalLMPreprocessor:
         return self.tokenizer.encode(texts, add_bos=self.add_start_token, add_eos=False)
 
     def generate_preprocess(
-        self, x: str | Sequence[str], sequence_length: int | None = None
+        self, x: Any, sequence_length: int | None = None
     ) -> dict[str, np.ndarray]:
         """Prompts as `generate` takes them: `<s>` and the text, padded to one length.
 

@@ -194,9 +194,7 @@ class MistralTokenizer:
         rows = [start + row + end for row in self._model.encode(texts)]
         return rows if batched else rows[0]
 
-    def tokenize(
-        self, text: Any, add_bos: bool | None = None, add_eos: bool | None = None
-    ) -> Any:
+    def tokenize(self, text: Any, add_bos: bool | None = None, add_eos: bool | None = None) -> Any:
         """As `encode`; and the function to give to `map` of a `tf.data.Dataset` or `grain`.
 
         In a graph of TensorFlow the ids are an int32 tensor, those of a batch a ragged one.

@@ -135,6 +135,8 @@ def test_weights_that_change_are_read(model):
 
 def test_what_a_sampler_must_return(model):
     model.compile(sampler=samplers.BeamSampler(return_all_beams=True))
-    with pytest.raises(ValueError, match=r"must return .* shape \(2, 20\), but BeamSampler returned"):
+    with pytest.raises(
+        ValueError, match=r"must return .* shape \(2, 20\), but BeamSampler returned"
+    ):
         model.generate(make_prompts())
     model.compile()

@@ -36,5 +36,7 @@ def test_configs_of_keras_hub_and_of_users():
 
 @pytest.mark.parametrize("identifier", ["Greedy", "speculative", 3, ["greedy"]])
 def test_what_is_no_sampler(identifier):
-    with pytest.raises(ValueError, match=r"sampler must be one of 'greedy', .* or write a subclass"):
+    with pytest.raises(
+        ValueError, match=r"sampler must be one of 'greedy', .* or write a subclass"
+    ):
         samplers.get(identifier)

@@ -93,7 +93,9 @@ def test_a_replaced_model_has_only_the_sampler_of_compile():
 def test_an_object_needs_no_temperature_but_takes_no_draft():
     contrastive = samplers.ContrastiveSampler()
     assert of_call(contrastive, num_samples=2).samples == 2
-    with pytest.raises(ValueError, match="draft_model goes with .* but .* is a ContrastiveSampler"):
+    with pytest.raises(
+        ValueError, match=r"draft_model goes with .* but .* is a ContrastiveSampler"
+    ):
         of_call(contrastive, draft_model=object())
 
 

@@ -61,7 +61,9 @@ def test_a_dataset_of_texts_is_mapped_and_no_other_is(model):
         assert preprocessed(other, None) is other
     with pytest.raises(ValueError, match="no preprocessor"):
         preprocessed(MapDataset(TEXTS), None)
-    with pytest.raises(TypeError, match="must have a map, .* but a Dataset has none. Use a grain.Map"):
+    with pytest.raises(
+        TypeError, match=r"must have a map, .* but a Dataset has none. Use a grain.Map"
+    ):
         preprocessed(Dataset(TEXTS), model.preprocessor)
 
 
@@ -78,7 +80,9 @@ def test_predict_takes_strings(model, kind):
     inputs = model.preprocessor(TEXTS)[0]
     logits = model.predict(kind(TEXTS), verbose=0)
     np.testing.assert_array_equal(logits, model.predict(inputs, verbose=0))
-    np.testing.assert_array_equal(model.predict_on_batch(kind(TEXTS)), model.predict_on_batch(inputs))
+    np.testing.assert_array_equal(
+        model.predict_on_batch(kind(TEXTS)), model.predict_on_batch(inputs)
+    )
 
 
 def losses(model, *data):

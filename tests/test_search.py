@@ -58,7 +58,9 @@ def contrastive_by_loops(row, width, k, alpha):
         scores = {}
         for token in np.argsort(-probabilities)[:k].tolist():
             cosines = [
-                float(state @ STATES[token] / jnp.linalg.norm(state) / jnp.linalg.norm(STATES[token]))
+                float(
+                    state @ STATES[token] / jnp.linalg.norm(state) / jnp.linalg.norm(STATES[token])
+                )
                 for state in states
             ]
             scores[token] = (1 - alpha) * float(probabilities[token]) - alpha * max(cosines)

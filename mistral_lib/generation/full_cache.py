@@ -84,6 +84,7 @@ class CachedCalls(keras.Model):
 
         rows = jnp.broadcast_to(positions, token_ids.shape)
         hidden_states = forward(self.backbone, token_ids, positions=rows, attend=attend)
+        hidden_states = jnp.asarray(hidden_states)
         return logits_of(self.backbone, hidden_states), hidden_states, jnp.stack(layers, axis=1)
 
     def _build_cache(self, token_ids):
@@ -157,9 +158,15 @@ def _attend(query, keys, values, positions, window):
     slots = jnp.arange(keys.shape[1])
     if len(positions) < IN_TILES_FROM:
         return masked_attention(query, keys, values, attention_mask(positions, slots, window))
-    rows = (jnp.broadcast_to(each, (len(keys), len(each))) for each in (positions, slots))
-    heads = (jnp.swapaxes(array, 1, 2) for array in (keys, values))
-    return attend_by_position(query, *heads, *rows, window, jnp.ones(keys.shape[:2], bool))
+    return attend_by_position(
+        query,
+        jnp.swapaxes(keys, 1, 2),
+        jnp.swapaxes(values, 1, 2),
+        jnp.broadcast_to(positions, (len(keys), len(positions))),
+        jnp.broadcast_to(slots, (len(keys), len(slots))),
+        window,
+        jnp.ones(keys.shape[:2], bool),
+    )
 
 
 def _compiled(model: CachedCalls) -> Callable:

@@ -12,8 +12,8 @@ from mistral_lib.checks import check_integer
 from mistral_lib.generation.compiled_sampler import ModelWithSampler
 from mistral_lib.generation.jobs import blocks, check_memory, write
 from mistral_lib.generation.loops import Loops, check_draft
-from mistral_lib.generation.options import Options, check_length_penalty
 from mistral_lib.generation.object_loops import WholeLoop, has_own_loop, seeded
+from mistral_lib.generation.options import Options, check_length_penalty
 from mistral_lib.generation.prompts import (
     Prompts,
     new_token_limits,

@@ -18,7 +18,7 @@ from mistral_lib.generation.decoding import DecodingLoop, DecodingState, append
 from mistral_lib.generation.full_cache import CachedCalls
 from mistral_lib.generation.protocol import Job, watched
 from mistral_lib.generation.reading import PromptReader, logits_of
-from mistral_lib.generation.sampling import token_log_probs
+from mistral_lib.generation.sampling import Sampler, token_log_probs
 
 # Packages whose `Sampler` has a loop that `ObjectLoop` can take over.
 PACKAGES = ("mistral_lib", "keras_hub", "keras_nlp")
@@ -54,7 +54,8 @@ class ObjectLoop(DecodingLoop):
         state, hidden = self.begin(job, lookahead)
         fields = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
         state = ObjectState(**fields, variables=[jnp.copy(v.value) for v in self._variables])
-        return self._moved_on(self.choose(state, hidden, job.sampler, job.stop_ids))
+        state = self.choose(state, hidden, job.sampler, job.stop_ids)
+        return self._moved_on(state)
 
     def run(self, state: ObjectState, job: Job, steps: int | None = None) -> ObjectState:  # pyright: ignore[reportIncompatibleMethodOverride]  # its own state
         """Adds up to `steps` tokens to every unfinished row; by default as many as it may have."""
@@ -70,10 +71,18 @@ class ObjectLoop(DecodingLoop):
             variable.assign(np.asarray(value))  # a copy: the state will be used up
         return state
 
-    def _choose(self, state, hidden, sampler, stop_tokens):
+    def _choose(  # pyright: ignore[reportIncompatibleMethodOverride]  # its own state
+        self,
+        state: ObjectState,
+        hidden: Float[Array, "B D"],
+        sampler: Sampler,
+        stop_tokens: Int[Array, " n"],
+    ) -> ObjectState:
         """Chooses the next token of every unfinished row and writes it down."""
         logits = logits_of(self.backbone, hidden[:, None])[:, 0]
-        with keras.StatelessScope(list(zip(self._variables, state.variables, strict=True))) as scope:
+        with keras.StatelessScope(
+            list(zip(self._variables, state.variables, strict=True))
+        ) as scope:
             probabilities = self.sampler.compute_probabilities(logits)
             token = jnp.asarray(self.sampler.get_next_token(probabilities), "int32")
             values = [jnp.asarray(scope.get_current_value(v)) for v in self._variables]
@@ -128,9 +137,7 @@ class WholeLoop:
         for row, new, begin, end in zip(outputs["token_ids"], tokens, lengths, ends, strict=True):
             new[: end - begin] = row[begin:end]
         done = np.ones(job.num_rows, bool)
-        return WrittenState(
-            *(jnp.array(array) for array in (tokens, ends - lengths, done, ~done))
-        )
+        return WrittenState(*(jnp.array(array) for array in (tokens, ends - lengths, done, ~done)))
 
     def run(self, state: WrittenState, job: Job, steps: int | None = None) -> WrittenState:
         """Nothing is left to write."""
@@ -145,7 +152,9 @@ def has_own_loop(sampler: Any) -> bool:
     (False, True)
     """
     for method in ("__call__", "run_loop"):
-        owner = next((each for each in type(sampler).__mro__ if method in vars(each)), type(sampler))
+        owner = next(
+            (each for each in type(sampler).__mro__ if method in vars(each)), type(sampler)
+        )
         package = owner.__module__.partition(".")[0]
         if owner.__name__ != "Sampler" or package not in PACKAGES:
             return True

@@ -42,7 +42,8 @@ class Prompts:
 
     def room(self) -> list[int]:
         """How many tokens fit behind each prompt in the arrays that it came in."""
-        return [self.padded_length - len(row) for row in self.rows]
+        width = self.padded_length or 0
+        return [width - len(row) for row in self.rows]
 
     def unwrap(self, values: list) -> Any:
         """What belongs to each prompt; without the list, if the prompts came without one."""

@@ -53,7 +53,8 @@ def get(identifier: Any) -> Any:
 
 def serialize(sampler: Any) -> dict[str, Any]:
     """A sampler as a dictionary for JSON: its class and its config."""
-    return keras.saving.serialize_keras_object(sampler)
+    config: Any = keras.saving.serialize_keras_object(sampler)
+    return config
 
 
 def deserialize(config: dict[str, Any], custom_objects: dict[str, Any] | None = None) -> Any:

@@ -265,7 +265,7 @@ def put(
 ) -> Int[Array, "B T"]:
     """The prompt with a new token at an index, in the rows whose mask is not true there."""
     token = jnp.where(mask[:, index], prompt[:, index], jnp.asarray(token, prompt.dtype))
-    return prompt.at[:, index].set(token)
+    return jnp.asarray(prompt).at[:, index].set(token)
 
 
 def all_stopped(

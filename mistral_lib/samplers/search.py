@@ -4,7 +4,7 @@
 `mistral_lib.generation.beam`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import keras
 
 from mistral_lib.arrays import Array, Float, Int
-from mistral_lib.samplers.sampler import Next, Sampler, all_stopped, pick, put
+from mistral_lib.samplers.sampler import Next, Sampler, all_stopped, put
 
 
 @keras.saving.register_keras_serializable(package="mistral_lib")
@@ -168,9 +168,7 @@ def chosen(tree: Any, index: Int[Array, "B M"]) -> Any:
     return jax.tree.map(choose, tree)
 
 
-def similarity(
-    before: Float[Array, "B T D"], new: Float[Array, "B k D"]
-) -> Float[Array, "B k T"]:
+def similarity(before: Float[Array, "B T D"], new: Float[Array, "B k D"]) -> Float[Array, "B k T"]:
     """The cosine between each new hidden state and each earlier one."""
     before, new = (jnp.asarray(states, "float32") for states in (before, new))
     sizes = [jnp.linalg.norm(states, axis=-1) for states in (before, new)]

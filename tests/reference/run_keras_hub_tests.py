@@ -123,7 +123,7 @@ def main() -> int:
         pytest.main([folder, f"--rootdir={folder}", *settings, *report, "-k", options.k], [results])
     for name, (result, why) in sorted(results.found.items()):
         print(f"{result:9}{name}{': ' if why else ''}{why}")
-    counts = {kind: 0 for kind in ("passed", "failed", "left out")}
+    counts = dict.fromkeys(("passed", "failed", "left out"), 0)
     for result, _ in results.found.values():
         counts[result] += 1
     command = ["git", "-C", str(options.checkout), "rev-parse", "HEAD"]
