@@ -4,7 +4,7 @@ Code for `keras_hub.samplers` runs with the import changed:
 
 >>> from mistral_lib import samplers
 >>> samplers.get("top_k").get_config()
-{'temperature': 1.0, 'k': 5, 'seed': None}
+{'temperature': 1.0, 'seed': None, 'k': 5}
 """
 
 from mistral_lib.samplers.named import deserialize, get, serialize
