@@ -56,6 +56,7 @@ def outputs(backbone):
     return np.array(backbone({"token_ids": ids, "padding_mask": np.ones_like(ids)}), "float64")
 
 
+@pytest.mark.slow
 def test_it_is_int4_with_better_values(models):
     floats, plain, calibrated = models
     assert calibrated.quantization == plain.quantization == "int4/8"
@@ -89,6 +90,7 @@ def test_sums_over_the_inputs_that_were_seen_stay_right():
     assert errors[1] < 0.6 * errors[0]
 
 
+@pytest.mark.slow
 def test_it_is_saved_loaded_and_written_with(models, tmp_path):
     _, _, calibrated = models
     calibrated.save_to_preset(tmp_path)
@@ -97,6 +99,7 @@ def test_it_is_saved_loaded_and_written_with(models, tmp_path):
     assert len(MistralCausalLM(loaded).generate([1, 2], max_new_tokens=3)) == 5
 
 
+@pytest.mark.slow
 def test_whole_columns_and_a_second_call():
     backbone = make_backbone()
     backbone.quantize(config=make_config(group_size=-1, num_samples=1))
@@ -105,6 +108,7 @@ def test_whole_columns_and_a_second_call():
         backbone.quantize("gptq", config=make_config())
 
 
+@pytest.mark.slow
 def test_an_error_leaves_the_model_as_it_was():
     backbone = make_backbone()
     before = outputs(backbone)

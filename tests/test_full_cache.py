@@ -48,6 +48,7 @@ def test_the_same_tokens_as_keras_hub(model, name, stop):
         np.testing.assert_array_equal(ids, np.where(mask, KERAS_HUB[key], 0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["greedy", "beam", "contrastive", "forbidding"])
 def test_generate_writes_the_same(model, name):
     """By its own loop where it can; a search with beams of its own ends differently."""
@@ -93,6 +94,7 @@ def favour(token, call_with_cache):
     return call
 
 
+@pytest.mark.slow
 def test_another_call_with_cache_is_called():
     """KerasHub's way to look at, or to change, every step."""
     model = make_model()
@@ -109,6 +111,7 @@ def test_another_call_with_cache_is_called():
     assert model.generate([[1, 2, 3], [4]], max_new_tokens=4) == expected
 
 
+@pytest.mark.slow
 def test_a_subclass_may_write_in_its_own_way():
     class Echo(MistralCausalLM):
         def generate_step(self, inputs, stop_token_ids=None):
@@ -120,6 +123,7 @@ def test_a_subclass_may_write_in_its_own_way():
     assert model.generate([[1, 2], [3]], max_new_tokens=2) == [[1, 2, 1, 1], [3, 3, 3]]
 
 
+@pytest.mark.slow
 def test_weights_that_change_are_read(model):
     changed = make_model()
     changed.compile(sampler=make_sampler("beam"))
