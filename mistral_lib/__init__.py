@@ -16,7 +16,7 @@ if keras.config.backend() != "jax":
 
 __version__ = "0.1.0"
 
-from mistral_lib import models
+from mistral_lib import models, samplers
 from mistral_lib.backbone import MistralBackbone
 from mistral_lib.base import Backbone
 from mistral_lib.causal_lm import MistralCausalLM
@@ -33,5 +33,6 @@ __all__ = [
     "MistralTekkenTokenizer",
     "MistralTokenizer",
     "models",
+    "samplers",
     "without_weights",
 ]

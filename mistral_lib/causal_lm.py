@@ -38,6 +38,7 @@ class MistralCausalLM(TextGeneration, Scoring, TrainingLoss, QuantizableModel): 
             `generate` take text; `None` for token ids only.
         end_token_ids: ids besides the tokenizer's end token that end a continuation;
             `from_preset` takes them from a checkpoint's generation_config.json.
+        compile: whether to compile the model.
         **kwargs: `name` and `trainable`.
 
     Call arguments:
@@ -60,6 +61,7 @@ class MistralCausalLM(TextGeneration, Scoring, TrainingLoss, QuantizableModel): 
         backbone: MistralBackbone,
         preprocessor: MistralCausalLMPreprocessor | None = None,
         end_token_ids: Sequence[int] = (),
+        compile: bool = True,
         **kwargs: Any,
     ):
         if not isinstance(backbone, MistralBackbone):
@@ -76,11 +78,8 @@ class MistralCausalLM(TextGeneration, Scoring, TrainingLoss, QuantizableModel): 
         self.preprocessor = preprocessor
         self.end_token_ids = ends
         self._loops = Loops(backbone)
-        self.compile(
-            optimizer=keras.optimizers.Adam(2e-5),
-            loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-            weighted_metrics=[keras.metrics.SparseCategoricalAccuracy()],
-        )
+        if compile:
+            self.compile()
 
     @closing_scopes
     def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
@@ -119,6 +118,18 @@ class MistralCausalLM(TextGeneration, Scoring, TrainingLoss, QuantizableModel): 
     def predict(self, x: Any, *args: Any, **kwargs: Any) -> Any:
         """Keras's `predict`, on text too: logits (B, S, V) of the packed texts."""
         return super().predict(self._arrays(x)[0], *args, **kwargs)
+
+    def get_quantization_layer_structure(self, mode: str | None = None) -> dict[str, Any] | None:  # pyright: ignore[reportIncompatibleMethodOverride]  # Keras's returns None alone
+        """The layers that Keras's calibrated quantizations, "gptq" and "awq", go through in turn.
+
+        Source: `keras_hub.models.CausalLM.get_quantization_layer_structure`.
+        """
+        if mode not in ("gptq", "awq"):
+            return None
+        return {
+            "pre_block_layers": [self.backbone.token_embedding],
+            "sequential_blocks": self.backbone.transformer_layers,
+        }
 
     @classmethod
     def from_preset(

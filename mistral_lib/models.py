@@ -1,6 +1,6 @@
-"""The names of KerasNLP's `models` module (chapter 12, "The backbone").
+"""The names of KerasHub's `models` module (chapter 12, "The backbone").
 
-Code for `keras_nlp.models` runs with the import changed:
+Code for `keras_hub.models`, or the older `keras_nlp.models`, runs with the import changed:
 
 >>> from mistral_lib.models import MistralBackbone
 >>> MistralBackbone(10, 2, 8, 16, 8, 4).count_params()

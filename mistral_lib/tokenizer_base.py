@@ -18,11 +18,12 @@ from mistral_lib.added_tokens import AddedToken, AddedTokens, parse_added_tokens
 from mistral_lib.chat import encode_conversation
 from mistral_lib.checks import check_boolean
 from mistral_lib.inputs import as_rows, as_texts, without_arrays
+from mistral_lib.pipelines import InPipelines
 from mistral_lib.presets.exporting import export_tokenizer
 from mistral_lib.presets.saving import save_tokenizer
 
 
-class Tokenizer(ABC):
+class Tokenizer(InPipelines, ABC):
     """Text to ids and back, on a vocabulary that a subclass holds.
 
     Args:
@@ -209,8 +210,6 @@ class Tokenizer(ABC):
         rows = [start + row + end for row in rows]
         return rows if batched else rows[0]
 
-    __call__ = tokenize = encode
-
     def _encode_around(self, text: str, added: AddedTokens) -> list[int]:
         """The ids of a text in which tokens are found that were added."""
         ids = []
@@ -246,8 +245,6 @@ class Tokenizer(ABC):
             row = [check_id(id, size, position) for position, id in enumerate(row)]
             texts.append(self._decode([id for id in row if id != self.pad_token_id]))
         return texts if batched else texts[0]
-
-    detokenize = decode
 
     def _decode(self, ids: list[int]) -> str:
         base, added = self._base_size(), self._added.by_id

@@ -111,10 +111,12 @@ DOORS = {
     "test_on_batch": lambda model: np.ravel(model.test_on_batch(X, Y))[:1],
     "score": lambda model: model.score(**X, scoring_mode="loss"),
     "generate": written(),
-    "generate, drawn": written(temperature=2.0),
+    "generate, drawn": written(temperature=2.0, seed=0),
     "generate, beams": written(num_beams=2),
     "generate, with a draft": lambda model: written(draft_model=main_model())(model),
-    "generate, as a draft": lambda model: written(draft_model=model, temperature=2.0)(main_model()),
+    "generate, as a draft": lambda model: written(draft_model=model, temperature=2.0, seed=0)(
+        main_model()
+    ),
     "stream": lambda model: list(model.stream("the window", max_new_tokens=9)),
     "fit": trained(lambda model: model.fit(X, Y, verbose=0).history["loss"][0]),
     "train_on_batch": trained(lambda model: np.ravel(model.train_on_batch(X, Y))[0]),

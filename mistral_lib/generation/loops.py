@@ -7,6 +7,7 @@ from typing import Any
 from mistral_lib.backbone import MistralBackbone
 from mistral_lib.generation.beam import BeamSearch
 from mistral_lib.generation.decoding import DecodingLoop
+from mistral_lib.generation.object_loops import ObjectLoop
 from mistral_lib.generation.reading import PromptReader
 from mistral_lib.generation.speculative import SpeculativeLoop
 
@@ -22,6 +23,7 @@ class Loops:
         self.reader = PromptReader(backbone)
         self.decoding = DecodingLoop(self.reader)
         self._speculative: SpeculativeLoop | None = None
+        self._object: ObjectLoop | None = None
 
     @functools.cached_property
     def beam_search(self) -> BeamSearch:
@@ -34,6 +36,16 @@ class Loops:
         if kept is None or (kept.draft, kept.num_draft_tokens) != (draft, num_draft_tokens):
             kept = self._speculative = SpeculativeLoop(self.decoding, draft, num_draft_tokens)
         return kept
+
+    def of_object(self, sampler: Any) -> ObjectLoop:
+        """Has an object's `get_next_token` choose. The last of these loops is kept."""
+        if self._object is None or self._object.sampler is not sampler:
+            self._object = ObjectLoop(self.reader, sampler)
+        return self._object
+
+    def forget_object(self) -> None:
+        """Drops the loop that has traced a sampler object, which may have changed since."""
+        self._object = None
 
 
 def check_draft(model: Any, draft_model: Any) -> None:
