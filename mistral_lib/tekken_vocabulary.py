@@ -46,12 +46,14 @@ class TekkenVocabulary:
         tokens: bytes of the tokens of text, which have the ids behind.
         pattern: a regular expression for the words.
         version: of the chat template, such as "v7".
+        settings: of the model, in version 15: what a prompt says where nobody chooses.
     """
 
     controls: tuple[str, ...]
     tokens: tuple[bytes, ...]
     pattern: str
     version: str
+    settings: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @functools.cached_property
     def ranks(self) -> dict[bytes, int]:
@@ -114,6 +116,11 @@ class TekkenVocabulary:
             "version": self.version,
         }
         content = {"config": config, "special_tokens": controls, "vocab": vocab}
+        if self.version == "v15":
+            content["model_settings_builder"] = {
+                name: {"type": "enum", "accepts_none": True, "default": value, "values": [value]}
+                for name, value in self.settings.items()
+            }
         return json.dumps(content, ensure_ascii=False).encode()
 
 
@@ -166,7 +173,12 @@ def _read(content: dict[str, Any]) -> TekkenVocabulary:
         if entry["rank"] != rank:
             raise ValueError(f"token {rank} has the rank {entry['rank']!r:.40}")
         tokens.append(base64.b64decode(entry["token_bytes"], validate=True))
-    return _checked(TekkenVocabulary(controls, tuple(tokens), config["pattern"], version))
+    settings = {
+        name: builder["default"]
+        for name, builder in (content.get("model_settings_builder") or {}).items()
+        if builder and builder.get("default") is not None
+    }
+    return _checked(TekkenVocabulary(controls, tuple(tokens), config["pattern"], version, settings))
 
 
 def _read_controls(listed: Any, config: dict[str, Any], version: str) -> tuple[str, ...]:
