@@ -201,16 +201,16 @@ def test_templates_that_fail(template, message):
     [
         "{{ ''.__class__.__mro__[1].__subclasses__() }}",
         "{{ messages.__class__.__base__ }}",
-        "{{ raise_exception.__globals__ }}",
+        "{{ raise_exception.__globals__['os'] }}",
         "{{ cycler.__init__.__globals__.os.popen('id').read() }}",
         "{{ self.__init__.__globals__ }}",
-        "{{ '{0.__class__}'.format(messages) }}",
+        "{{ '{0.__class__.__mro__}'.format(messages) }}",
         "{{ messages.append(1) }}",
         "{{ messages[0].update({'a': 1}) }}",
         "{{ (messages | map(attribute='__class__') | list)[0].mro() }}",
         "{{ 'a' * 10 ** 12 }}",
         "{{ 'a' * 100000000 }}",
-        "{{ 9 ** 9 ** 9 }}",
+        "{{ 9 ** (9 ** 9) }}",
         "{{ [1] * 100000000 }}",
         "{% for i in range(10 ** 9) %}{% endfor %}",
         "{% for i in range(99999) %}{{ 'a' * 9999 }}{% endfor %}",
@@ -230,4 +230,6 @@ def test_what_the_sandbox_stops_is_said():
         render("{{ 'a' * 10000000000 }}")
     with pytest.raises(ValueError, match=r"it writes more than 16,777,216 characters"):
         render("{% for i in range(99999) %}{{ 'a' * 9999 }}{% endfor %}")
+    # An attribute that is out of reach is undefined, and writes nothing.
+    assert render("{{ raise_exception.__globals__ }}{{ '{0.__class__}'.format(messages) }}") == ""
     assert render("{{ 3 * 4 }}{{ 2 ** 10 }}{{ '=' * 3 }}{{ 1.5 * 2 }}") == "121024===3.0"
