@@ -15,11 +15,9 @@ import functools
 import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from mistral_lib.presets.json_files import parse_json
-from mistral_lib.vocabulary import read_vocabulary
 
 EXPECTED = "Expected Mistral's tekken.json."
 # What a file of a version up to v7 leaves out. The other control tokens are <SPECIAL_20>, ….
@@ -124,11 +122,6 @@ class TekkenVocabulary:
         return json.dumps(content, ensure_ascii=False).encode()
 
 
-def read_tekken(file: Path) -> TekkenVocabulary:
-    """The vocabulary in a tekken.json."""
-    return parse_tekken(read_vocabulary(file, EXPECTED), str(file))
-
-
 def parse_tekken(data: bytes, source: str) -> TekkenVocabulary:
     """The vocabulary in the content of a tekken.json.
 
@@ -154,9 +147,9 @@ def parse_tekken(data: bytes, source: str) -> TekkenVocabulary:
 
 
 def _read(content: dict[str, Any]) -> TekkenVocabulary:
-    for name, kind in (("config", dict), ("vocab", list)):
+    for name, kind, spoken in (("config", dict, "object"), ("vocab", list, "list")):
         if not isinstance(content.get(name), kind):
-            raise ValueError(f"it has no {'object' if kind is dict else 'list'} {name!r}")
+            raise ValueError(f"it has no {spoken} {name!r}")
     config = content["config"]
     version, size = config["version"], config["default_vocab_size"]
     if version not in VERSIONS:

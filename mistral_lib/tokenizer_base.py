@@ -17,7 +17,7 @@ import numpy as np
 from mistral_lib.added_tokens import AddedToken, AddedTokens
 from mistral_lib.chat import encode_conversation
 from mistral_lib.checks import check_boolean
-from mistral_lib.inputs import as_rows, as_texts, without_arrays
+from mistral_lib.inputs import as_rows, as_texts, check_text, without_arrays
 from mistral_lib.presets.exporting import export_tokenizer
 from mistral_lib.presets.saving import save_tokenizer
 from mistral_lib.vocabulary_ids import Vocabulary, check_id
@@ -166,7 +166,7 @@ class Tokenizer(Vocabulary):
 
     def encode_plain(self, text: str) -> list[int]:
         """The ids of a text in which no token that was added is looked for: it is text alone."""
-        (ids,) = self._encode_texts([text])
+        (ids,) = self._encode_texts([check_text("the text", text)])
         return ids
 
     def encode_rendered(self, text: str) -> list[int]:
@@ -175,7 +175,7 @@ class Tokenizer(Vocabulary):
         That is for texts that a chat template wrote. In a text from a user, anybody could write
         control tokens.
         """
-        return self._encode_around(text, self._all_tokens)
+        return self._encode_around(check_text("the text", text), self._all_tokens)
 
     @functools.cached_property
     def _all_tokens(self) -> AddedTokens:

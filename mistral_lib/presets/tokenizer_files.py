@@ -23,7 +23,7 @@ FAST_TOKENIZER_FILE, TEKKEN_FILE = "tokenizer.json", "tekken.json"
 VOCABULARY_FILES = ("tokenizer.model", "tokenizer.model.v3", "tokenizer.model.v7")
 ALL_FILES = (*VOCABULARY_FILES, TEKKEN_FILE, FAST_TOKENIZER_FILE)
 SENTENCEPIECE, TEKKEN = "MistralTokenizer", "MistralTekkenTokenizer"
-SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token")
+SPECIAL_TOKENS = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": ""}
 # SentencePiece puts a space in front of a text. Where tokens were added, transformers puts one in
 # front of every part between them; but with the pre-tokenizer Metaspace none where one is already,
 # and with the scheme "first" only at the beginning. Without a SentencePiece model, which leaves a
@@ -92,12 +92,12 @@ def checked_extras(extras: Any) -> dict[str, Any]:
 
 
 def _checked_names(content: Any) -> dict[str, str]:
-    """The names of special tokens, each of which may be a str or an object with flags."""
+    """The special tokens with another name; each may be a str or an object with flags."""
     names = {}
     for name in SPECIAL_TOKENS if isinstance(content, dict) else ():
         token = content.get(name)
         token = token.get("content") if isinstance(token, dict) else token
-        if isinstance(token, str):
+        if isinstance(token, str) and token != SPECIAL_TOKENS[name]:
             names[name] = token
     return names
 
