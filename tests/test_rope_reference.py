@@ -110,6 +110,7 @@ def test_logits_with_a_cache(name):
         assert distance(ours, file.arrays["steps"]) < TOLERANCE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["dynamic", "ministral3", "layers"])
 def test_greedy_tokens(name):
     """In a batch with other rows, with a draft or without, tokens are those of transformers."""
@@ -126,6 +127,7 @@ def test_greedy_tokens(name):
 # Rows of a batch
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["dynamic", "ministral3"])
 def test_a_row_is_the_same_alone_and_in_a_batch(name):
     """Short and long rows, padded on the left or on the right with any tokens."""
@@ -143,6 +145,7 @@ def test_a_row_is_the_same_alone_and_in_a_batch(name):
             assert distance(together[index][masks[index]], alone) < 3 * TOLERANCE
 
 
+@pytest.mark.slow
 def test_the_scores_of_a_text_follow_its_own_length():
     model, ids = MistralCausalLM(backbone_of("dynamic")), load("dynamic").token_ids
     mask = np.arange(LENGTH) < np.array([[LENGTH], [50]])
