@@ -1,6 +1,7 @@
 """The texts of chapter 2: the record is what Mistral's vocabularies make of them."""
 
 import importlib.util
+import re
 
 import pytest
 from mistral_common.tokens.tokenizers.tekken import Tekkenizer
@@ -33,6 +34,13 @@ def test_a_smaller_vocabulary_never_has_fewer_tokens():
     assert all(small >= whole for small, whole in pairs)
     assert any(small > whole for small, whole in pairs)
     assert SMALL == 32_000
+
+
+def test_tekken_has_no_token_of_two_digits():
+    """The chapter's reason why words of three digits change nothing."""
+    tokens = kinds_of_text.tekken_vocabulary().tokens
+    assert b"7" in tokens
+    assert [token for token in tokens if re.search(rb"\d\d", token)] == []
 
 
 def test_every_kind_has_twelve_different_texts():
