@@ -17,7 +17,7 @@ from pathlib import Path
 from mistral_lib.presets.tokenizer_json import WRONG_PATTERN
 from mistral_lib.teaching.languages import mistral_vocabulary
 from mistral_lib.tekken import MistralTekkenTokenizer
-from mistral_lib.tekken_vocabulary import TekkenVocabulary, read_tekken
+from mistral_lib.tekken_vocabulary import TekkenVocabulary
 
 RECORD = Path(__file__).parent / "records" / "kinds_of_text.json"
 SMALL = 32_000  # ids of Mistral 7B's vocabulary
@@ -191,7 +191,7 @@ def tekken_vocabulary() -> TekkenVocabulary | None:
     if package is None or package.submodule_search_locations is None:
         return None
     folder = Path(package.submodule_search_locations[0])
-    return read_tekken(folder / "data" / "tekken_240911.json")
+    return MistralTekkenTokenizer(folder / "data" / "tekken_240911.json").vocabulary
 
 
 def cut_all() -> dict[str, dict[str, list[int]]] | None:
