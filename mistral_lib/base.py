@@ -27,7 +27,7 @@ from mistral_lib.quantization import QuantizableModel, quantization_of
 from mistral_lib.settings import set_settings
 
 
-class Backbone(LlamaCppExport, MasterWeightsModel, QuantizableModel):
+class Backbone(MasterWeightsModel, QuantizableModel, LlamaCppExport):
     """What every backbone can do: take token ids as they come, name its embedding, use presets.
 
     Attributes:
@@ -61,8 +61,8 @@ class Backbone(LlamaCppExport, MasterWeightsModel, QuantizableModel):
             **kwargs: `dtype`, by default Keras's global policy ("auto" takes what the files
                 hold, bfloat16 where GGUF files hold quantized numbers, but float16 on GPUs without
                 bfloat16); `quantization`, "int8" or "int4" as in `quantize`, to quantize each
-                tensor as it is read, so that the float model is never in memory; and
-                constructor arguments that replace the preset's.
+                tensor as it is read, so that the float model is never in memory; and constructor
+                arguments that replace the preset's.
 
         Returns:
             A `MistralBackbone`, also when called on `Backbone`.

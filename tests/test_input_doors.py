@@ -325,6 +325,7 @@ NEITHER = {
     *("make_train_function", "make_test_function", "make_predict_function", "jax_state_sync"),
     *("enable_lora", "merge_lora", "save_lora_weights", "load_lora_weights"),
     *("export_lora_to_peft", "traced_settings", "compiled_with", "check_batch", "call"),
+    *("export_to_gguf", "export_lora_to_gguf"),
     *("compute_loss", "compute_loss_and_updates", "compute_metrics", "__new__", "__setattr__"),
     *("train_step", "test_step", "predict_step", "stateless_call", "load_weights"),
     *("__init__", "__reduce__", "presets", "backbone"),
