@@ -5,8 +5,8 @@ A preset in this format is a folder of
     config.json             the backbone's class and constructor arguments
     metadata.json           versions, number of parameters, date
     model.weights.h5        the weights; or model.weights.json and model_00000.weights.h5, …
-    task.json, preprocessor.json, tokenizer.json, assets/tokenizer/vocabulary.spm; or in place of
-                            the last vocabulary.json and merges.txt, of a Tekken vocabulary
+    task.json, preprocessor.json, tokenizer.json
+    assets/tokenizer/       vocabulary.spm; or vocabulary.json and merges.txt of Tekken's
 
 Nothing in it is imported or deserialised by Keras: a class is recognised by its registered name,
 and its arguments are checked by its constructor.
