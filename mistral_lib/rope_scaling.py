@@ -1,4 +1,4 @@
-"""Settings for texts longer than in training, checked once (chapter 5, "Rotary positions")."""
+"""Settings for texts longer than those in training (chapter 5, "Rotary positions")."""
 
 import dataclasses
 import difflib
@@ -7,7 +7,7 @@ from typing import Any
 
 from mistral_lib.checks import check_boolean, check_choice, check_integer, check_number, check_range
 
-# What each type must be given, and what it takes besides, with the defaults of transformers.
+# The settings that each type requires, and YaRN's other settings with transformers' defaults.
 REQUIRED = {
     "yarn": ("factor", "original_max_position_embeddings"),
     "dynamic": ("factor", "original_max_position_embeddings"),
@@ -29,34 +29,38 @@ YARN_DEFAULTS = {
 }
 ADVICE = {
     "rope_theta": "It is the argument rope_max_wavelength.",
-    "max_position_embeddings": "The length of the training is original_max_position_embeddings.",
+    "max_position_embeddings": "The length in training is original_max_position_embeddings.",
     "partial_rotary_factor": "Every feature of a head is turned here.",
 }
 
-# A number in every type of scaling that uses it, and `None` in the others.
+# A number if the type of scaling uses the setting, otherwise `None`.
 Setting = Any
 
 
 @dataclasses.dataclass(frozen=True)
 class RopeScaling:
-    """How rotary positions are changed for texts longer than those of the training.
+    """How rotary positions are changed for texts longer than those in training.
 
-    The names are those of transformers' `rope_parameters`, and so are the results. What is not
-    given is `None`, except for YaRN's defaults.
+    The names and the results are those of transformers' `rope_parameters`. A setting that is not
+    given is `None`, except that YaRN's settings have defaults.
 
     Args:
-        rope_type: "yarn" slows long wavelengths, keeps short ones and sharpens the softmax;
-            "llama3" has another ramp between the two; "dynamic" raises the base with the length of
-            the text; "default" changes no wavelength and takes only `llama_4_scaling_beta`.
-        factor: how many times longer texts become, from 1 on.
-        original_max_position_embeddings: length of the texts in training. `dynamic` begins
-            beyond it (transformers takes `max_position_embeddings` of the model for that).
-        beta_fast: YaRN keeps wavelengths that turn at least so often in the original length.
-        beta_slow: it divides by `factor` the frequencies that turn at most so often.
-        mscale: weight of `log(factor)` in the numerator of YaRN's attention factor. Together with
-            `mscale_all_dim` only; alone, or where one of them is 0, it changes nothing.
-        mscale_all_dim: its weight in the denominator.
-        attention_factor: YaRN's attention factor itself, instead of the one from `factor`.
+        rope_type: "yarn" makes long wavelengths longer, keeps short ones and sharpens the softmax;
+            "llama3" has another ramp between long and short wavelengths, and no attention factor;
+            "dynamic" raises the base with the length of the text; "default" changes no wavelength
+            and takes only `llama_4_scaling_beta`.
+        factor: how many times longer than in training the texts are, at least 1.
+        original_max_position_embeddings: length of the texts in training. The type "dynamic"
+            changes only texts longer than this (transformers compares them with the model's
+            `max_position_embeddings` instead).
+        beta_fast: YaRN keeps the frequencies of pairs that make at least so many turns in the
+            original length.
+        beta_slow: YaRN divides by `factor` the frequencies of pairs that make at most so many.
+        mscale: what `log(factor)` is multiplied by in the numerator of YaRN's attention factor. It
+            works only together with `mscale_all_dim`; if one of the two is 0 or missing, the other
+            changes nothing.
+        mscale_all_dim: what `log(factor)` is multiplied by in the denominator.
+        attention_factor: YaRN's attention factor itself, instead of the one that `factor` gives.
         truncate: whether the ends of YaRN's ramp are rounded to whole pairs of features.
         low_freq_factor: for llama3, what `beta_slow` is for YaRN.
         high_freq_factor: for llama3, what `beta_fast` is for YaRN.
@@ -64,8 +68,8 @@ class RopeScaling:
             `1 + beta * log(1 + p // original_max_position_embeddings)` (Ministral 3).
 
     Raises:
-        ValueError, TypeError: a value is missing, out of range, of the wrong type, or has no
-            meaning for this type.
+        ValueError, TypeError: a setting is missing, out of range or of the wrong type, or it has no
+            meaning for this `rope_type`.
 
     Source: Peng et al., "YaRN", 2023; `modeling_rope_utils.py` of transformers 5.
 
@@ -126,7 +130,7 @@ class RopeScaling:
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """The dictionary that makes these settings, for JSON, without what is `None`.
+        """A dictionary for JSON that makes these settings again, without those that are `None`.
 
         >>> RopeScaling("dynamic", 2, 64).to_dict()
         {'rope_type': 'dynamic', 'factor': 2, 'original_max_position_embeddings': 64}
@@ -138,15 +142,16 @@ def read_rope_scaling(value: Mapping[str, Any] | RopeScaling | None) -> RopeScal
     """The settings in the argument `rope_scaling` of `MistralBackbone`.
 
     Args:
-        value: a dictionary with the arguments of `RopeScaling`, where `None` means not given; or
-            `None`, or settings that have been read.
+        value: a dictionary with the arguments of `RopeScaling`, in which `None` means that a
+            setting is not given; or `None`; or a `RopeScaling`, which is returned as it is.
 
     Returns:
-        The settings; `None` if they change nothing.
+        The settings, or `None` if they change nothing.
 
     Raises:
-        ValueError: an unknown name; the message suggests the nearest. Otherwise as `RopeScaling`.
-        TypeError: the argument is no dictionary.
+        ValueError: there is an unknown name, and the message suggests the most similar known one;
+            or `RopeScaling` raises it.
+        TypeError: the argument is not a dictionary, or `RopeScaling` raises it.
 
     >>> read_rope_scaling({"rope_type": "default"}) is None
     True
@@ -178,10 +183,11 @@ def read_rope_scaling(value: Mapping[str, Any] | RopeScaling | None) -> RopeScal
 def check_rope_scaling(
     value: Mapping[str, Any] | RopeScaling | None, rope_scaling_factor: float, wavelength: float
 ) -> RopeScaling | None:
-    """As `read_rope_scaling`, beside the other rotary arguments of `MistralBackbone`.
+    """Like `read_rope_scaling`, but also checks the other rotary arguments of `MistralBackbone`.
 
     Raises:
-        ValueError: there are two scalings at once, or YaRN cannot take the base's logarithm.
+        ValueError: `rope_scaling_factor` asks for a second scaling, or the base is too small for
+            YaRN, which divides by its logarithm.
     """
     scaling = read_rope_scaling(value)
     if scaling is not None and rope_scaling_factor != 1:
@@ -202,7 +208,7 @@ def _advice(name: str, names: list[str]) -> str:
 
 
 def _checked(name: str, value: Any) -> Any:
-    """One setting, if it is of its type and in the range with which float32 can compute."""
+    """One setting, checked to be of its type and in the range that float32 can compute with."""
     full_name = f"{name} of rope_scaling"
     if name == "truncate":
         return check_boolean(full_name, value)

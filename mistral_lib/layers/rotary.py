@@ -27,9 +27,9 @@ def rotary_angles(
         head_dim: size of a head, even.
         max_wavelength: the base of the geometric series of frequencies.
         scaling_factor: positions are divided by it (linear scaling).
-        scaling: how the frequencies are changed for texts longer than in training.
-        text_lengths: the number of tokens of the text that each position is in, for the type
-            "dynamic"; by default as many as the last axis of `positions` reaches.
+        scaling: how the frequencies are changed for texts longer than those in training.
+        text_lengths: for the type "dynamic", how many tokens the text of each position has; by
+            default one more than the largest position along the last axis of `positions`.
 
     Returns:
         A float32 array (..., head_dim / 2) of angles in radians.
@@ -57,15 +57,16 @@ def rotary_frequencies(
 ) -> Float[np.ndarray, "{head_dim}//2"]:
     """The radians by which each pair turns from one token to the next, in float64.
 
-    YaRN and llama3 divide low frequencies by `factor` and keep high ones, with a ramp between the
-    two: over the turns in the original length for llama3, as in YaRN's paper, and over the numbers
-    of the pairs for YaRN, as in the program of its authors and in transformers. "dynamic" changes
-    the frequencies later, by the length of the text.
+    YaRN and llama3 divide low frequencies by `factor`, keep high ones, and have a ramp between the
+    two. For llama3 the ramp is a straight line over the number of turns in the original length, as
+    in YaRN's paper. For YaRN it is a straight line over the number of the pair, as in the program
+    of YaRN's authors and in transformers. The type "dynamic" changes nothing here, because its
+    frequencies depend on the length of the text, which `rotary_angles` knows.
 
     Args:
         head_dim: size of a head, even.
         max_wavelength: the base of the geometric series.
-        scaling: how it is changed for long texts.
+        scaling: how the frequencies are changed for texts longer than those in training.
 
     Returns:
         A float64 array (head_dim / 2,).
@@ -94,7 +95,7 @@ def _kept_by_yarn(
     """How much of each frequency stays: 1 for short wavelengths, 0 for long ones."""
 
     def pair(turns):
-        """The (fractional) pair that turns so often within the original length."""
+        """The number (a fraction) of the pair with so many turns in the original length."""
         length = scaling.original_max_position_embeddings
         logarithm = math.log(length / (turns * 2 * math.pi))
         return head_dim * logarithm / (2 * math.log(max_wavelength))
@@ -111,7 +112,7 @@ def _kept_by_yarn(
 def _slower(
     text_lengths: Int[Array, "*tokens"], head_dim: int, scaling: RopeScaling
 ) -> Float32[Array, "*tokens {head_dim}//2"]:
-    """What "dynamic" multiplies the frequencies with: the base grows beyond the original length."""
+    """What "dynamic" multiplies the frequencies by, because longer texts raise the base."""
     length = scaling.original_max_position_embeddings
     beyond = jnp.maximum(jnp.asarray(text_lengths) - length, 0) / length
     exponents = -np.arange(0, head_dim, 2) / max(head_dim - 2, 1)
@@ -119,14 +120,15 @@ def _slower(
 
 
 def attention_factor(scaling: RopeScaling) -> float:
-    """What YaRN multiplies both queries and keys with, so that long texts do not blur the softmax.
+    """What YaRN multiplies both queries and keys by, so that long texts do not blur the softmax.
 
     Args:
-        scaling: of any type; the factor is 1 for all but YaRN.
+        scaling: settings of any type; the factor is 1 for every type but YaRN.
 
     Returns:
-        `0.1 * log(factor) + 1`; or, where `mscale` and `mscale_all_dim` are given, the quotient of
-        two such numbers, in which they weight the logarithm.
+        The setting `attention_factor` if it is given, otherwise `0.1 * log(factor) + 1`. If
+        `mscale` and `mscale_all_dim` are given, it is a quotient of two such numbers instead:
+        `mscale` multiplies the logarithm in the numerator, `mscale_all_dim` in the denominator.
 
     Source: Peng et al., "YaRN", 2023, section 3.4, where it is the square root of 1 / t.
 
@@ -148,14 +150,14 @@ def attention_factor(scaling: RopeScaling) -> float:
 def query_scale(
     positions: Int[Array, "*tokens"], scaling: RopeScaling | None
 ) -> Float32[Array, "*tokens"] | None:
-    """What each query is multiplied with after it has been turned; `None` for 1.
+    """What each query is multiplied by after it has been turned, or `None` if that is 1.
 
-    The attention factor of queries and keys together is its square here, so that keys, which may
-    stay in a cache, are only turned.
+    YaRN multiplies queries and keys by the attention factor. Here the query alone is multiplied by
+    the square of that factor, so that keys, which may stay in a cache, are only turned.
 
     Args:
         positions: integer array (...), absolute token positions.
-        scaling: how positions are changed for texts longer than in training.
+        scaling: how positions are changed for texts longer than those in training.
 
     Returns:
         A float32 array (...).
@@ -178,13 +180,14 @@ def query_scale(
 def text_positions(
     padding_mask: Bool[Array, "B S"],
 ) -> tuple[Int[Array, "B S"], Int[Array, "B 1"]]:
-    """Positions from the first real token of each row on, and how far its real tokens reach.
+    """Positions counted from the first real token of each row, and the length of each row's text.
 
     Args:
         padding_mask: bool array (B, S), true for real tokens.
 
     Returns:
-        The positions, negative before the first real token, and the lengths of the texts.
+        The positions, which are negative before the first real token, and the lengths of the texts,
+        from the first real token of a row to its last.
 
     >>> positions, lengths = text_positions(np.array([[False, True, True, False]]))
     >>> print(positions, lengths)

@@ -69,7 +69,7 @@ def _score_of_the_turned_query(query, key, position, key_position):
 
 
 def _multiplier(turns, factor, low, high):
-    """What llama3 multiplies the frequency of a pair with that turns so often in training."""
+    """What llama3 multiplies a pair's frequency by, if the pair makes so many turns in training."""
     kept = np.clip((np.asarray(turns) - low) / (high - low), 0, 1)
     return kept + (1 - kept) / factor
 
@@ -80,7 +80,7 @@ def _unbounded(turns, factor, low, high):
 
 
 def _ramps():
-    """Turns of some pairs, the factor, and the ends of the ramp: single pairs first."""
+    """Turns of some pairs, the factor, and the two ends of the ramp; single pairs come first."""
     for turns in ([0.5], [8.0], [2.0], [4, 1], [10, 3, 1.6, 0.2]):
         for factor, low, high in ((2, 1, 4), (8, 1, 3)):
             yield np.array(turns, float), factor, low, high
@@ -242,27 +242,27 @@ EXERCISES = [
         solution=_multiplier,
         cases=_ramps,
         mistakes={
-            "leaves the ramp: outside the two ends nothing may change any more.": _unbounded,
-            "slows the fast pairs. Those that turn often are to stay.": lambda turns, f, a, b: (
+            "goes on beyond the ends of the ramp, but the line is level there.": _unbounded,
+            "slows the fast pairs, but pairs that turn often must stay.": lambda turns, f, a, b: (
                 _multiplier(a + b - turns, f, a, b)
             ),
-            "jumps: between the two ends the values are on a straight line.": lambda t, f, a, b: (
+            "jumps, but between low and high there is a straight line.": lambda t, f, a, b: (
                 np.where(t < a, 1 / f, 1.0)
             ),
-            "blends wavelengths. The straight line is one of frequencies.": lambda t, f, a, b: (
+            "blends wavelengths, but frequencies are on a straight line.": lambda t, f, a, b: (
                 1 / (np.clip((t - a) / (b - a), 0, 1) * (1 - f) + f)
             ),
-            "speeds up: a low frequency is divided by the factor.": lambda t, f, a, b: _multiplier(
+            "speeds slow pairs up, but they must become slower.": lambda t, f, a, b: _multiplier(
                 t, 1 / f, a, b
             ),
-            "divides every frequency, the fast ones too.": lambda t, f, a, b: t * 0 + 1 / f,
+            "divides every frequency, even of fast pairs.": lambda t, f, a, b: t * 0 + 1 / f,
         },
         also_right=(lambda turns, f, low, high: np.interp(turns, [low, high], [1 / f, 1]),),
         hints=(
-            "Which share of the frequency stays for a pair that turns `low` times, `high` times, "
-            "and for one in the middle?",
+            "Which share of the frequency stays if a pair turns `low` times? If it turns `high` "
+            "times? And if it is halfway between the two?",
             "The share that stays is (turns - low) / (high - low), but never below 0 or above 1. "
-            "The rest is divided by the factor.",
+            "The rest of the frequency is divided by the factor.",
             "kept = np.clip((turns - low) / (high - low), 0, 1), and then kept + (1 - kept) / "
             "factor",
         ),
