@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import warnings
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -20,7 +21,7 @@ from reference.make_family import (
 )
 from safetensors.numpy import load_file, save_file
 
-from mistral_lib import MistralBackbone, MistralCausalLM
+from mistral_lib import MistralBackbone, MistralCausalLM, teaching
 from mistral_lib.presets.preset import Preset
 from mistral_lib.presets.sources import LocalFolder
 from mistral_lib.presets.transformers_format import TransformersFormat
@@ -108,6 +109,14 @@ def test_no_sentence_where_nothing_is_skipped():
         warnings.simplefilter("error")
         for name in ("ministral_8b", "devstral_2", "encoder", "devstral_2_native"):
             MistralBackbone.from_preset(FOLDER / name)
+
+
+def test_the_copy_that_chapter_17_reads():
+    """The wheel has it too, so that the chapter shows transformers' logits anywhere."""
+    copy = Path(teaching.__file__).parent / "records" / "ministral_3"
+    for name in ("config.json", "model.safetensors"):
+        assert (copy / name).read_bytes() == (FOLDER / "ministral_3_3b" / name).read_bytes()
+    assert np.array_equal(np.load(copy / "logits.npy"), LOGITS["ministral_3_3b"][0])
 
 
 # --- Names ---------------------------------------------------------------------------------------

@@ -249,25 +249,6 @@ EXERCISES = [
             '("shards/../../secret.safetensors",)',
         ),
     ),
-    Estimate(
-        name="presets.vocabulary",
-        kind="estimate",
-        minutes=3,
-        difficulty=1,
-        solution=2 * 768 * 4096,
-        factor=1.05,
-        unit="parameters",
-        mistakes=(
-            (768 * 4096, "each token has a row in the embedding and one in the output."),
-            (2 * 32_768 * 4096, "that is both matrices whole; 32,000 tokens were there before."),
-            (768, "that is the number of tokens. Each has 4,096 numbers, twice."),
-        ),
-        hints=(
-            "Which matrices have one row for each token?",
-            "The embedding and the output, 4,096 numbers a token in each.",
-            "2 * 768 * 4096",
-        ),
-    ),
     Explanation(
         name="presets.explain",
         kind="explain",
