@@ -28,8 +28,9 @@ from mistral_lib.tekken_vocabulary import (
     from_merges,
     parse_tekken,
 )
-from mistral_lib.tokenizer_base import Tokenizer, check_id
+from mistral_lib.tokenizer_base import Tokenizer
 from mistral_lib.vocabulary import read_vocabulary
+from mistral_lib.vocabulary_ids import check_id
 
 VOCABULARY_FILE, MERGES_FILE = "vocabulary.json", "merges.txt"
 EXPECTED = "Expected Mistral's tekken.json, or KerasHub's vocabulary.json."
@@ -149,6 +150,10 @@ class MistralTekkenTokenizer(Tokenizer):
         place = id - len(self.vocabulary.controls)
         is_text = id not in self._added.by_id and 0 <= place < len(self.vocabulary.tokens)
         return self.vocabulary.tokens[place] if is_text else None
+
+    def model_settings(self) -> dict[str, Any]:
+        """The settings of the model that its vocabulary names, as they are without a choice."""
+        return self.vocabulary.settings
 
     def _encode_texts(self, texts: list[str]) -> list[list[int]]:
         return [self._encode_part(text, at_start=True) for text in texts]

@@ -15,11 +15,9 @@ import functools
 import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from mistral_lib.presets.json_files import parse_json
-from mistral_lib.vocabulary import read_vocabulary
 
 EXPECTED = "Expected Mistral's tekken.json."
 # What a file of a version up to v7 leaves out. The other control tokens are <SPECIAL_20>, ….
@@ -46,12 +44,14 @@ class TekkenVocabulary:
         tokens: bytes of the tokens of text, which have the ids behind.
         pattern: a regular expression for the words.
         version: of the chat template, such as "v7".
+        settings: of the model, in version 15: what a prompt says where nobody chooses.
     """
 
     controls: tuple[str, ...]
     tokens: tuple[bytes, ...]
     pattern: str
     version: str
+    settings: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @functools.cached_property
     def ranks(self) -> dict[bytes, int]:
@@ -114,12 +114,12 @@ class TekkenVocabulary:
             "version": self.version,
         }
         content = {"config": config, "special_tokens": controls, "vocab": vocab}
+        if self.version == "v15":
+            content["model_settings_builder"] = {
+                name: {"type": "enum", "accepts_none": True, "default": value, "values": [value]}
+                for name, value in self.settings.items()
+            }
         return json.dumps(content, ensure_ascii=False).encode()
-
-
-def read_tekken(file: Path) -> TekkenVocabulary:
-    """The vocabulary in a tekken.json."""
-    return parse_tekken(read_vocabulary(file, EXPECTED), str(file))
 
 
 def parse_tekken(data: bytes, source: str) -> TekkenVocabulary:
@@ -147,9 +147,9 @@ def parse_tekken(data: bytes, source: str) -> TekkenVocabulary:
 
 
 def _read(content: dict[str, Any]) -> TekkenVocabulary:
-    for name, kind in (("config", dict), ("vocab", list)):
+    for name, kind, spoken in (("config", dict, "object"), ("vocab", list, "list")):
         if not isinstance(content.get(name), kind):
-            raise ValueError(f"it has no {'object' if kind is dict else 'list'} {name!r}")
+            raise ValueError(f"it has no {spoken} {name!r}")
     config = content["config"]
     version, size = config["version"], config["default_vocab_size"]
     if version not in VERSIONS:
@@ -166,7 +166,12 @@ def _read(content: dict[str, Any]) -> TekkenVocabulary:
         if entry["rank"] != rank:
             raise ValueError(f"token {rank} has the rank {entry['rank']!r:.40}")
         tokens.append(base64.b64decode(entry["token_bytes"], validate=True))
-    return _checked(TekkenVocabulary(controls, tuple(tokens), config["pattern"], version))
+    settings = {
+        name: builder["default"]
+        for name, builder in (content.get("model_settings_builder") or {}).items()
+        if builder and builder.get("default") is not None
+    }
+    return _checked(TekkenVocabulary(controls, tuple(tokens), config["pattern"], version, settings))
 
 
 def _read_controls(listed: Any, config: dict[str, Any], version: str) -> tuple[str, ...]:

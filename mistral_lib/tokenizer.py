@@ -19,8 +19,9 @@ from mistral_lib.presets.atomic import replaced_file
 from mistral_lib.presets.loading import load_tokenizer
 from mistral_lib.presets.preset import Preset
 from mistral_lib.tekken import MistralTekkenTokenizer
-from mistral_lib.tokenizer_base import Tokenizer, check_id
+from mistral_lib.tokenizer_base import Tokenizer
 from mistral_lib.vocabulary import SPACE, parse_model, read_vocabulary, without_prefix
+from mistral_lib.vocabulary_ids import check_id
 
 VOCABULARY_FILE = "vocabulary.spm"
 

@@ -4,25 +4,26 @@ A vocabulary may be SentencePiece's (`tokenizer`) or Tekken's (`tekken`). The ba
 tokens, the tokens that were added, chat templates and files are the same for both.
 """
 
+import functools
 import itertools
-import operator
 import os
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, overload
+from typing import Any, overload
 
 import numpy as np
 
-from mistral_lib.added_tokens import AddedToken, AddedTokens, parse_added_tokens
+from mistral_lib.added_tokens import AddedToken, AddedTokens
 from mistral_lib.chat import encode_conversation
 from mistral_lib.checks import check_boolean
-from mistral_lib.inputs import as_rows, as_texts, without_arrays
+from mistral_lib.inputs import as_rows, as_texts, check_text, without_arrays
 from mistral_lib.presets.exporting import export_tokenizer
 from mistral_lib.presets.saving import save_tokenizer
+from mistral_lib.vocabulary_ids import Vocabulary, check_id
 
 
-class Tokenizer(ABC):
+class Tokenizer(Vocabulary):
     """Text to ids and back, on a vocabulary that a subclass holds.
 
     Args:
@@ -33,59 +34,10 @@ class Tokenizer(ABC):
         TypeError: an argument of another type.
     """
 
-    kind: ClassVar[str]  # its name in KerasHub
-    start_token = "<s>"
-    end_token = "</s>"
-    pad_token_id = 0
-
     def __init__(self, add_bos: bool = False, add_eos: bool = False):
+        super().__init__()
         self.add_bos = check_boolean("add_bos", add_bos)
         self.add_eos = check_boolean("add_eos", add_eos)
-        self._has_vocabulary = False
-        self.extras = {}
-
-    @property
-    def extras(self) -> dict[str, Any]:
-        """What a checkpoint says beside its vocabulary: see `presets.tokenizer_files`."""
-        return self._extras
-
-    @extras.setter
-    def extras(self, extras: dict[str, Any]) -> None:
-        tokens = parse_added_tokens(extras.get("added_tokens"))
-        if self._has_vocabulary:
-            tokens = tuple(token for token in tokens if self._is_new(token))
-        self._added = AddedTokens(tokens)
-        added = {"added_tokens": [token.to_json() for token in tokens]} if tokens else {}
-        others = {name: value for name, value in extras.items() if name != "added_tokens"}
-        self._extras = {**others, **added}
-
-    def _is_new(self, token: AddedToken) -> bool:
-        """Whether an id is beyond the vocabulary, or is a control token that got another name."""
-        id, size = token.id, self._base_size()
-        return id >= size or (self._is_control(id) and self._piece(id) != token.content)
-
-    # --- What a vocabulary answers ---------------------------------------------------------------
-
-    @property
-    @abstractmethod
-    def unk_token_id(self) -> int:
-        """The id of `<unk>`; with byte fallback, no text is ever encoded to it."""
-
-    @abstractmethod
-    def _base_size(self) -> int:
-        """The number of ids without the tokens that were added."""
-
-    @abstractmethod
-    def _piece(self, id: int) -> str:
-        """The piece of an id."""
-
-    @abstractmethod
-    def _piece_id(self, piece: str) -> int:
-        """The id of a piece; `unk_token_id` for any other string."""
-
-    @abstractmethod
-    def _is_control(self, id: int) -> bool:
-        """Whether no text encodes to an id and it decodes to nothing."""
 
     @abstractmethod
     def _encode_texts(self, texts: list[str]) -> list[list[int]]:
@@ -106,61 +58,6 @@ class Tokenizer(ABC):
     @abstractmethod
     def _decode_run(self, ids: list[int], at_start: bool) -> str:
         """The text of ids among which no token was added, at the start of a text or later."""
-
-    @abstractmethod
-    def byte_value(self, id: int) -> int | None:
-        """The byte, 0 to 255, that an id stands for; `None` for an id that is no byte piece."""
-
-    @abstractmethod
-    def unfinished_bytes(self, id: int) -> bytes | None:
-        """What an id writes, where that may be a part of a character; `None` otherwise."""
-
-    @abstractmethod
-    def save_assets(self, folder: str | os.PathLike) -> None:
-        """Writes the vocabulary into a folder, which is made if it is missing."""
-
-    # --- Ids and tokens --------------------------------------------------------------------------
-
-    @property
-    def start_token_id(self) -> int:
-        """The id of `<s>`, which begins every text."""
-        return self._piece_id(self.start_token)
-
-    @property
-    def end_token_id(self) -> int:
-        """The id of `</s>`, which ends every text."""
-        return self._piece_id(self.end_token)
-
-    def vocabulary_size(self) -> int:
-        """The number of ids; valid ids are 0 to one less."""
-        return max([self._base_size(), *(id + 1 for id in self._added.by_id)])
-
-    def get_vocabulary(self) -> list[str]:
-        """All tokens, in the order of their ids."""
-        return [self.id_to_token(id) for id in range(self.vocabulary_size())]
-
-    def id_to_token(self, id: int) -> str:
-        """The token of an id. Raises ValueError for an id outside the vocabulary."""
-        id = check_id(id, self.vocabulary_size())
-        if id in self._added.by_id:
-            return self._added.by_id[id].content
-        return self._piece(id) if id < self._base_size() else f"<unused_{id}>"
-
-    def token_to_id(self, token: str) -> int:
-        """The id of a token; `unk_token_id` for a string that is no token."""
-        if not isinstance(token, str):
-            raise TypeError(f"token_to_id: token must be a str, got {type(token).__name__}.")
-        return self._added.ids.get(token, self._piece_id(token))
-
-    def is_control(self, id: int) -> bool:
-        """Whether an id is a control token, which decodes to nothing.
-
-        No text encodes to one of the vocabulary itself, but to one that was added: see `encode`.
-        """
-        id = check_id(id, self.vocabulary_size())
-        if id in self._added.by_id:
-            return self._added.by_id[id].special
-        return id >= self._base_size() or self._is_control(id)
 
     # --- Text ------------------------------------------------------------------------------------
 
@@ -267,27 +164,65 @@ class Tokenizer(ABC):
             at_start = at_start and not written
         return text
 
+    def encode_plain(self, text: str) -> list[int]:
+        """The ids of a text in which no token that was added is looked for: it is text alone."""
+        (ids,) = self._encode_texts([check_text("the text", text)])
+        return ids
+
+    def encode_rendered(self, text: str) -> list[int]:
+        """The ids of a text in which every token is found, the vocabulary's control tokens too.
+
+        That is for texts that a chat template wrote. In a text from a user, anybody could write
+        control tokens.
+        """
+        return self._encode_around(check_text("the text", text), self._all_tokens)
+
+    @functools.cached_property
+    def _all_tokens(self) -> AddedTokens:
+        """The control tokens of the vocabulary, and the tokens that were added."""
+        known = self._added.by_id
+        controls = [
+            AddedToken(id, self._piece(id), special=True)
+            for id in range(self._base_size())
+            if id not in known and (self._is_control(id) or id == self.unk_token_id)
+        ]
+        return AddedTokens([*controls, *self._added.tokens])
+
+    def model_settings(self) -> dict[str, Any]:
+        """What a chat template says of the model itself, such as how long it is to think."""
+        return {}
+
     def apply_chat_template(
-        self, conversation: Sequence[dict[str, Any]], version: str | None = None
+        self,
+        conversation: Sequence[dict[str, Any]],
+        version: str | None = None,
+        *,
+        tools: Sequence[dict[str, Any]] | None = None,
     ) -> list[int]:
         """The prompt by which an instruct model replies to a conversation.
 
         Args:
-            conversation: messages `{"role": ..., "content": ...}`, with a text or a list of
-                `{"type": "text", "text": ...}` as the content: at most one of the role
-                "system", in front; then "user" and "assistant" in turns, the user first and last.
-            version: "v1", "v2", "v3" or "v7", the template; `None` is the newest whose control
-                tokens the vocabulary has, which is right for every vocabulary of Mistral's: v1 for
-                Mistral 7B 0.1 and 0.2, v3 for 0.3.
+            conversation: messages `{"role": ..., "content": ...}` of the roles "system", "user",
+                "assistant" and "tool", the last of which is the user's or a tool's. A content is a
+                text or a list of `{"type": "text", "text": ...}`, in a reply from version 13 on
+                also `{"type": "thinking", "thinking": ...}`. As in OpenAI's clients, a reply may
+                have `tool_calls`, and a tool's message has their `tool_call_id`.
+            version: "v1", "v2", "v3", "v7", "v11", "v13" or "v15", a template of Mistral's. `None`
+                is the template that the checkpoint brings along, if it is another than Mistral's,
+                and otherwise the vocabulary's own: v1 for Mistral 7B 0.1 and 0.2, v3 for 0.3.
+            tools: definitions `{"type": "function", "function": {"name": ..., "description": ...,
+                "parameters": ...}}` of what the model may call.
 
         Returns:
             Token ids, from `<s>` to `[/INST]`, equal to mistral-common's. No content becomes a
             control token. In v1 `[INST]` itself is text, so that a content can imitate it there.
+            A checkpoint's own template gives transformers' ids, and no such promise.
 
         Raises:
-            TypeError: a conversation, message or content of another type.
+            TypeError: a conversation, message, content or tool of another type.
             ValueError: no message, a key or role that is unknown, roles in another order, an empty
-                reply, or a version for which the vocabulary lacks control tokens.
+                reply, what the version has no place for, a version for which the vocabulary lacks
+                control tokens, or a checkpoint's template that fails.
 
         >>> from mistral_lib import MistralTokenizer
         >>> tokenizer = MistralTokenizer.from_preset("mistral_tiny_en")
@@ -300,9 +235,13 @@ class Tokenizer(ABC):
         <BLANKLINE>
         What is a key? [/INST]
         """
-        return encode_conversation(conversation, self, version)
+        return encode_conversation(conversation, self, version, tools)
 
     # --- Files -----------------------------------------------------------------------------------
+
+    @abstractmethod
+    def save_assets(self, folder: str | os.PathLike) -> None:
+        """Writes the vocabulary into a folder, which is made if it is missing."""
 
     @abstractmethod
     def get_config(self) -> dict[str, Any]:
@@ -315,19 +254,3 @@ class Tokenizer(ABC):
     def export_to_transformers(self, folder: str | Path) -> None:
         """Writes the vocabulary so that transformers' `AutoTokenizer` opens the folder."""
         export_tokenizer(self, folder)
-
-
-def check_id(id: Any, size: int, position: int | None = None) -> int:
-    """A Python int from 0 to `size` - 1; `position` is its place in a row, for an error."""
-    where = "" if position is None else f" at position {position}"
-    try:
-        if isinstance(id, bool):
-            raise TypeError
-        index = operator.index(id)
-    except TypeError:
-        raise TypeError(f"Token ids must be integers, got {id!r:.80}{where}.") from None
-    if not 0 <= index < size:
-        raise ValueError(
-            f"Token id {index}{where} is outside the vocabulary of {size} ids (0 to {size - 1})."
-        )
-    return index

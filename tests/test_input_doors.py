@@ -89,6 +89,12 @@ ONE_TEXT_DOORS = {
     "tokenizer.apply_chat_template(conversation)": lambda model, text: (
         model.preprocessor.tokenizer.apply_chat_template([{"role": "user", "content": text}])
     ),
+    "tokenizer.encode_plain(text)": lambda model, text: model.preprocessor.tokenizer.encode_plain(
+        text
+    ),
+    "tokenizer.encode_rendered(text)": lambda model, text: (
+        model.preprocessor.tokenizer.encode_rendered(text)
+    ),
     **TEXT_DOORS,
 }
 
@@ -309,7 +315,7 @@ OTHERS = {
     *("class_weight", "epochs", "initial_epoch", "shuffle", "return_dict", "validation_split"),
     *("validation_steps", "validation_batch_size", "validation_freq", "steps_per_epoch"),
     *("repetition_penalty", "num_samples", "num_beams", "length_penalty", "num_draft_tokens"),
-    *("add_bos", "add_eos", "id", "token"),
+    *("add_bos", "add_eos", "id", "token", "tools"),
 }
 # Methods that take neither.
 NEITHER = {

@@ -16,7 +16,6 @@ from mistral_lib.tekken_vocabulary import (
     TekkenVocabulary,
     from_merges,
     parse_tekken,
-    read_tekken,
     spell,
     unspell,
 )
@@ -58,7 +57,7 @@ def test_every_version_is_read_as_mistral_common_reads_it(tmp_path, version):
         del found["special_tokens"]
     (tmp_path / "tekken.json").write_text(json.dumps(found))
     ours, peer = (
-        read_tekken(tmp_path / "tekken.json"),
+        parse_tekken((tmp_path / "tekken.json").read_bytes(), "tekken.json"),
         Tekkenizer.from_file(tmp_path / "tekken.json"),
     )
     names = [peer.id_to_piece(id) for id in range(40)]
@@ -71,7 +70,7 @@ def test_every_version_is_read_as_mistral_common_reads_it(tmp_path, version):
 def test_what_is_written_mistral_common_reads(tmp_path):
     vocabulary = small_tekken("v11", ("[ARGS]", "[CALL_ID]"))
     (tmp_path / "tekken.json").write_bytes(vocabulary.to_json())
-    assert read_tekken(tmp_path / "tekken.json") == vocabulary
+    assert parse_tekken((tmp_path / "tekken.json").read_bytes(), "tekken.json") == vocabulary
     peer = Tekkenizer.from_file(tmp_path / "tekken.json")
     assert [peer.id_to_piece(id) for id in range(22)] == list(vocabulary.controls)
     assert peer.version.value == "v11"

@@ -165,6 +165,7 @@ def _write_tokenizer(tokenizer: Any, new: Path) -> None:
         "clean_up_tokenization_spaces": False,
         "legacy": bool(added) and prefix is None,
     }
+    content |= extras.get("special_tokens", {})
     if "chat_template" in extras:
         content["chat_template"] = extras["chat_template"]
     write_json(new / TOKENIZER_FILE, content)

@@ -31,7 +31,7 @@ def check_file(file: Path) -> int:
     return status.st_size
 
 
-def read_json(file: Path, largest: int = LARGEST_FILE) -> dict[str, Any]:
+def read_json(file: Path, largest: int | None = None) -> dict[str, Any]:
     """The object in a JSON file, or an error that names the file and the place.
 
     Standard JSON only: what Python's parser lets through (`NaN`, a key given twice) is refused,
@@ -39,7 +39,7 @@ def read_json(file: Path, largest: int = LARGEST_FILE) -> dict[str, Any]:
 
     Args:
         file: where it is.
-        largest: of how many bytes it may be.
+        largest: of how many bytes it may be; `None` is `LARGEST_FILE`.
 
     Raises:
         FileNotFoundError: no such file.
@@ -53,9 +53,10 @@ def read_json(file: Path, largest: int = LARGEST_FILE) -> dict[str, Any]:
     ValueError: .../config.json is not valid JSON: the key 'hidden_dim' stands twice ...
     """
     size = check_file(file)
+    largest = LARGEST_FILE if largest is None else largest
     if size > largest:
         raise ValueError(
-            f"{file} has {size:,} bytes; such a JSON file of a preset has at most {largest:,}."
+            f"{file} has {size:,} bytes; a JSON file of a preset has at most {largest:,}."
         )
     return parse_json(file.read_bytes(), str(file))
 

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from mistral_lib.presets.json_files import LARGEST_FILE, read_json
+from mistral_lib.presets.json_files import read_json
 
 MAX_LINKS = 8  # from one to the next
 
@@ -33,7 +33,7 @@ class Source:
         """What to raise where a preset lacks what it needs; a hub may know another reason."""
         return FileNotFoundError(message)
 
-    def json(self, name: str, largest: int = LARGEST_FILE) -> dict[str, Any]:
+    def json(self, name: str, largest: int | None = None) -> dict[str, Any]:
         """The object in the JSON file of that name, which is read once. It is not to be changed.
 
         Raises: as `get` and `mistral_lib.presets.json_files.read_json`.

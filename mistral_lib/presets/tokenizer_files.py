@@ -23,6 +23,7 @@ FAST_TOKENIZER_FILE, TEKKEN_FILE = "tokenizer.json", "tekken.json"
 VOCABULARY_FILES = ("tokenizer.model", "tokenizer.model.v3", "tokenizer.model.v7")
 ALL_FILES = (*VOCABULARY_FILES, TEKKEN_FILE, FAST_TOKENIZER_FILE)
 SENTENCEPIECE, TEKKEN = "MistralTokenizer", "MistralTekkenTokenizer"
+SPECIAL_TOKENS = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": ""}
 # SentencePiece puts a space in front of a text. Where tokens were added, transformers puts one in
 # front of every part between them; but with the pre-tokenizer Metaspace none where one is already,
 # and with the scheme "first" only at the beginning. Without a SentencePiece model, which leaves a
@@ -39,8 +40,9 @@ class TokenizerFiles:
         vocabulary: arguments that say what the vocabulary is.
         arguments: all others.
         extras: what the preset says beside them, and what is kept for an export: `chat_template`,
-            in Jinja; `added_tokens`, as `added_tokens.parse_added_tokens` reads them; `prefix`, one
-            of `PREFIXES`; `version`, of the chat template. Each is there only if it is known.
+            in Jinja; `special_tokens`, the names that a template may use; `added_tokens`, as
+            `added_tokens.parse_added_tokens` reads them; `prefix`, one of `PREFIXES`; `version`, of
+            the chat template. Each is there only if it is known.
     """
 
     kind: str
@@ -82,10 +84,22 @@ def checked_extras(extras: Any) -> dict[str, Any]:
     found = {
         "chat_template": _checked_template(extras.get("chat_template")),
         "added_tokens": added,
+        "special_tokens": _checked_names(extras.get("special_tokens")),
         "prefix": next((each for each in PREFIXES if each == extras.get("prefix")), None),
         "version": next((each for each in VERSIONS if each == extras.get("version")), None),
     }
     return {name: value for name, value in found.items() if value}
+
+
+def _checked_names(content: Any) -> dict[str, str]:
+    """The special tokens with another name; each may be a str or an object with flags."""
+    names = {}
+    for name in SPECIAL_TOKENS if isinstance(content, dict) else ():
+        token = content.get(name)
+        token = token.get("content") if isinstance(token, dict) else token
+        if isinstance(token, str) and token != SPECIAL_TOKENS[name]:
+            names[name] = token
+    return names
 
 
 def _checked_template(template: Any) -> Any:
@@ -110,6 +124,7 @@ def _read_extras(source: Source, kind: str, vocabulary: dict[str, Any]) -> dict[
     config = source.json(CONFIG_FILE) if source.find(CONFIG_FILE) is not None else {}
     fast = _read_fast(source) if source.find(FAST_TOKENIZER_FILE) is not None else {}
     extras: dict[str, Any] = {"chat_template": _read_template(source, config)}
+    extras["special_tokens"] = _checked_names(config)
     extras["added_tokens"] = [
         token.to_json() for token in _read_added(source, config, fast).values()
     ]
