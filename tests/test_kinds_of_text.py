@@ -1,5 +1,6 @@
 """The texts of chapter 2: the record is what Mistral's vocabularies make of them."""
 
+import dataclasses
 import importlib.util
 import re
 
@@ -7,8 +8,10 @@ import pytest
 from mistral_common.tokens.tokenizers.tekken import Tekkenizer
 from vocabularies import TEKKEN
 
+from mistral_lib.presets.tokenizer_json import WRONG_PATTERN
 from mistral_lib.teaching import kinds_of_text
 from mistral_lib.teaching.kinds_of_text import RECORD, SMALL, TEXTS
+from mistral_lib.tekken import MistralTekkenTokenizer
 
 
 def test_record_is_what_the_vocabularies_make():
@@ -41,6 +44,19 @@ def test_tekken_has_no_token_of_two_digits():
     tokens = kinds_of_text.tekken_vocabulary().tokens
     assert b"7" in tokens
     assert [token for token in tokens if re.search(rb"\d\d", token)] == []
+
+
+def test_the_wrong_pattern_changes_a_quoted_word_of_tekken():
+    """The chapter's example of harm in English, with the ids of Mistral's own vocabulary."""
+    vocabulary = kinds_of_text.tekken_vocabulary()
+    wrong = dataclasses.replace(vocabulary, pattern=WRONG_PATTERN)
+    text = "Choose how it is done.\n\n'step' is the default."
+    rows = []
+    for made in (vocabulary, wrong):
+        tokenizer = MistralTekkenTokenizer(made.to_json())
+        rows.append([tokenizer.id_to_token(id) for id in tokenizer.encode(text)])
+    assert rows[0][6:9] == ["'", "step", "'"]
+    assert rows[1][6:9] == ["'s", "tep", "'"]
 
 
 def test_every_kind_has_twelve_different_texts():

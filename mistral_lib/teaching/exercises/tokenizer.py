@@ -122,7 +122,7 @@ EXERCISES = [
             ("b a nana", "`nana` is no piece: the two stay apart."),
         ),
         hints=(
-            "Which of the pairs that stand in the word has the lowest rank?",
+            "Which of the pairs in the word has the lowest rank?",
             "`na` comes first, twice. Then look which neighbours still make a piece.",
             '"b a na na"',
         ),
@@ -270,7 +270,7 @@ EXERCISES = [
             (10, "that is the digits. The plus sign and the two blanks are tokens too."),
             (11, "a blank goes with letters that follow it, but not with a digit."),
             (3, "a number is not one word: the pattern cuts after each digit."),
-            (6, "the pattern takes one digit at a time, not up to three."),
+            (7, "the pattern takes one digit at a time, not up to three."),
         ),
         hints=(
             "A merge never joins two words, so there are at least as many tokens as words.",
