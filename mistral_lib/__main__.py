@@ -85,7 +85,7 @@ def convert(options: argparse.Namespace) -> None:
     if form != "keras" and options.quantization is not None:
         options.error(f"--quantization needs --format keras: {form} has no such weights")
     if (form == "gguf") != (target.suffix == GGUF):
-        options.error(f"the name of a GGUF file must end in {GGUF}, and only its: {target}")
+        options.error(f"the name of a GGUF file, and of no other, must end in {GGUF}: {target}")
     kind = options.dtype.upper() if form == "gguf" and options.dtype.upper() in KINDS else None
     # On the CPU: there is more memory, and any machine has bfloat16 there.
     jax.config.update("jax_platforms", "cpu")

@@ -1,7 +1,7 @@
 """Tokens that were added to a vocabulary (chapter 2, "Tokens").
 
-Fine-tuning on another chat format adds tokens such as `<|im_start|>`, each of which is one id, and
-which no merge makes: a text is first searched for them, and what lies between is cut as usual.
+Fine-tuning on another chat format adds tokens such as `<|im_start|>`. Each is one id, and no merge
+makes it: a text is first searched for these tokens, and the text between them is encoded as usual.
 """
 
 import dataclasses
@@ -12,15 +12,15 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True)
 class AddedToken:
-    """A token that was added, with the names that Hugging Face's files have.
+    """A token that was added; the attributes are named as in Hugging Face's files.
 
     Attributes:
         id: its id.
         content: its text.
         single_word: whether it is found only where no letter or digit is next to it.
-        lstrip, rstrip: whether white space in front of it or after it belongs to it.
-        normalized: whether it is looked for after spaces were written as the vocabulary has them.
-        special: whether it decodes to nothing.
+        lstrip, rstrip: whether white space before it or after it belongs to it.
+        normalized: whether it is searched for after spaces are written as in the vocabulary.
+        special: whether decoding leaves it out.
     """
 
     id: int
@@ -37,16 +37,16 @@ class AddedToken:
         return {name: value for name, value in values if value or name == "id"}
 
 
-LARGEST_ID = 2**20  # vocabularies are smaller; a list of all their tokens has to be made
+LARGEST_ID = 2**20  # vocabularies are smaller; a larger id would need a huge list of tokens
 FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 
 
 def parse_added_tokens(content: Any) -> tuple[AddedToken, ...]:
-    """Added tokens as they stand in a JSON file: what is no such token is left out.
+    """Added tokens from the content of a JSON file; entries that are not tokens are left out.
 
     Args:
-        content: a list of objects with `id`, `content` and flags; or an object of ids by their
-            texts, as in added_tokens.json.
+        content: a list of objects with `id`, `content` and flags; or an object that maps texts to
+            ids, as in added_tokens.json.
 
     >>> parse_added_tokens({"<|im_end|>": 32000})[0].id
     32000
@@ -65,10 +65,10 @@ def parse_added_tokens(content: Any) -> tuple[AddedToken, ...]:
 
 
 class AddedTokens:
-    """Added tokens, and where they stand in a text.
+    """Added tokens, and a search for them in a text.
 
     Args:
-        tokens: the tokens, each of another text.
+        tokens: the tokens, no two with the same text.
 
     Source: `added_vocabulary.rs` of Hugging Face's tokenizers 0.23.
 
@@ -90,8 +90,8 @@ class AddedTokens:
 
         Args:
             text: where to look.
-            normalize: writes a text as the vocabulary has it. It is applied to what lies between
-                the tokens that are found before, and to the tokens that are looked for afterwards.
+            normalize: normalizes a text for the vocabulary. It is applied to the text between the
+                tokens that are found first, and to the tokens that are searched for afterwards.
         """
         for part in _cut(text, self._pattern(False, str)):
             if isinstance(part, int):
@@ -102,7 +102,7 @@ class AddedTokens:
     def _pattern(
         self, normalized: bool, normalize: Callable[[str], str]
     ) -> tuple[re.Pattern[str], dict[str, AddedToken]]:
-        """A pattern for the tokens of one kind, the longest first, and those by their texts."""
+        """A pattern for the tokens of one kind, longest first, and the tokens by their texts."""
         found = {
             normalize(token.content): token
             for token in self.tokens
@@ -113,7 +113,7 @@ class AddedTokens:
 
 
 def _cut(text: str, search: tuple[re.Pattern[str], dict[str, AddedToken]]) -> Iterator[str | int]:
-    """The texts and the ids of tokens of which a text consists, no text empty."""
+    """The parts of a text: ids of tokens, and the texts between them that are not empty."""
     pattern, tokens = search
     end = 0
     for match in pattern.finditer(text):

@@ -64,13 +64,13 @@ class MistralBackbone(Backbone):
             `quantize` is what quantizes weights.
         head_dim: size of a head, even; by default `hidden_dim / num_query_heads`.
         tie_word_embeddings: whether the output projection is the transposed embedding.
-        rope_scaling: how rotary positions are changed for texts longer than in training: a
-            dictionary with transformers' names, as `mistral_lib.rope_scaling.RopeScaling` lists
-            them, such as `{"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings":
+        rope_scaling: how rotary positions are changed for texts longer than those in training: a
+            dictionary with transformers' names, which `mistral_lib.rope_scaling.RopeScaling` lists,
+            such as `{"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings":
             8192}`. With "dynamic" the frequencies follow the length of each row's text, and with
             "llama_4_scaling_beta" a query is scaled by its position; both count from the row's
-            first real token. While text is written, a token is turned by the length up to it, and
-            older keys keep the angles that they were stored with, as in transformers.
+            first real token. In generation, the angle of a token depends on the length up to it,
+            and older keys keep the angles that they were stored with, as in transformers.
         **kwargs: `name` and `trainable`.
 
     Call arguments:

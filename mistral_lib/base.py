@@ -47,13 +47,14 @@ class Backbone(MasterWeightsModel, QuantizableModel, LlamaCppExport):
 
         The preset may be in KerasHub's format, a checkpoint of Hugging Face transformers (in
         safetensors, of the type mistral, ministral, ministral3 or mistral3), in Mistral's own
-        format (`params.json`), or a GGUF file. Weights of eight bits with plain scales (fp8, int8)
-        become float as they are read. Of a multimodal model the text part is read, and a warning
-        names the rest.
+        format (`params.json`), or a GGUF file. Weights in eight bits with plain scales (fp8, int8)
+        are converted to float as they are read. Only the text part of a multimodal model is read,
+        and a warning names the rest.
 
-        An encoder (e5-mistral, say) or a classifier has no output for tokens. Its backbone is then
-        tied, so that it has exactly the parameters of the checkpoint and none are made up: hidden
-        states are what was trained, and logits from them mean nothing.
+        An encoder (such as e5-mistral) or a classifier has no output for tokens. The output of its
+        backbone is tied to the embedding, so the backbone has exactly the parameters of the
+        checkpoint and none are made up. The hidden states are what was trained; logits computed
+        from them mean nothing.
 
         Args:
             preset: a name of `presets`, or the folder of a preset or a GGUF file (a str or a path).
@@ -82,8 +83,8 @@ class Backbone(MasterWeightsModel, QuantizableModel, LlamaCppExport):
 
         KerasHub has no place for the context length, the end tokens, the chat template and the
         added tokens of a loaded checkpoint. They are saved for this library, and KerasHub ignores
-        them. What it would ignore and then compute wrongly (windows that differ by layer,
-        `rope_scaling`) is saved under a class name that it does not know, so that it refuses.
+        them. A model that KerasHub would compute wrongly (its windows differ by layer, or it has
+        `rope_scaling`) is saved under a class name that KerasHub does not know and so refuses.
 
         Either all files of the old preset are replaced, or none: if saving fails, the old preset is
         still there, and if the process dies, `from_preset` or the next save completes the save that
@@ -111,8 +112,8 @@ class Backbone(MasterWeightsModel, QuantizableModel, LlamaCppExport):
         """Writes config and weights as a checkpoint of Hugging Face transformers.
 
         It opens with `AutoModelForCausalLM.from_pretrained`, here with `from_preset`, and in every
-        program that reads such checkpoints. Its type is mistral; or ministral, where some layers
-        have a window and others none; or ministral3, where queries are scaled by their position.
+        program that reads such checkpoints. Its type is mistral; or ministral, if some layers
+        have a window and others none; or ministral3, if queries are scaled by their position.
         Files are replaced as by `save_to_preset`.
 
         Args:

@@ -1,8 +1,8 @@
 """Rounding that looks at the inputs: GPTQ (chapter 18, "Quantization").
 
-Rounded to the nearest of 16 numbers, every weight is wrong by itself. GPTQ rounds a column of
-weights one after the other, and moves those that are left so that the sums over typical inputs stay
-right. Keras computes it; what comes out is a model in `int4/B` like any other.
+Rounding to the nearest of 16 numbers ignores how weights work together. GPTQ rounds the weights of
+a column one after another, and adjusts the remaining ones so that the sums over typical inputs stay
+right. Keras does the computation; the result is an ordinary model in `int4/B`.
 """
 
 import contextlib
@@ -24,8 +24,8 @@ def check_config(config: Any) -> int:
     """The group size of a config for GPTQ that this library can store; -1 for whole columns.
 
     Raises:
-        TypeError: no `keras.quantizers.GPTQConfig`.
-        ValueError: no data, other than 4 bits, or groups in another order.
+        TypeError: it is not a `keras.quantizers.GPTQConfig`.
+        ValueError: it has no data, a number of bits other than 4, or groups in another order.
     """
     check_keras_for("int4")
     if not isinstance(config, keras.quantizers.GPTQConfig):
@@ -48,7 +48,7 @@ def check_config(config: Any) -> int:
 
 
 def token_windows(config: Any) -> Int[np.ndarray, "samples S"]:
-    """Windows of `sequence_length` tokens, spread evenly over all that the dataset holds.
+    """Windows of `sequence_length` tokens, spread evenly over the whole dataset.
 
     >>> config = keras.quantizers.GPTQConfig([[1, 2, 3], [4, 5]], None, num_samples=2)
     >>> config.sequence_length = 3
@@ -70,7 +70,7 @@ def token_windows(config: Any) -> Int[np.ndarray, "samples S"]:
 
 
 def calibrate(backbone: Any, config: Any) -> int:
-    """Quantizes all projections by GPTQ, block after block, each on what the last one gives now.
+    """Quantizes all projections by GPTQ, each block on the outputs of the quantized ones before.
 
     Args:
         backbone: a float `MistralBackbone`; its embedding stays as it is.
@@ -100,7 +100,7 @@ def calibrate(backbone: Any, config: Any) -> int:
 
 @contextlib.contextmanager
 def _watched(block: Any, config: Any) -> Iterator[list[tuple[Any, CalibratedMatrix]]]:
-    """The projections of a block, each with a matrix that sees what the layer is called with."""
+    """The projections of a block, each with a matrix that sees the inputs of the layer."""
     projections: list[Any] = [x for x in layers_inside(block) if isinstance(x, Projection)]
     seen = [(x, CalibratedMatrix(jnp.asarray(x.kernel.value), config)) for x in projections]
 

@@ -172,7 +172,7 @@ class MistralCausalLM(TextGeneration, Scoring, TrainingLoss, QuantizableModel): 
         """Writes backbone and tokenizer as a GGUF file: see `MistralBackbone.export_to_gguf`.
 
         Raises:
-            ValueError: a vocabulary that llama.cpp would use in another way. Otherwise as
+            ValueError: a vocabulary that llama.cpp would use differently. Otherwise as
                 `MistralBackbone.export_to_gguf`.
         """
         gguf_export.export_causal_lm(self, path, dtype)

@@ -3,7 +3,7 @@
 An instruct model was trained on conversations written in one form, its chat template: what the user
 says between `[INST]` and `[/INST]`, each reply ended by `</s>`. Mistral's versions differ in
 whether these marks are control tokens or ordinary text, in where the system message and the tools
-stand, and in how a tool is called. Fine-tuned models may have a template of their own.
+are put, and in how a tool is called. Fine-tuned models may have a template of their own.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,9 +22,9 @@ def detect_version(tokenizer: Any) -> str:
         tokenizer: a `MistralTokenizer` or `MistralTekkenTokenizer`.
 
     Returns:
-        What a Tekken vocabulary says of itself. Otherwise the newest version of which there are the
-        control tokens: "v1" for Mistral 7B 0.1 and 0.2 and for vocabularies without `[INST]`, "v3"
-        for Mistral 7B 0.3; "v2" and "v7" for the vocabularies of Mistral's larger models.
+        The version that a Tekken vocabulary names. Otherwise the newest version whose control
+        tokens the vocabulary has: "v1" for Mistral 7B 0.1 and 0.2 and for vocabularies without
+        `[INST]`, "v3" for Mistral 7B 0.3, "v2" and "v7" for those of Mistral's larger models.
 
     >>> from mistral_lib import MistralTokenizer
     >>> detect_version(MistralTokenizer.from_preset("mistral_tiny_en"))
@@ -80,7 +80,7 @@ def is_conversation(inputs: Any) -> bool:
     return isinstance(inputs, list | tuple) and len(inputs) > 0 and isinstance(inputs[0], dict)
 
 
-# Conversations by which a template shows whether it is one of Mistral's.
+# Conversations that show whether a template is one of Mistral's.
 PROBES = (
     [{"role": "user", "content": "a1"}],
     [
@@ -98,10 +98,10 @@ PROBES = (
 
 
 def own_version(tokenizer: Any) -> str | None:
-    """The version of Mistral's that a checkpoint's own template is; `None` for another template.
+    """The version of Mistral's template that a checkpoint's own is equal to; `None` if to none.
 
-    What they write is compared without white space. With the version, no content of a message can
-    become a control token; a foreign template has no such promise.
+    The texts that they write are compared without white space. If there is such a version, no
+    content of a message can become a control token; a foreign template gives no such guarantee.
 
     Args:
         tokenizer: a tokenizer with a `chat_template` among its `extras`.

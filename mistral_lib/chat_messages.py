@@ -1,8 +1,8 @@
-"""Messages of a conversation, read and put together (chapter 2, "Tokens").
+"""Reading and merging the messages of a conversation (chapter 2, "Tokens").
 
-Programs write conversations in OpenAI's shape: a content may be a list of pieces, the assistant may
-call tools, and what a tool says is a message of its own. Neighbours of one role become one message,
-as in mistral-common.
+Programs write conversations in OpenAI's form: a content may be a list of pieces, the assistant may
+call tools, and the result of a tool is a message of its own. Consecutive messages of one role are
+merged into one, as in mistral-common.
 """
 
 import itertools
@@ -16,7 +16,7 @@ from mistral_lib.checks import check_choice
 from mistral_lib.inputs import check_text
 
 ROLES = ("system", "user", "assistant", "tool")
-# What a message may hold beside its role; and after whom a role may speak.
+# What a message may hold besides its role; and the roles that may come before each role.
 KEYS = {
     "system": {"content"},
     "user": {"content"},
@@ -34,7 +34,7 @@ NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 
 @dataclass(frozen=True)
 class Thought:
-    """What a model thinks before it replies; `closed` says whether it has come to an end."""
+    """What a model thinks before it replies; `closed` says whether the thought is complete."""
 
     text: str
     closed: bool = True
@@ -42,7 +42,7 @@ class Thought:
 
 @dataclass(frozen=True)
 class Call:
-    """The call of a tool: its name, its arguments, as JSON has them, and an id for the result."""
+    """A tool call: the name of the tool, its arguments as JSON values, an id for the result."""
 
     name: str
     arguments: Any
@@ -51,15 +51,15 @@ class Call:
 
 @dataclass(frozen=True)
 class Message:
-    """A message, checked.
+    """A message that has been checked.
 
     Attributes:
         role: one of `ROLES`.
         parts: texts and thoughts, in their order; neither an empty text nor two texts in a row.
-        calls: of tools, by the assistant.
-        call_id: the call to which a tool's message is the result.
-        name: of that tool, if the message says it.
-        is_said: whether there is a content; a list of empty texts is one.
+        calls: the assistant's tool calls.
+        call_id: the call whose result this message of a tool is.
+        name: the name of that tool, if the message gives it.
+        is_said: whether there is a content; a list of empty texts counts as one.
         index: its place in the conversation.
     """
 
@@ -73,16 +73,16 @@ class Message:
 
     @property
     def text(self) -> str:
-        """The text of a message without thoughts."""
+        """The text of the message, without its thoughts."""
         return "".join(part for part in self.parts if isinstance(part, str))
 
 
 def read_messages(conversation: Sequence[Mapping[str, Any]], join: str = "\n\n") -> list[Message]:
-    """The messages of a conversation to which the model is to reply, their form checked.
+    """The messages of a conversation that the model is to reply to, with their form checked.
 
     Args:
         conversation: as `MistralTokenizer.apply_chat_template` takes it.
-        join: what stands between two pieces of text in one message.
+        join: what is put between two pieces of text in one message.
 
     Raises:
         TypeError, ValueError: as `MistralTokenizer.apply_chat_template`.
@@ -122,11 +122,11 @@ def read_messages(conversation: Sequence[Mapping[str, Any]], join: str = "\n\n")
 
 
 def aggregate(messages: Iterable[Message], join: str = "\n\n") -> list[Message]:
-    """Neighbours with one role as one message; results of tools stay apart.
+    """Consecutive messages of one role as one message; results of tools stay separate.
 
     Args:
         messages: as `read_messages` returns them.
-        join: what stands between the texts of two messages.
+        join: what is put between the texts of two messages.
     """
     found = []
     for role, group in itertools.groupby(messages, lambda message: message.role):
@@ -148,7 +148,7 @@ def aggregate(messages: Iterable[Message], join: str = "\n\n") -> list[Message]:
 
 
 def parse_json(text: str) -> Any:
-    """What a text says in JSON; the text itself where it is none, and `{}` where it is empty.
+    """The value that a text has as JSON; the text itself if it is not JSON, `{}` if it is empty.
 
     >>> parse_json('{"a": 1}'), parse_json("sunny"), parse_json("")
     ({'a': 1}, 'sunny', {})
@@ -277,7 +277,7 @@ def _check_name(name: Any, what: str) -> str:
 
 
 def _check_results(messages: list[Message]) -> None:
-    """Refuses an assistant that goes on before there is a result of each call."""
+    """Refuses a conversation that goes on before every tool call has a result."""
     missing = 0
     for message in messages:
         if message.role == "tool":

@@ -1,7 +1,7 @@
 """Mistral's own chat templates, version by version (chapter 2, "Tokens").
 
 Each version writes the same conversation in its own way. Only the marks between the texts are
-control tokens: a text is encoded apart, so that nothing in it can become one.
+control tokens: a text is encoded separately, so nothing in it can become a control token.
 """
 
 import dataclasses
@@ -22,19 +22,19 @@ from mistral_lib.chat_messages import (
 
 @dataclasses.dataclass(frozen=True)
 class ChatTemplate:
-    """How one version of Mistral's instruct models is addressed.
+    """The form in which one version of Mistral's instruct models reads conversations.
 
     Attributes:
-        controls: the control tokens that its vocabulary has and the version before lacks. Without
-            any, `[INST]` and `[/INST]` are written as text.
-        system: where the system message stands: in front of the "first" or the "last" message of
-            the user, or on its "own", between control tokens.
-        tools: in front of which message of the user the tools are defined; `None` without tools.
-        calls: how a tool is called: in one "list" in JSON; "with id", the same with the ids; or
-            one after the other, with "[CALL_ID]" and "[ARGS]", or "[ARGS]" alone.
-        results: how a tool's result is written: in a "list" in JSON, an "object" in JSON, after
-            "[TOOL_CONTENT]", or "alone".
-        join: what stands between two pieces of text in one message.
+        controls: the control tokens that its vocabulary has and the version before lacks. The first
+            version has none, and writes `[INST]` and `[/INST]` as text.
+        system: where the system message is put: before the "first" or the "last" message of the
+            user, or on its "own", between control tokens.
+        tools: before which message of the user the tools are defined; `None` without tools.
+        calls: how tool calls are written: in one "list" in JSON; "with id", the same with ids; or
+            one after another, with "[CALL_ID]" and "[ARGS]", or with "[ARGS]" alone.
+        results: how the result of a tool is written: in a "list" in JSON, in an "object" in JSON,
+            after "[TOOL_CONTENT]", or "alone".
+        join: what is put between two pieces of text in one message.
     """
 
     controls: tuple[str, ...]
@@ -45,7 +45,7 @@ class ChatTemplate:
     join: str = "\n\n"
 
 
-# From old to new: a vocabulary keeps the control tokens of those before it.
+# From old to new: a vocabulary keeps the control tokens of earlier versions.
 TEMPLATES = {
     "v1": ChatTemplate((), "first", None),
     "v2": ChatTemplate(("[INST]", "[/INST]"), "last", calls="list", results="list"),
@@ -108,7 +108,7 @@ class Writer:
         return ids
 
     def spell(self, conversation: Sequence[Mapping[str, Any]]) -> str:
-        """The text of a conversation, control tokens by their names."""
+        """The text of a conversation, with control tokens written by their names."""
         tokenizer, text, run = self._tokenizer, "", []
         for id in [*self.write(conversation), tokenizer.start_token_id]:
             if tokenizer.is_control(id):
@@ -119,7 +119,7 @@ class Writer:
         return text.removesuffix(tokenizer.start_token)
 
     def _without_history(self, messages: list[Message]) -> list[Message]:
-        """The messages as version 2 has them, which leaves out all calls but the last."""
+        """The messages for version 2, which leaves out all tool calls but the last."""
         if self._template.results != "list":
             return messages
         last = max([i for i, m in enumerate(messages) if m.role == "user"], default=-1)
@@ -134,14 +134,14 @@ class Writer:
         return kept + recent
 
     def _check(self, messages: list[Message], tools: list[dict[str, Any]] | None) -> None:
-        """Refuses what the version has no place for."""
+        """Refuses what the version cannot write."""
         template, version = self._template, self._version
         has_tools = tools or any(m.calls or m.role == "tool" for m in messages)
         if has_tools and template.tools is None:
             raise ValueError(f"Version {version!r} of the chat template has no tools.")
         together = aggregate(messages)
         replies = [m for m in together if not m.parts]
-        if template.system != "own":  # which look at each message alone as well
+        if template.system != "own":  # these versions check each message alone as well
             replies += [m for m in messages if not m.is_said]
         for message in replies:
             if message.role == "assistant" and not message.calls:
@@ -193,7 +193,7 @@ class Writer:
                 pending.remove(message.call_id)
 
     def _in_order(self, messages: list[Message]) -> list[Message]:
-        """The messages with the results of tools in the order of their calls, from version 11."""
+        """The messages; from version 11 on, results of tools are in the order of their calls."""
         if self._template.calls not in ("[CALL_ID]", "[ARGS]"):
             return messages
         ordered, places = [], {}
@@ -274,7 +274,7 @@ class Writer:
         return self._encode(json.dumps(value, ensure_ascii=False))
 
     def _encode(self, text: str) -> list[int]:
-        """The ids of a text alone, whatever it says and whatever the tokenizer adds otherwise."""
+        """The ids of a text alone, whatever it says and whatever the tokenizer adds by default."""
         return self._tokenizer.encode_plain(text)
 
     def _control(self, name: str) -> Any:

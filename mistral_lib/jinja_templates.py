@@ -1,9 +1,9 @@
-"""Chat templates that a checkpoint brings along (chapter 2, "Tokens").
+"""Chat templates that come with a checkpoint (chapter 2, "Tokens").
 
-Fine-tuned models are often addressed in another form than Mistral's, which their checkpoints hold
-as a template in Jinja. It is a small program of somebody else's, so it runs in Jinja's sandbox: it
-sees only the messages, tools and names of tokens, and reaches nothing of Python. What it multiplies
-and writes has a limit; how long it runs, the sandbox cannot bound.
+Fine-tuned models often use another chat format than Mistral's, and their checkpoints hold it as a
+template in Jinja. A template is a small program by somebody else, so it runs in Jinja's sandbox: it
+sees only the messages, the tools and the names of tokens, and cannot reach Python's objects. The
+size of its results and of its output is limited; the sandbox cannot limit how long it runs.
 """
 
 import datetime
@@ -35,11 +35,11 @@ def render_conversation(
         tools: definitions of tools, in whatever form the template takes.
 
     Raises:
-        TypeError: something else than a list of dictionaries.
-        ValueError: the template is no valid one, refuses the conversation, or does what the sandbox
-            does not allow.
+        TypeError: something other than a list of dictionaries.
+        ValueError: the template is not valid, refuses the conversation, or does something that the
+            sandbox does not allow.
 
-    Source: `chat_template_utils.py` of transformers 5.23, whose environment this is.
+    Source: `chat_template_utils.py` of transformers 5.23, with the same environment.
     """
     if not isinstance(conversation, list | tuple) or not all(
         isinstance(message, dict) for message in conversation
@@ -57,7 +57,7 @@ def render_conversation(
     }
     values = {"messages": conversation, "tools": tools, "documents": None}
     try:
-        values = json.loads(json.dumps(values))  # nothing but data: no object, and no method of one
+        values = json.loads(json.dumps(values))  # plain data, without objects that have methods
     except (TypeError, ValueError) as error:
         raise TypeError(f"Messages and tools must be what JSON can hold, but {error}.") from error
     try:
@@ -76,7 +76,7 @@ def render_conversation(
 
 
 def choose_template(template: str | list[dict[str, str]], with_tools: bool) -> str:
-    """The template to use, where a checkpoint has several with names.
+    """The template to use, also if a checkpoint has several with names.
 
     >>> named = [{"name": "default", "template": "a"}, {"name": "tool_use", "template": "b"}]
     >>> choose_template(named, False), choose_template(named, True), choose_template("c", True)
@@ -110,12 +110,12 @@ def _compile(template: str) -> jinja2.Template:
 
 
 class _Generation(jinja2.ext.Extension):
-    """Lets `{% generation %}` stand around what the assistant says; it writes what is inside."""
+    """Accepts `{% generation %}` around what the assistant says, and writes what is inside."""
 
     tags = {"generation"}  # noqa: RUF012
 
     def parse(self, parser: Any) -> Any:
-        """The inside of the block, alone."""
+        """The contents of the block, without the block."""
         line = next(parser.stream).lineno
         body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
         return jinja2.nodes.Scope(body, lineno=line)
@@ -157,7 +157,7 @@ def _to_json(
     separators: tuple[str, str] | None = None,
     sort_keys: bool = False,
 ) -> str:
-    """JSON without the escapes for HTML that Jinja's own filter writes."""
+    """JSON without the HTML escapes that Jinja's own filter writes."""
     return json.dumps(
         value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
     )

@@ -1,7 +1,7 @@
 """Text inside pipelines of `tf.data` and `grain` (chapter 2, "Tokens").
 
-TensorFlow is no dependency. Where one of its tensors comes in, somebody has imported it; a program
-without it has `grain`, or lists and arrays of text, which need nothing.
+TensorFlow is not a dependency. A program that passes its tensors has imported it; a program
+without TensorFlow can use `grain`, or lists and arrays of text.
 """
 
 import sys
@@ -16,7 +16,7 @@ from mistral_lib.inputs import check_preprocessor, is_text
 
 
 def in_graph(value: Any) -> bool:
-    """Whether a value is a tensor without values in a graph that TensorFlow is building.
+    """Whether a value is a symbolic tensor in a graph that TensorFlow is building.
 
     `tf.data.Dataset.map` calls its function with such tensors.
 
@@ -33,13 +33,13 @@ def in_graph(value: Any) -> bool:
 def run_in_graph(
     function: Callable, tensor: Any, shapes: Sequence[Sequence[int | None]], dtypes: Sequence[str]
 ) -> list[Any]:
-    """Has a graph of TensorFlow call a Python function with the values of a tensor.
+    """Makes a graph of TensorFlow call a Python function with the values of a tensor.
 
     Args:
         function: takes a NumPy array, or bytes for a single text, and returns a tuple of arrays.
         tensor: a tensor in the graph.
-        shapes: those of the results, as far as they are known.
-        dtypes: their types.
+        shapes: the shapes of the results, as far as they are known.
+        dtypes: the types of the results.
     """
     tensorflow = sys.modules["tensorflow"]
     kinds = [tensorflow.as_dtype(dtype) for dtype in dtypes]
@@ -50,7 +50,7 @@ def run_in_graph(
 
 
 def encode_in_graph(encode: Callable, text: Any) -> Any:
-    """The ids of a text, an int32 tensor; or those of a batch of texts, a ragged one."""
+    """The ids of a text as an int32 tensor, or those of a batch of texts as a ragged tensor."""
 
     def flat(text):
         rows = [encode(text)] if isinstance(text, bytes) else encode(text)
@@ -64,7 +64,7 @@ def encode_in_graph(encode: Callable, text: Any) -> Any:
 
 
 def decode_in_graph(decode: Callable, ids: Any) -> Any:
-    """The text of a row of ids, or the texts of a batch, a string tensor."""
+    """The text of a row of ids, or the texts of a batch, as a string tensor."""
 
     def texts(ids):
         found = decode(ids)
@@ -114,9 +114,9 @@ class InPipelines:
     """The base of a tokenizer whose methods `tokenize` and `detokenize` work in pipelines too."""
 
     def tokenize(self, text: Any, add_bos: bool | None = None, add_eos: bool | None = None) -> Any:
-        """As `encode`; and the function to give to `map` of a `tf.data.Dataset` or `grain`.
+        """Does what `encode` does, also as the function for `map` of `tf.data` or `grain`.
 
-        In a graph of TensorFlow the ids are an int32 tensor, those of a batch a ragged one.
+        In a graph of TensorFlow the ids are an int32 tensor, and those of a batch a ragged one.
         """
         if in_graph(text):
             return encode_in_graph(lambda text: self.encode(text, add_bos, add_eos), text)
@@ -125,7 +125,7 @@ class InPipelines:
     __call__ = tokenize
 
     def detokenize(self, ids: Any) -> Any:
-        """As `decode`; and the function to give to `map` of a `tf.data.Dataset` or `grain`."""
+        """Does what `decode` does, also as the function for `map` of `tf.data` or `grain`."""
         if in_graph(ids):
             return decode_in_graph(self.decode, ids)
         return self.decode(ids.to_list() if hasattr(ids, "flat_values") else ids)  # if ragged

@@ -92,7 +92,7 @@ class MistralCausalLMPreprocessor:
         """Training input, labels and weights of texts.
 
         Give it to `map` of a `tf.data.Dataset` or a `grain` dataset, before or after `batch`; in a
-        graph of TensorFlow the arrays are its tensors.
+        graph of TensorFlow the arrays are tensors.
 
         Args:
             x: a str, or a list, tuple or array of B of them.

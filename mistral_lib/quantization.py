@@ -48,14 +48,14 @@ class QuantizableModel(Steps, Cloneable):
 
         Args:
             quantization: "int8"; "int4", or "int4/B" for a scale every B rows, an even number
-                (128 in "int4"); or "gptq", with a `config`: int4, rounded with regard to typical
-                texts, which costs some minutes and less accuracy.
+                (128 in "int4"); or "gptq", with a `config`: int4, rounded to suit typical texts,
+                which takes some minutes and loses less accuracy.
             mode: Keras's name for the same argument.
             config: for "gptq" a `keras.quantizers.GPTQConfig` with a dataset of texts and their
                 tokenizer, or of token ids.
 
         Raises:
-            TypeError: quantization and mode are given, or a config of another kind.
+            TypeError: both quantization and mode are given, or a config of another kind.
             MemoryError: there is too little memory. Some layers are quantized then, and the others
                 are not. The model still works, and the same call continues where it stopped.
             ValueError: an unknown quantization, a model that is already quantized in another way,

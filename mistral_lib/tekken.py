@@ -1,8 +1,8 @@
 """Tekken, Mistral's tokenizer since 2024 (chapter 2, "Tokens").
 
-A pattern cuts a text into words, and byte-pair encoding merges the bytes of each word. There is no
-character that the vocabulary lacks, since every byte is a token, and spaces are characters like all
-others: nothing is put in front of a text.
+A pattern cuts a text into words, and byte-pair encoding merges the bytes of each word. Each byte is
+a token, so the vocabulary can spell every character. Spaces are treated like all other characters,
+and nothing is put in front of a text.
 """
 
 import base64
@@ -34,7 +34,7 @@ from mistral_lib.vocabulary_ids import check_id
 
 VOCABULARY_FILE, MERGES_FILE = "vocabulary.json", "merges.txt"
 EXPECTED = "Expected Mistral's tekken.json, or KerasHub's vocabulary.json."
-# With as many white characters in a row, the pattern's backtracking overflows tiktoken's stack.
+# With that much white space in a row, the pattern's backtracking overflows tiktoken's stack.
 LONGEST_SPACE = 900_000
 
 
@@ -44,24 +44,24 @@ class MistralTekkenTokenizer(Tokenizer):
 
     Encoding treats all text alike: `"<s>"` or `"[INST]"` inside a text becomes the ordinary tokens
     that spell it, never the control token of that name. Decoding writes nothing for control tokens,
-    and U+FFFD where bytes are no valid UTF-8. Tokens of text are spelled in GPT-2's alphabet, as
+    and U+FFFD where bytes are not valid UTF-8. Tokens of text are spelled in GPT-2's alphabet, as
     KerasHub and transformers spell them: `Ġ` is a space.
 
     Args:
-        vocabulary: path of a `tekken.json`, or its bytes; or in KerasHub's form a dictionary of ids
-            by their tokens, or the path of the `vocabulary.json` that holds it. `None` leaves the
-            vocabulary to `load_assets`.
-        merges: in KerasHub's form the pairs of tokens that are merged, such as `"t h"`, or the path
-            of the `merges.txt` that holds them.
-        split_pattern: in KerasHub's form the regular expression that cuts a text into words; `None`
-            is Tekken's own.
+        vocabulary: path of a `tekken.json`, or its bytes; or, in KerasHub's form, a dictionary that
+            maps tokens to ids, or the path of the `vocabulary.json` that holds it. `None` leaves
+            the vocabulary to `load_assets`.
+        merges: in KerasHub's form, the pairs of tokens that are merged, such as `"t h"`, or the
+            path of the `merges.txt` that holds them.
+        split_pattern: in KerasHub's form, the regular expression that cuts a text into words;
+            `None` means Tekken's own.
         add_bos: whether `encode` puts `<s>` in front, unless the call says otherwise.
         add_eos: whether `encode` appends `</s>`, unless the call says otherwise.
 
     Raises:
-        FileNotFoundError: no file at a path.
+        FileNotFoundError: there is no file at a path.
         TypeError: an argument of another type.
-        ValueError: not a Tekken vocabulary, or a pattern that is no regular expression.
+        ValueError: not a Tekken vocabulary, or a pattern that is not a regular expression.
 
     Source: mistral-common 1.13, `tekken.py`; the interface is KerasHub's.
 
@@ -112,7 +112,7 @@ class MistralTekkenTokenizer(Tokenizer):
 
     @property
     def vocabulary(self) -> TekkenVocabulary:
-        """Its tokens, as `tekken.json` has them."""
+        """The vocabulary, as `tekken.json` stores it."""
         if self._vocabulary is None:
             raise ValueError(
                 "MistralTekkenTokenizer has no vocabulary yet: construct it with a tekken.json, or "
@@ -140,19 +140,19 @@ class MistralTekkenTokenizer(Tokenizer):
         return id < len(self.vocabulary.controls)
 
     def byte_value(self, id: int) -> int | None:
-        """The byte, 0 to 255, that an id stands for; `None` for an id of another length."""
+        """The byte, 0 to 255, that an id stands for; `None` for an id that is not one byte."""
         data = self.unfinished_bytes(id)
         return data[0] if data is not None and len(data) == 1 else None
 
     def unfinished_bytes(self, id: int) -> bytes | None:
-        """The bytes of a token of text, which may end inside a character; `None` for another."""
+        """The bytes of a token of text, which may end inside a character; otherwise `None`."""
         id = check_id(id, self.vocabulary_size())
         place = id - len(self.vocabulary.controls)
         is_text = id not in self._added.by_id and 0 <= place < len(self.vocabulary.tokens)
         return self.vocabulary.tokens[place] if is_text else None
 
     def model_settings(self) -> dict[str, Any]:
-        """The settings of the model that its vocabulary names, as they are without a choice."""
+        """The settings of the model that the vocabulary names, with their default values."""
         return self.vocabulary.settings
 
     def _encode_texts(self, texts: list[str]) -> list[list[int]]:

@@ -1,11 +1,11 @@
 """Reading and writing a Tekken vocabulary (chapter 2, "Tokens").
 
-Tekken is byte-pair encoding on bytes. Its ids are the control tokens, then the 256 bytes, then
-every token that a merge made, in the order in which training found them. A pattern cuts a text
-into words first, and inside a word the pair whose token comes first is merged first.
+Tekken is byte-pair encoding on bytes. Its first ids are the control tokens; then come the 256 bytes
+and the tokens made by merges, in the order in which training found them. A pattern first cuts a
+text into words. Inside a word, the pair whose token has the lowest id is merged first.
 
-Mistral stores this as `tekken.json`. KerasHub and Hugging Face write the same tokens in an alphabet
-that has a printable character for each byte, GPT-2's, and beside them the pairs that are merged.
+Mistral stores this as `tekken.json`. KerasHub and Hugging Face write the same tokens in GPT-2's
+alphabet, which has a printable character for each byte, and list the merged pairs separately.
 """
 
 import base64
@@ -20,7 +20,7 @@ from typing import Any
 from mistral_lib.presets.json_files import parse_json
 
 EXPECTED = "Expected Mistral's tekken.json."
-# What a file of a version up to v7 leaves out. The other control tokens are <SPECIAL_20>, ….
+# What files of versions up to v7 do not list. The other control tokens are <SPECIAL_20>, ….
 CONTROLS = (
     *("<unk>", "<s>", "</s>", "[INST]", "[/INST]", "[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]"),
     *("[TOOL_RESULTS]", "[/TOOL_RESULTS]", "[TOOL_CALLS]", "[IMG]", "<pad>", "[IMG_BREAK]"),
@@ -41,10 +41,10 @@ class TekkenVocabulary:
 
     Attributes:
         controls: names of the control tokens, which have the first ids.
-        tokens: bytes of the tokens of text, which have the ids behind.
+        tokens: bytes of the tokens of text, which have the ids after those.
         pattern: a regular expression for the words.
         version: of the chat template, such as "v7".
-        settings: of the model, in version 15: what a prompt says where nobody chooses.
+        settings: those of the model in version 15, with the values that prompts have by default.
     """
 
     controls: tuple[str, ...]
@@ -62,9 +62,9 @@ class TekkenVocabulary:
     def merges(self) -> tuple[tuple[bytes, bytes], ...]:
         """The pair that makes each token, in the order of the tokens.
 
-        What merged last is told by merging the token's bytes with the tokens before it. Only one
-        pair can come to be there: no merge reaches across the ends of a token that is still to
-        come, so inside it all goes as if it stood alone.
+        The pair is found by merging the token's bytes with the tokens before it. The result is
+        unique: until a token is made, no merge reaches across its ends, so inside it the merges are
+        the same as if it stood alone.
         """
         pairs = []
         for rank, token in enumerate(self.tokens):
@@ -175,7 +175,7 @@ def _read(content: dict[str, Any]) -> TekkenVocabulary:
 
 
 def _read_controls(listed: Any, config: dict[str, Any], version: str) -> tuple[str, ...]:
-    """The names of the control tokens; those that are not listed have numbers."""
+    """The names of the control tokens; those that are not listed get numbers."""
     number = config["default_num_special_tokens"]
     names = list(CONTROLS)
     if listed is not None:
@@ -208,7 +208,7 @@ def from_merges(
     first = vocabulary.get(spell(b"\0"), len(names))
     tokens = tuple(unspell(name) for name in names[first:])
     controls = tuple(names[:first])
-    # The files do not say the version; control tokens tell most of them apart.
+    # The files do not name the version; control tokens tell most versions apart.
     known = {"[THINK]": "v13", "[ARGS]": "v11", "[SYSTEM_PROMPT]": "v7"}
     version = next((version for name, version in known.items() if name in controls), "v3")
     found = _checked(TekkenVocabulary(controls, tokens, pattern, version))
@@ -223,7 +223,7 @@ def from_merges(
 
 
 def _checked(vocabulary: TekkenVocabulary) -> TekkenVocabulary:
-    """The same, if all that a tokenizer needs is there."""
+    """The same vocabulary, if it has everything that a tokenizer needs."""
     controls, tokens = vocabulary.controls, vocabulary.tokens
     if tokens[:256] != tuple(bytes([value]) for value in range(256)):
         raise ValueError("its tokens do not begin with the 256 bytes")
@@ -251,7 +251,7 @@ def _merge(token: bytes, limit: int, ranks: Mapping[bytes, int]) -> list[bytes]:
 
 
 def _gpt2_alphabet() -> dict[int, str]:
-    """A printable character for each byte: itself where it is one, then those from U+0100.
+    """A printable character for each byte: its own if that is printable, or one from U+0100.
 
     Source: OpenAI's GPT-2, `encoder.py`.
     """

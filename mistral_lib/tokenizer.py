@@ -95,7 +95,7 @@ class MistralTokenizer(Tokenizer):
         self._processor = parse_model(proto, source)
         self.proto = proto
         self._has_vocabulary = True
-        for name in ("_without_prefix", "_a_word"):  # of the vocabulary before
+        for name in ("_without_prefix", "_a_word"):  # those of the vocabulary before
             vars(self).pop(name, None)
         self.extras = self.extras
 
@@ -142,7 +142,7 @@ class MistralTokenizer(Tokenizer):
         return self._model.encode(texts)
 
     def _encode_part(self, text: str, at_start: bool) -> list[int]:
-        """Puts a space in front or not: see `presets.tokenizer_files.PREFIXES`."""
+        """Decides whether a space is put in front: see `presets.tokenizer_files.PREFIXES`."""
         prefix = self.extras.get("prefix", "")
         wanted = prefix.startswith("always") or (prefix.startswith("first") and at_start)
         # Without either, `_normalize` has done it.
@@ -165,7 +165,7 @@ class MistralTokenizer(Tokenizer):
     def _decode_run(self, ids: list[int], at_start: bool) -> str:
         if at_start:
             return self._model.decode(ids)
-        # Behind other text the space in front of the first piece counts.
+        # After other text, the space in front of the first piece counts.
         word = self._a_word
         return self._model.decode([word, *ids])[len(self._model.decode([word])) :]
 
@@ -219,7 +219,7 @@ class MistralTokenizer(Tokenizer):
         return load_tokenizer({**TOKENIZERS, "MistralTokenizer": cls}, Preset.open(preset))
 
 
-# Of each kind of vocabulary, by the name of its class in KerasHub.
+# The class for each kind of vocabulary, by KerasHub's name of it.
 TOKENIZERS = {
     "MistralTokenizer": MistralTokenizer,
     "MistralTekkenTokenizer": MistralTekkenTokenizer,

@@ -1,7 +1,7 @@
 """What every tokenizer here can do (chapter 2, "Tokens").
 
-A vocabulary may be SentencePiece's (`tokenizer`) or Tekken's (`tekken`). The batches, the special
-tokens, the tokens that were added, chat templates and files are the same for both.
+A vocabulary may be SentencePiece's (`tokenizer`) or Tekken's (`tekken`). Batches, special tokens,
+added tokens, chat templates and files are handled in the same way for both.
 """
 
 import functools
@@ -25,7 +25,7 @@ from mistral_lib.vocabulary_ids import Vocabulary, check_id
 
 
 class Tokenizer(InPipelines, Vocabulary):
-    """Text to ids and back, on a vocabulary that a subclass holds.
+    """Turns text into ids and back, with a vocabulary that a subclass holds.
 
     Args:
         add_bos: whether `encode` puts `<s>` in front, unless the call says otherwise.
@@ -42,14 +42,14 @@ class Tokenizer(InPipelines, Vocabulary):
 
     @abstractmethod
     def _encode_texts(self, texts: list[str]) -> list[list[int]]:
-        """The ids of texts in which no added token is looked for."""
+        """The ids of texts, which are not searched for added tokens."""
 
     @abstractmethod
     def _encode_part(self, text: str, at_start: bool) -> list[int]:
-        """The ids of what lies between two added tokens, after `_normalize`."""
+        """The ids of the text between two added tokens, after `_normalize`."""
 
     def _normalize(self, text: str) -> str:
-        """A text between added tokens as those of them have it that are looked for in it."""
+        """A text in the form in which `normalized` added tokens are searched for in it."""
         return text
 
     def _write_added(self, token: AddedToken, at_start: bool) -> str:
@@ -58,7 +58,7 @@ class Tokenizer(InPipelines, Vocabulary):
 
     @abstractmethod
     def _decode_run(self, ids: list[int], at_start: bool) -> str:
-        """The text of ids among which no token was added, at the start of a text or later."""
+        """The text of ids without added tokens, at the start of a text or later."""
 
     # --- Text ------------------------------------------------------------------------------------
 
@@ -92,8 +92,8 @@ class Tokenizer(InPipelines, Vocabulary):
             A list of ids for one text, a list of such lists for a batch.
 
         Raises:
-            TypeError: something else than text.
-            ValueError: a lone surrogate or invalid UTF-8, which no Unicode text holds.
+            TypeError: something other than text.
+            ValueError: a lone surrogate or invalid UTF-8, which Unicode text cannot hold.
         """
         texts, batched = as_texts(text)
         add_bos = self.add_bos if add_bos is None else add_bos
@@ -108,7 +108,7 @@ class Tokenizer(InPipelines, Vocabulary):
         return rows if batched else rows[0]
 
     def _encode_around(self, text: str, added: AddedTokens) -> list[int]:
-        """The ids of a text in which tokens are found that were added."""
+        """The ids of a text that may contain added tokens."""
         ids = []
         for part in added.split(text, self._normalize):
             ids += [part] if isinstance(part, int) else self._encode_part(part, at_start=not ids)
@@ -131,7 +131,7 @@ class Tokenizer(InPipelines, Vocabulary):
             A str for one row, a list of str for a batch.
 
         Raises:
-            TypeError: ids that are no integers.
+            TypeError: ids that are not integers.
             ValueError: an id outside the vocabulary, or more than two dimensions.
         """
         ids = without_arrays(ids)
@@ -162,15 +162,15 @@ class Tokenizer(InPipelines, Vocabulary):
         return text
 
     def encode_plain(self, text: str) -> list[int]:
-        """The ids of a text in which no token that was added is looked for: it is text alone."""
+        """The ids of a text that is not searched for added tokens: all of it is plain text."""
         (ids,) = self._encode_texts([check_text("the text", text)])
         return ids
 
     def encode_rendered(self, text: str) -> list[int]:
-        """The ids of a text in which every token is found, the vocabulary's control tokens too.
+        """The ids of a text in which every token is recognized, control tokens too.
 
-        That is for texts that a chat template wrote. In a text from a user, anybody could write
-        control tokens.
+        This is for texts that a chat template has written. It is not safe for a user's text, in
+        which anybody could write control tokens.
         """
         return self._encode_around(check_text("the text", text), self._all_tokens)
 
@@ -186,7 +186,7 @@ class Tokenizer(InPipelines, Vocabulary):
         return AddedTokens([*controls, *self._added.tokens])
 
     def model_settings(self) -> dict[str, Any]:
-        """What a chat template says of the model itself, such as how long it is to think."""
+        """What a chat template says about the model itself, such as how long it is to think."""
         return {}
 
     def apply_chat_template(
@@ -196,30 +196,30 @@ class Tokenizer(InPipelines, Vocabulary):
         *,
         tools: Sequence[dict[str, Any]] | None = None,
     ) -> list[int]:
-        """The prompt by which an instruct model replies to a conversation.
+        """The prompt that makes an instruct model reply to a conversation.
 
         Args:
             conversation: messages `{"role": ..., "content": ...}` of the roles "system", "user",
                 "assistant" and "tool", the last of which is the user's or a tool's. A content is a
-                text or a list of `{"type": "text", "text": ...}`, in a reply from version 13 on
-                also `{"type": "thinking", "thinking": ...}`. As in OpenAI's clients, a reply may
-                have `tool_calls`, and a tool's message has their `tool_call_id`.
+                text or a list of `{"type": "text", "text": ...}`; from version 13 on, a reply may
+                also hold `{"type": "thinking", "thinking": ...}`. As in OpenAI's clients, a reply
+                may have `tool_calls`, and a tool's message has the `tool_call_id` of one of them.
             version: "v1", "v2", "v3", "v7", "v11", "v13" or "v15", a template of Mistral's. `None`
-                is the template that the checkpoint brings along, if it is another than Mistral's,
+                means the template that comes with the checkpoint, if it is not one of Mistral's,
                 and otherwise the vocabulary's own: v1 for Mistral 7B 0.1 and 0.2, v3 for 0.3.
             tools: definitions `{"type": "function", "function": {"name": ..., "description": ...,
-                "parameters": ...}}` of what the model may call.
+                "parameters": ...}}` of the tools that the model may call.
 
         Returns:
             Token ids, from `<s>` to `[/INST]`, equal to mistral-common's. No content becomes a
-            control token. In v1 `[INST]` itself is text, so that a content can imitate it there.
-            A checkpoint's own template gives transformers' ids, and no such promise.
+            control token. In v1 `[INST]` itself is text, so a content can imitate it there. A
+            checkpoint's own template gives transformers' ids, without this guarantee.
 
         Raises:
             TypeError: a conversation, message, content or tool of another type.
-            ValueError: no message, a key or role that is unknown, roles in another order, an empty
-                reply, what the version has no place for, a version for which the vocabulary lacks
-                control tokens, or a checkpoint's template that fails.
+            ValueError: no message, an unknown key or role, roles in the wrong order, an empty
+                reply, something that the version cannot write, a version whose control tokens the
+                vocabulary lacks, or a checkpoint's template that fails.
 
         >>> from mistral_lib import MistralTokenizer
         >>> tokenizer = MistralTokenizer.from_preset("mistral_tiny_en")

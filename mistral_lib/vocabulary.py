@@ -1,4 +1,4 @@
-"""SentencePiece models: reading, writing, and what is wrong with one (chapter 2, "Tokens")."""
+"""Reading, checking and writing SentencePiece models (chapter 2, "Tokens")."""
 
 import struct
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ SPACE = "▁"  # how pieces write a space
 
 LARGEST_VOCABULARY = 100 * 2**20  # bytes; Mistral's own have 0.6 MB
 EXPECTED = "Expected a SentencePiece model, such as tokenizer.model or vocabulary.spm."
-# Numbers in sentencepiece_model.proto; a piece is 1. And the kinds of pieces.
+# Numbers of fields in sentencepiece_model.proto (a piece is 1), and the kinds of pieces.
 TRAINER_FIELD, NORMALIZER_FIELD, ADD_PREFIX_FIELD = 2, 3, 3
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, BYTE = 1, 2, 3, 4, 6
 
@@ -131,7 +131,7 @@ def _kind_of_file(data: bytes) -> str:
 def without_prefix(proto: bytes) -> sentencepiece.SentencePieceProcessor:
     """A processor that puts no space in front of a text, and is otherwise the same.
 
-    A message that stands in a file again is merged into the first.
+    If a message occurs in a file again, it is merged into the first.
     """
     spec = _field(NORMALIZER_FIELD, _field(ADD_PREFIX_FIELD, False))
     return sentencepiece.SentencePieceProcessor(model_proto=proto + spec)

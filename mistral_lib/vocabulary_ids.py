@@ -1,7 +1,7 @@
 """The ids of a vocabulary and what they stand for (chapter 2, "Tokens").
 
-A vocabulary may be SentencePiece's (`tokenizer`) or Tekken's (`tekken`); a checkpoint may have
-added tokens to either, which have the ids behind its own.
+A vocabulary may be SentencePiece's (`tokenizer`) or Tekken's (`tekken`); a checkpoint may add
+tokens to either, with ids that follow the vocabulary's own.
 """
 
 import operator
@@ -12,7 +12,7 @@ from mistral_lib.added_tokens import AddedToken, AddedTokens, parse_added_tokens
 
 
 class Vocabulary(ABC):
-    """Ids and tokens of a vocabulary that a subclass holds, with those that were added."""
+    """The ids and tokens of a vocabulary that a subclass holds, with added tokens."""
 
     kind: ClassVar[str]  # its name in KerasHub
     start_token = "<s>"
@@ -25,7 +25,7 @@ class Vocabulary(ABC):
 
     @property
     def extras(self) -> dict[str, Any]:
-        """What a checkpoint says beside its vocabulary: see `presets.tokenizer_files`."""
+        """What a checkpoint says besides its vocabulary: see `presets.tokenizer_files`."""
         return self._extras
 
     @extras.setter
@@ -40,7 +40,7 @@ class Vocabulary(ABC):
         vars(self).pop("_all_tokens", None)
 
     def _is_new(self, token: AddedToken) -> bool:
-        """Whether an id is beyond the vocabulary, or is a control token that got another name."""
+        """Whether an id is beyond the vocabulary, or is that of a control token with a new name."""
         id, size = token.id, self._base_size()
         return id >= size or (self._is_control(id) and self._piece(id) != token.content)
 
@@ -69,11 +69,11 @@ class Vocabulary(ABC):
 
     @abstractmethod
     def byte_value(self, id: int) -> int | None:
-        """The byte, 0 to 255, that an id stands for; `None` for an id that is no byte piece."""
+        """The byte, 0 to 255, that an id stands for; `None` for an id that is not a byte piece."""
 
     @abstractmethod
     def unfinished_bytes(self, id: int) -> bytes | None:
-        """What an id writes, where that may be a part of a character; `None` otherwise."""
+        """The bytes of an id, if they may be part of a character; otherwise `None`."""
 
     # --- Ids and tokens --------------------------------------------------------------------------
 
@@ -103,7 +103,7 @@ class Vocabulary(ABC):
         return self._piece(id) if id < self._base_size() else f"<unused_{id}>"
 
     def token_to_id(self, token: str) -> int:
-        """The id of a token; `unk_token_id` for a string that is no token."""
+        """The id of a token; `unk_token_id` for a string that is not a token."""
         if not isinstance(token, str):
             raise TypeError(f"token_to_id: token must be a str, got {type(token).__name__}.")
         return self._added.ids.get(token, self._piece_id(token))
@@ -111,7 +111,7 @@ class Vocabulary(ABC):
     def is_control(self, id: int) -> bool:
         """Whether an id is a control token, which decodes to nothing.
 
-        No text encodes to one of the vocabulary itself, but to one that was added: see `encode`.
+        No text encodes to one of the vocabulary itself, but text may encode to an added one.
         """
         id = check_id(id, self.vocabulary_size())
         if id in self._added.by_id:

@@ -98,7 +98,7 @@ def test_every_setting_shows(name, changes):
 
 @pytest.mark.parametrize("name", MULTIMODAL)
 def test_one_sentence_on_what_is_skipped(name):
-    with pytest.warns(UserWarning, match=r"skipped what sees images \(15 tensors") as caught:
+    with pytest.warns(UserWarning, match=r"skipped vision weights \(15 tensors") as caught:
         MistralBackbone.from_preset(FOLDER / name)
     (warning,) = caught
     assert str(FOLDER / name) in str(warning.message)

@@ -267,7 +267,7 @@ def extend(
         counts: integer array (B,), how many of the C tokens of each row are real; the others, on
             the right, leave no trace in the cache. By default all are.
         text_lengths: integer array (B, 1) or (B, C): how long the text of each token is, where
-            rotary positions depend on it. By default as long as it is after this call.
+            rotary positions depend on it. By default its length after this call.
 
     Returns:
         Hidden states (B, C, D), and the new cache. Equal to the hidden states of the backbone on

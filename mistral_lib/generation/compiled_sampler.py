@@ -14,15 +14,15 @@ class ModelWithSampler(CachedCalls):
     _given_sampler: Any = None
 
     def compile(self, *args: Any, sampler: Any = None, **kwargs: Any) -> None:
-        """Keras's `compile`, with KerasHub's `sampler`, for calls that choose nothing themselves.
+        """Keras's `compile` with KerasHub's `sampler`, for calls that make no choice themselves.
 
         Args:
             *args: as in Keras.
             sampler: "greedy", "random", "top_k" (5 tokens), "top_p" (0.1), "beam" (5 beams) or
                 "contrastive", as in KerasHub; an object of `mistral_lib.samplers` or
-                `keras_hub.samplers`, or of a subclass of your own; or any function with their call
-                arguments. `None` means "greedy". Of an object whose code or attributes have changed
-                since, `generate` knows nothing until the next `compile`.
+                `keras_hub.samplers`, or of a subclass of your own; or any function with the same
+                call arguments. `None` means "greedy". If the code or the attributes of an object
+                change later, `generate` does not notice it until the next `compile`.
             **kwargs: as in Keras.
 
         >>> from mistral_lib import MistralBackbone, MistralCausalLM
@@ -49,7 +49,7 @@ class ModelWithSampler(CachedCalls):
 
 
 def as_options(sampler: Any) -> dict[str, Any] | None:
-    """The arguments of `generate` that do what a sampler does; `None` if none do.
+    """The arguments of `generate` that do what a sampler does; `None` if there are none.
 
     >>> as_options(samplers.TopKSampler(k=3)), as_options(samplers.ContrastiveSampler())
     ({'temperature': 1.0, 'top_k': 3}, None)

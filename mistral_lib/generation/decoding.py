@@ -72,7 +72,7 @@ class DecodingLoop:
         return self.choose(*self.begin(job, lookahead), job.sampler, job.stop_ids)
 
     def begin(self, job: Job, lookahead: int = 1) -> tuple[DecodingState, Float[Array, "B D"]]:
-        """Reads the prompts: the state without a token, and the hidden states of the last ones."""
+        """Reads the prompts: a state without new tokens, and the prompts' last hidden states."""
         longest = job.longest + lookahead - 1
         hidden, cache = self.reader.read(job.prompts, longest, job.num_samples, lookahead)
         shape = (job.num_rows, job.capacity)

@@ -1,6 +1,6 @@
-"""Writing in KerasHub's way: a sampler that calls the model (chapter 16, "Sampling").
+"""Generation as in KerasHub, where a sampler calls the model (chapter 16, "Sampling").
 
-`generate` needs this only for what its own loop does not know: samplers with a loop of their own,
+`generate` needs this only for what its own loop cannot do: samplers with a loop of their own,
 and models whose `call_with_cache` or `generate_step` has been replaced.
 """
 
@@ -27,12 +27,12 @@ REPLACEABLE = ("call_with_cache", "generate_step", "make_generate_function")
 
 
 class CachedCalls(keras.Model):
-    """The base of `MistralCausalLM` with the methods by which KerasHub's samplers write.
+    """The base of `MistralCausalLM` with the methods that KerasHub's samplers need.
 
     Attributes:
         backbone: the `MistralBackbone`.
-        sampler: what `compile` was given, as an object.
-        generate_function: `generate_step`, compiled; `None` until it is needed after `compile`.
+        sampler: the sampler that `compile` was given, as an object.
+        generate_function: the compiled `generate_step`; after `compile`, `None` until it is needed.
     """
 
     backbone: MistralBackbone
@@ -47,8 +47,8 @@ class CachedCalls(keras.Model):
     ) -> tuple[Float[Array, "B S V"], Float[Array, "B S D"], Float[Array, "B L 2 T K h"]]:
         """Reads S tokens of every row, all rows at the same position.
 
-        The cache holds all T positions, also those that no window shows any more. See
-        `mistral_lib.generation.cache.extend` for one that holds no more than the window.
+        The cache holds all T positions, also those that have left every window. See
+        `mistral_lib.generation.cache.extend` for a cache that holds no more than the window.
 
         Args:
             token_ids: integers (B, S).
@@ -98,7 +98,7 @@ class CachedCalls(keras.Model):
     def generate_step(
         self, inputs: dict[str, Any], stop_token_ids: Sequence[int] | None = None
     ) -> dict[str, Any]:
-        """Continues a padded batch to its width by the sampler of `compile`; can be compiled.
+        """Continues a padded batch to its width with the sampler of `compile`; can be compiled.
 
         Args:
             inputs: `token_ids` and `padding_mask` (B, T), padded on the right.
@@ -140,13 +140,13 @@ class CachedCalls(keras.Model):
         return {"token_ids": token_ids, "padding_mask": padding_mask}
 
     def make_generate_function(self) -> Callable:
-        """`generate_step`, compiled, in which the sampler's seeds move on from call to call."""
+        """The compiled `generate_step`, in which the sampler's seeds advance with every call."""
         if self.generate_function is None:
             self.generate_function = _compiled(self)
         return self.generate_function
 
     def _is_replaced(self) -> bool:
-        """Whether a subclass, or somebody with this one model, has another way to write."""
+        """Whether a subclass, or an assignment to this one model, has replaced a method."""
         return any(
             name in vars(self) or getattr(type(self), name) is not getattr(CachedCalls, name)
             for name in REPLACEABLE
@@ -170,7 +170,7 @@ def _attend(query, keys, values, positions, window):
 
 
 def _compiled(model: CachedCalls) -> Callable:
-    """A function of inputs and stop tokens that runs a model's `generate_step` by JAX."""
+    """A function of inputs and stop tokens that runs a model's `generate_step` compiled by JAX."""
 
     @functools.cache
     def steps(stop_token_ids):

@@ -76,7 +76,7 @@ class TextGeneration(ModelWithSampler):
                 it, or a list of conversations.
             max_length: the most tokens of prompt and continuation together; by default, without
                 `max_new_tokens`, the preprocessor's `sequence_length`. A dictionary without a limit
-                is continued to the width of its arrays, and so wide are those of the result.
+                is continued to the width of its arrays, which the arrays of the result have too.
             stop_token_ids: ids that end a continuation and are its last token; "auto" is the
                 tokenizer's end token, if there is a tokenizer, and the model's `end_token_ids`;
                 `None` stops at nothing.
@@ -88,7 +88,7 @@ class TextGeneration(ModelWithSampler):
             temperature: 0 takes the likeliest token; above 0, tokens are drawn from
                 `softmax(logits / temperature)`. This and the arguments down to
                 `repetition_penalty`, `num_beams` and `length_penalty` choose tokens: if any of them
-                is given, the `sampler` of `compile` plays no part, and 0 is the default here.
+                is given, the `sampler` of `compile` is not used, and `temperature` is 0 by default.
             top_k: draw among the k likeliest tokens.
             top_p: draw among the likeliest tokens that together reach this probability.
             min_p: draw among the tokens at least this fraction as probable as the likeliest.
@@ -96,9 +96,9 @@ class TextGeneration(ModelWithSampler):
                 less likely. The steps are applied in the order of transformers: this penalty,
                 temperature, top_k, top_p, min_p.
             seed: an integer s gives the rows the seeds s, s + 1, ...; a list, one for each row;
-                `None`, others at each call, which `keras.utils.set_random_seed` makes repeatable. A
-                row with its seed gets the same tokens alone and in any batch (but a sampler object
-                with code of its own draws for the whole batch, from one integer).
+                `None`, new ones at each call, which `keras.utils.set_random_seed` makes repeatable.
+                A row with its seed gets the same tokens alone and in any batch (but a sampler
+                object with code of its own draws for the whole batch, from one integer).
             num_samples: how many continuations to draw for each prompt, which is read once. Each
                 prompt's result is then a list of them, and each counts as a row.
             num_beams: above 1, searches for the likeliest continuation with so many beams; see

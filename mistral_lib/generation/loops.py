@@ -38,7 +38,7 @@ class Loops:
         return kept
 
     def of_object(self, sampler: Any) -> ObjectLoop:
-        """Has an object's `get_next_token` choose. The last of these loops is kept."""
+        """A loop in which an object's `get_next_token` chooses. The last of these loops is kept."""
         if self._object is None or self._object.sampler is not sampler:
             self._object = ObjectLoop(self.reader, sampler)
         return self._object

@@ -38,7 +38,7 @@ class ObjectState(DecodingState):
 class ObjectLoop(DecodingLoop):
     """The loop of `generate`, in which an object's `get_next_token` chooses.
 
-    The object is traced, so a change to it takes effect after the next `compile`.
+    The object is traced, so a change to it takes effect only after the next `compile`.
 
     Args:
         reader: reads the prompts, with the backbone that writes.
@@ -66,9 +66,9 @@ class ObjectLoop(DecodingLoop):
         return self.sampler.variables
 
     def _moved_on(self, state: ObjectState) -> ObjectState:
-        """The state, after the object's own variables have taken over its values."""
+        """The state, after its values have been assigned to the object's own variables."""
         for variable, value in zip(self._variables, state.variables, strict=True):
-            variable.assign(np.asarray(value))  # a copy: the state will be used up
+            variable.assign(np.asarray(value))  # a copy: the state is donated later
         return state
 
     def _choose(  # pyright: ignore[reportIncompatibleMethodOverride]  # its own state
@@ -78,7 +78,7 @@ class ObjectLoop(DecodingLoop):
         sampler: Sampler,
         stop_tokens: Int[Array, " n"],
     ) -> ObjectState:
-        """Chooses the next token of every unfinished row and writes it down."""
+        """Chooses the next token of every unfinished row and stores it."""
         logits = logits_of(self.backbone, hidden[:, None])[:, 0]
         with keras.StatelessScope(
             list(zip(self._variables, state.variables, strict=True))
@@ -103,7 +103,7 @@ class WrittenState:
 
 
 class WholeLoop:
-    """Has a model's `generate_function` write whole rows, from the prompt to the end.
+    """A loop in which a model's `generate_function` writes whole rows, from prompt to end.
 
     Args:
         model: its `sampler` is called once for each batch, and runs the loop.
@@ -113,10 +113,10 @@ class WholeLoop:
         self.model = model
 
     def start(self, job: Job) -> WrittenState:
-        """Writes the job.
+        """Writes all rows of the job.
 
         Raises:
-            ValueError: the job asks for log-probabilities, which the sampler does not tell.
+            ValueError: the job asks for log-probabilities, which the sampler does not return.
         """
         if job.log_probs:
             raise ValueError(
@@ -163,12 +163,12 @@ def has_own_loop(sampler: Any) -> bool:
 
 @contextlib.contextmanager
 def seeded(sampler: Any, seed: Any) -> Iterator[None]:
-    """Inside a `with` block an object draws from a seed, and afterwards as if it had not.
+    """Makes an object draw from a seed inside a `with` block, and restores its own seeds.
 
     Args:
-        sampler: any object, of which only the states of its seeds, its `variables`, are changed; or
-            `None`.
-        seed: an integer, or `None`, with which nothing is changed.
+        sampler: any object, or `None`. Only its `variables`, which are the states of its seeds, are
+            changed.
+        seed: an integer, or `None` to change nothing.
     """
     variables = []
     if sampler is not None and seed is not None:

@@ -15,8 +15,8 @@ from mistral_lib.generation.sampling import GREEDY, Sampler, make_sampler
 from mistral_lib.generation.stopping import check_stop_strings
 from mistral_lib.inputs import check_ids
 
-# The arguments of `generate` that choose tokens, and what those are that a call leaves out while it
-# gives others. If it leaves out all, the sampler of `compile` chooses.
+# The arguments of `generate` that choose tokens, with the values of those that a call leaves out
+# while it gives others. If it leaves out all of them, the sampler of `compile` chooses.
 UNCHOSEN: dict[str, Any] = {
     **dict.fromkeys(("temperature", "top_k", "top_p", "min_p", "repetition_penalty")),
     "num_beams": 1,

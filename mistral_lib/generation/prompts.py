@@ -41,7 +41,7 @@ class Prompts:
     padded_length: int | None = None
 
     def room(self) -> list[int]:
-        """How many tokens fit behind each prompt in the arrays that it came in."""
+        """How many tokens fit after each prompt in the arrays that it came in."""
         width = self.padded_length or 0
         return [width - len(row) for row in self.rows]
 
@@ -153,7 +153,7 @@ def new_token_limits(
 def row_seeds(seed: int | Sequence[int] | np.ndarray | None, num_rows: int) -> list[int]:
     """A seed for each row: `seed`, `seed + 1`, ... for an integer, or the seeds that are given.
 
-    `None` begins with a random integer, another at each call; it comes from Python's `random`, as
+    `None` begins with a random integer, a new one at each call; it comes from Python's `random`, as
     Keras's own seeds do.
 
     >>> row_seeds(7, 3)

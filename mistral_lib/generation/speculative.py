@@ -164,7 +164,7 @@ def _extend_one_by_one(
     token_ids: Int[Array, "B C"],
     counts: Int[Array, " B"],
 ) -> tuple[Float[Array, "B C D"], RollingCache]:
-    """As `extend`, with the rotary positions of tokens that are read one after the other."""
+    """Like `extend`, with the rotary positions of tokens that are read one after another."""
     lengths = next_positions(cache, token_ids.shape[1]) + 1
     return extend(backbone, cache, token_ids, counts, lengths)
 

@@ -88,15 +88,15 @@ class StreamDecoder:
         return self._write(self._held)
 
     def _is_settled(self, ids: list[int], place: int) -> bool:
-        """Whether what comes before a place is whole: no character reaches across, now or later."""
-        before = self._bytes(ids[max(0, place - 3) : place])  # four are a character at the most
+        """Whether the text before a place is complete: no character will ever cross that place."""
+        before = self._bytes(ids[max(0, place - 3) : place])  # a character has at most four bytes
         behind = self._bytes(ids[place:], at_start=True)
         together, _ = codecs.utf_8_decode(before + behind, "replace", False)
         apart, _ = codecs.utf_8_decode(behind, "replace", False)
         return together == before.decode("utf-8", "replace") + apart
 
     def _bytes(self, ids: list[int], at_start: bool = False) -> bytes:
-        """The bytes at the end, or at the start, of ids, as far as characters may be unfinished."""
+        """The bytes at the end, or at the start, of ids that may be of unfinished characters."""
         data = []
         for id in ids if at_start else reversed(ids):
             written = self._tokenizer.unfinished_bytes(id)

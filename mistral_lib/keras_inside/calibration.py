@@ -11,13 +11,13 @@ from mistral_lib.arrays import Array, Float, Int
 
 
 class CalibratedMatrix:
-    """A matrix that GPTQ rounds to 4 bits, with regard to what it is multiplied with.
+    """A matrix that GPTQ rounds to 4 bits according to the inputs that it is multiplied by.
 
     Relies on the class `GPTQ` of Keras, its `update_hessian_with_batch` and its
-    `quantize_and_correct_layer`, and on the variables of a `Dense` layer that is quantized so:
+    `quantize_and_correct_layer`, and on the variables of a `Dense` layer quantized by it:
     `quantized_kernel` (pairs of columns in a byte), `kernel_scale` and `kernel_zero`, all
-    transposed (seen in 3.13 to 3.15). Keras's own loop over a model is of no use: it watches the
-    `call` of layers that it has made to run `quantized_call`, and so sees no input at all.
+    transposed (seen in 3.13 to 3.15). Keras's own loop over a model cannot be used: it watches the
+    `call` of layers that it has made to run `quantized_call`, so it sees no input at all.
 
     Args:
         kernel: float array (D, N).
@@ -41,7 +41,7 @@ class CalibratedMatrix:
         self._gptq = GPTQ(self._layer, config)
 
     def see(self, inputs: Float[Array, "*rows D"]) -> None:
-        """Takes account of some inputs (..., D)."""
+        """Takes some inputs (..., D) into account."""
         self._gptq.update_hessian_with_batch(jnp.asarray(inputs, "float32"))
 
     def round(

@@ -184,10 +184,10 @@ class Quantizable(keras.layers.Layer):
     def assign_int4(
         self, name: str, values: np.ndarray, scale: np.ndarray, zero: np.ndarray
     ) -> None:
-        """Stores a matrix that has been rounded already; the layer is quantized to int4.
+        """Stores a matrix that has been rounded already, in a layer that is quantized to int4.
 
         Args:
-            name: of the matrix, which is not stored transposed.
+            name: the name of the matrix, which is not stored transposed.
             values: int8 (D, N), from -8 to 7.
             scale: float (G, N).
             zero: int8 (G, N).

@@ -51,7 +51,7 @@ def _open_folder(path: Path) -> Source:
     if path.suffix == GGUF and not path.exists():
         raise FileNotFoundError(f"There is no file {path}.")
     if path.is_file() and path.suffix == GGUF:
-        path = path.resolve() if path.is_symlink() else path  # whoever names a link means its file
+        path = path.resolve() if path.is_symlink() else path  # a link means its file
         return OneFile(LocalFolder(path.parent), path.name)
     if path.is_file():
         hint = " Open it with keras.saving.load_model." if path.suffix == ".keras" else ""

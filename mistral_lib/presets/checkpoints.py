@@ -2,7 +2,7 @@
 
 Transformers and Mistral write the same tensors under different names. A kernel is (outputs, inputs)
 there and (inputs, outputs) here. Pickled weights are refused: reading them runs the code in them.
-Weights of a part that does not live here, such as one that sees, are skipped with a warning.
+Weights of parts that are not used here, such as a vision encoder, are skipped with a warning.
 """
 
 import re
@@ -78,17 +78,17 @@ class Checkpoint:
         raise NotImplementedError
 
     def other_parts(self, source: Source) -> dict[str, str]:
-        """Tensors of other parts than the decoder: how their names begin, and whose they are."""
+        """Patterns of the names of tensors outside the decoder, and what such tensors are."""
         raise NotImplementedError
 
     def canonical(self, name: str) -> str:
-        """The name that `names` has for a tensor, of all that it may have in a file."""
+        """The name that `names` uses for a tensor, whichever it has in a file."""
         return name
 
     def _own(
         self, source: Source, listed: dict[str, SafeTensor], where: Path
     ) -> dict[str, SafeTensor]:
-        """The tensors of the decoder by their canonical names, with a sentence on all others."""
+        """The tensors of the decoder by their canonical names; a warning names all others."""
         own, parts, skipped = {}, self.other_parts(source), {}
         for stored_name, tensor in listed.items():
             name = self.canonical(stored_name)

@@ -1,12 +1,12 @@
-"""Checkpoints of eight-bit numbers, made float as they are read (chapter 18, "Quantization").
+"""Checkpoints in eight bits, converted to float as they are read (chapter 18, "Quantization").
 
 A quantized weight is two tensors in the file: numbers in fp8 (e4m3: a sign, four bits of exponent,
 three of fraction) or int8, and floats by which they are multiplied. There is one such scale for the
-whole matrix, one for each row, or one for each block of rows and columns. Scales of
-activations stand beside them; they only matter to programs that multiply in eight bits.
+whole matrix, one for each row, or one for each block of rows and columns. There may also be scales
+of activations, which matter only to programs that multiply in eight bits.
 
-Where numbers are packed, or lie on another grid than that of their dtype, there is no such short
-reading, so those checkpoints are refused. Their float originals can be quantized here.
+Numbers that are packed, or that lie on another grid than that of their dtype, cannot be read in
+this simple way, so such checkpoints are refused. Their float originals can be quantized here.
 
 Source: transformers 5.23, `integrations/finegrained_fp8.py`; compressed-tensors 0.20,
 `quantization/lifecycle/forward.py`.
@@ -24,8 +24,8 @@ from mistral_lib.presets.safetensors_files import SafeTensor
 from mistral_lib.presets.tensors import Tensor, aligned_empty
 
 EIGHT_BITS = ("float8_e4m3fn", "int8")
-# Names of a weight's scale, whose name has the same beginning: transformers' ("inv" is historical:
-# it multiplies too), compressed-tensors', and Mistral's own.
+# What the name of a scale has in place of "weight": in transformers ("inv" is historical: it
+# multiplies too), in compressed-tensors, and in Mistral's own format.
 SCALES = ("weight_scale_inv", "weight_scale", "qscale_weight")
 ACTIVATIONS = re.compile(
     r"\.(activation_scale|input_scale|output_scale|qscale_act|[qkv]_scale|kv_scale)$|fake_quantizer"
@@ -42,7 +42,7 @@ class Quantization:
     """How the weights of a checkpoint are quantized.
 
     Attributes:
-        block: rows and columns that share a scale, if the config says it; the last block in each
+        block: rows and columns that share a scale, if the config gives them; the last block in each
             direction may be smaller.
     """
 
@@ -50,14 +50,14 @@ class Quantization:
 
 
 def read_quantization(config: Any, file: Path) -> Quantization:
-    """What a `quantization_config` says, if the weights are plain numbers times scales.
+    """The settings of a `quantization_config`, if the weights are plain numbers times scales.
 
     Args:
         config: the object, as transformers and Mistral write it.
-        file: which it was read from, for errors.
+        file: the file that it was read from, for errors.
 
     Raises:
-        ValueError: another method, with advice.
+        ValueError: it names another method; the message gives advice.
 
     >>> read_quantization({"quant_method": "fp8", "weight_block_size": [128, 128]}, Path("c.json"))
     Quantization(block=(128, 128))
@@ -67,7 +67,7 @@ def read_quantization(config: Any, file: Path) -> Quantization:
     """
     config = config if isinstance(config, dict) else {"quant_method": config}
     method = config.get("quant_method")
-    if method == "fp8":  # without a word on blocks, transformers takes these
+    if method == "fp8":  # if the config gives no blocks, transformers takes these
         return Quantization(_check_block(config.get("weight_block_size", [128, 128]), file))
     if config.get("qformat_weight") == "fp8_e4m3":
         return Quantization()
@@ -122,11 +122,11 @@ def _check_block(size: Any, file: Path) -> tuple[int, int] | None:
 
 @dataclass(frozen=True)
 class ScaledTensor(Tensor):
-    """A quantized weight in a file, which `read` makes float32.
+    """A quantized weight in a file, which `read` converts to float32.
 
     Attributes:
         numbers: the eight-bit numbers.
-        scale: what they are multiplied with.
+        scale: what they are multiplied by.
         block: rows and columns that share a scale.
     """
 

@@ -1,7 +1,7 @@
 """From a model to a checkpoint of transformers (chapter 17, "Presets and checkpoints").
 
-What a backbone does not know is written as in Mistral 7B. What a checkpoint
-said and the model has no use for (chat template, added tokens, context length) comes out again.
+Settings that a backbone does not have are written as in Mistral 7B. What a loaded checkpoint said
+and the model does not use (chat template, added tokens, context length) is written out again.
 """
 
 import math
@@ -117,7 +117,7 @@ def _special_ids(model: Any, tokenizer: Any) -> dict[str, Any]:
 
 
 def _kind(config: MistralConfig) -> str:
-    """The type of transformers that computes this model: the oldest, for most programs read that.
+    """The oldest type of transformers that computes this model: most programs can read that.
 
     Raises:
         ValueError: none does.
@@ -163,7 +163,7 @@ def _write_tokenizer(tokenizer: Any, new: Path) -> None:
     prefix = extras.get("prefix")
     if tokenizer.kind == TEKKEN:
         write_json(new / FAST_TOKENIZER_FILE, describe_tekken(tokenizer.vocabulary, added))
-        if not added:  # which it has no place for, and transformers would read it first
+        if not added:  # it has no place for them, and transformers would read it first
             (new / TEKKEN_FILE).write_bytes(tokenizer.vocabulary.to_json())
     else:
         write_json(new / FAST_TOKENIZER_FILE, describe_tokenizer(tokenizer.proto, added, prefix))

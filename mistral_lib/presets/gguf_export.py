@@ -1,7 +1,7 @@
 """From a model to a GGUF file (chapter 17, "Presets and checkpoints").
 
-The file holds config, weights and vocabulary, and llama.cpp and what is built on it run it as it
-is. Norms stay float32, as there. A tensor is made, written and let go before the next one.
+The file holds config, weights and vocabulary. llama.cpp and the programs built on it run it as it
+is. Norms stay float32, as there. Each tensor is made, written and released before the next one.
 
 Source: llama.cpp, `conversion/llama.py`; `src/llama-quant.cpp` for what is quantized, and how.
 """
@@ -48,13 +48,13 @@ from mistral_lib.presets.tensors import Place, owner_of
 from mistral_lib.settings import CONTEXT_LENGTH
 
 QUANTIZATION_VERSION = 2
-LARGEST = 65504.0  # in float16, in which the scales of blocks are
-# What llama.cpp calls a file in which most tensors are of a kind.
+LARGEST = 65504.0  # in float16, the dtype of the scales of blocks
+# llama.cpp's names of files in which most tensors are of one kind.
 FILE_TYPES = {kind: f"MOSTLY_{kind}" for kind in KINDS} | {
     "F32": "ALL_F32",
     "Q4_K": "MOSTLY_Q4_K_S",
 }
-# Of a tensor: its kind, and its shape in the file.
+# The kind of each tensor, and its shape in the file, by its name.
 Tensors = Mapping[str, tuple[str, tuple[int, ...]]]
 
 
@@ -98,7 +98,7 @@ def _export(backbone: Any, path: str | Path, dtype: str, vocabulary: dict[str, A
 
 
 def checked_path(path: str | Path) -> Path:
-    """The path of a file to write, if that is its name's ending."""
+    """The path of a file to write, if its name has the right ending."""
     path = as_path(path)
     if path.suffix != GGUF:
         raise ValueError(f"The name of a GGUF file must end in {GGUF}, but is {path.name!r}.")
@@ -106,7 +106,7 @@ def checked_path(path: str | Path) -> Path:
 
 
 def _check_exportable(backbone: Any) -> None:
-    """Refuses what llama.cpp does not have, and says what it does not do."""
+    """Refuses what llama.cpp does not support, and warns of what it ignores."""
     if lora.settings(backbone) is not None:
         raise ValueError(
             "This backbone has LoRA, which a GGUF file of a model cannot hold. Call merge_lora() "
@@ -134,7 +134,7 @@ def _check_exportable(backbone: Any) -> None:
 
 
 def _kind(place: Place, dtype: str, config: MistralConfig) -> str:
-    """The type of a tensor: the one asked for, or one near to it that has room for its rows."""
+    """The type of a tensor: the one asked for, or a similar one whose blocks fit its rows."""
     if len(place.shape) == 1:
         return "F32"
     output = EMBEDDINGS if config.tie_word_embeddings else OUTPUT
@@ -143,11 +143,11 @@ def _kind(place: Place, dtype: str, config: MistralConfig) -> str:
     for other in (kind, "Q8_0", "F16"):
         if place.shape[-1] % gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[other]][0] == 0:
             return other
-    raise AssertionError  # a row of F16 has any length
+    raise AssertionError  # a row of F16 may have any length
 
 
 def _describe(backbone: Any) -> dict[str, Any]:
-    """A backbone's values of metadata, behind the name of the architecture."""
+    """A backbone's metadata, by keys without the name of the architecture."""
     config = backbone.config
     return {
         **{key: getattr(config, name) for name, key in ARGUMENTS.items()},
@@ -161,7 +161,7 @@ def _describe(backbone: Any) -> dict[str, Any]:
 
 
 def _arrays(backbone: Any, kinds: dict[Place, str]) -> Iterator[np.ndarray]:
-    """The tensors as the file has them, one at a time."""
+    """The tensors as the file stores them, one at a time."""
     size = sum(stored_bytes(place.shape, kind) for place, kind in kinds.items())
     with progress_bar("Exporting weights", size) as progress:
         for place, kind in kinds.items():
@@ -179,7 +179,7 @@ def _after(first: np.ndarray, others: Iterable[np.ndarray]) -> Iterator[np.ndarr
 
 
 def encode(array: np.ndarray, kind: str, name: str) -> np.ndarray:
-    """A tensor of float32 as a file has it.
+    """A float32 tensor as a file stores it.
 
     Args:
         array: its numbers, in the file's order.
@@ -215,14 +215,14 @@ def write_gguf(
     tensors: Tensors,
     arrays: Iterable[np.ndarray],
 ) -> None:
-    """Writes a file, in place of an old one once it is whole.
+    """Writes a file, which replaces an old one once it is complete.
 
     Args:
         path: the file.
         architecture: of the model.
         values: metadata; the architecture is added.
         tensors: kind and shape of each tensor, in the order of `arrays`.
-        arrays: the tensors as `encode` makes them, each taken when the one before is written.
+        arrays: the tensors as `encode` makes them, each taken after the one before is written.
     """
     gguf = library()
     with replaced_file(path) as new, contextlib.closing(gguf.GGUFWriter(new, architecture)) as file:

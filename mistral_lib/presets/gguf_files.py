@@ -1,13 +1,13 @@
-"""GGUF files: what stands in them, and their tensors (chapter 17, "Presets and checkpoints").
+"""GGUF files: their metadata and their tensors (chapter 17, "Presets and checkpoints").
 
-A file of llama.cpp's holds everything of a model. It begins with four letters and a version; then
-come metadata, a key and a typed value each; then name, shape, type and place of every tensor; and
-then the numbers. Rows of quantized types are cut into blocks of 32 or 256 numbers, each with scales
-of its own.
+A file in llama.cpp's format holds a whole model. It begins with four letters and a version. Then
+come the metadata, which are keys with typed values; then the name, shape, type and place of every
+tensor; and then the numbers. Rows of quantized types are cut into blocks of 32 or 256 numbers, each
+with scales of its own.
 
-The package `gguf` decodes the blocks, and writes files. Its reader is not used on files from
-elsewhere: it trusts every count, so that a false one keeps it busy for ever; it takes seconds for a
-vocabulary; and it maps the file into memory, where a file that shrinks ends the process.
+The package `gguf` decodes the blocks, and writes files. Its reader is not used for files from
+elsewhere: it trusts every count, so a false one keeps it busy forever; it takes seconds to read a
+vocabulary; and it maps the file into memory, so the process crashes if the file shrinks.
 
 Source: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 """
@@ -30,7 +30,7 @@ LARGEST_HEADER = 256 * 2**20  # bytes; a vocabulary of 131,072 tokens and its me
 ALIGNMENT, ALIGNMENT_KEY = 32, "general.alignment"
 MOST_AXES = 4
 
-# The values of metadata: their numbers in the file, and how `struct` reads them.
+# The types of metadata: their numbers in the file, and how `struct` reads their values.
 NUMBERS = {
     0: "B",
     1: "b",
@@ -46,7 +46,7 @@ NUMBERS = {
 }
 TEXT, ARRAY = 8, 9
 
-# The types of tensors that are read, and the dtype that they have then.
+# The types of tensors that are read, and the dtype that each becomes.
 KINDS = {
     "F32": "float32",
     "F16": "float16",
@@ -77,7 +77,7 @@ def library() -> Any:
 
 @dataclass(frozen=True)
 class QuantizedTensor(SafeTensor):
-    """A tensor of blocks, which becomes float32 while it is read, a few rows at a time.
+    """A tensor of blocks, which is converted to float32 as it is read, a few rows at a time.
 
     Attributes:
         kind: its type, one of `KINDS`.
@@ -124,13 +124,13 @@ def stored_bytes(shape: tuple[int, ...], kind: str) -> int:
 
 @dataclass(frozen=True)
 class GgufFile:
-    """What a GGUF file says of itself.
+    """What a GGUF file says about its contents.
 
     Attributes:
         path: the file.
         metadata: values by their keys.
         kinds: the type of each tensor, by its name.
-        places: shape, as NumPy has it, and first byte of each tensor.
+        places: the shape, in the order of NumPy, and the first byte of each tensor.
     """
 
     path: Path
@@ -142,7 +142,7 @@ class GgufFile:
         """All tensors by their names, not yet read.
 
         Raises:
-            ValueError: a type that is not read here.
+            ValueError: a tensor has a type that is not read here.
         """
         found = {}
         for name, kind in self.kinds.items():
@@ -162,7 +162,7 @@ class GgufFile:
 
 
 def read_gguf(path: Path) -> GgufFile:
-    """Reads a file up to its numbers.
+    """Reads a file up to the numbers of its tensors.
 
     Raises:
         FileNotFoundError: no such file.
@@ -192,7 +192,7 @@ def read_gguf(path: Path) -> GgufFile:
 def _places(
     header: "_Header", infos: list[tuple], first: int, alignment: int
 ) -> dict[str, tuple[tuple[int, ...], int]]:
-    """Shape and first byte of each tensor, if they follow one another up to the end of the file."""
+    """Shape and first byte of each tensor, if the tensors follow one another to the file's end."""
     places, end = {}, first
     for name, shape, kind, offset in sorted(infos, key=lambda info: info[3]):
         if name in places:
@@ -215,7 +215,7 @@ def _aligned(position: int, alignment: int) -> int:
 
 
 class _Header:
-    """What stands in front of the numbers, taken in its order and trusted in nothing."""
+    """What comes before the numbers, read in order; nothing in it is trusted."""
 
     def __init__(self, path: Path, opened: BinaryIO, size: int):
         self.path, self.opened, self.size, self.position = path, opened, size, 0
@@ -227,7 +227,7 @@ class _Header:
         )
 
     def begin(self) -> tuple[int, int]:
-        """The numbers of tensors and of values."""
+        """The number of tensors, and the number of values of metadata."""
         start = self.opened.read(len(MAGIC) + 4)
         self.position = len(start)
         if start[: len(MAGIC)] != MAGIC or len(start) < self.position:
@@ -249,7 +249,7 @@ class _Header:
         return self.number("Q"), self.number("Q")
 
     def take(self, length: int) -> bytes:
-        """The next bytes, if the file has so many."""
+        """The next bytes, if the file has that many."""
         if length > min(self.size, LARGEST_HEADER) - self.position:
             raise self.damaged(f"what begins at byte {self.position:,} needs {length:,} bytes")
         self.position += length

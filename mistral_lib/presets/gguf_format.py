@@ -1,9 +1,9 @@
 """GGUF files as presets (chapter 17, "Presets and checkpoints").
 
-A model of Mistral's is "llama" in llama.cpp, with which it shares the computation, or, since YaRN
-and queries are scaled by their position, "mistral3". Neither has a sliding window there: of Mistral
-7B 0.1, whose tokens see 4,096 tokens, other programs' files keep no window, and a text that is
-longer gives other logits. Files written here name it, and llama.cpp ignores it.
+In llama.cpp a Mistral model has the architecture "llama", which computes the same, or "mistral3" if
+it has YaRN or scales queries by their position. Neither has a sliding window there. Mistral 7B 0.1
+has one of 4,096 tokens, but other programs' files leave it out, and then longer texts give other
+logits. Files written here record the window, and llama.cpp ignores it.
 
 The rotary positions turn features 2p and 2p + 1 of a head together, as in Mistral's own format, so
 the rows of the query and key kernels are reordered.
@@ -32,7 +32,7 @@ from mistral_lib.presets.tokenizer_files import TokenizerFiles
 ARCHITECTURES = ("llama", "mistral3")
 WINDOW = "attention.sliding_window"
 
-# Each weight of `config.WEIGHTS`: its name there.
+# The names there of the weights in `config.WEIGHTS`.
 BLOCK = "blk.{}"
 NAMES = {
     EMBEDDINGS: "token_embd.weight",
@@ -49,7 +49,7 @@ NAMES = {
     OUTPUT: "output.weight",
 }
 
-# Argument here: its key there, behind the name of the architecture.
+# Arguments here, and their keys there, which follow the name of the architecture.
 ARGUMENTS = {
     "num_layers": "block_count",
     "num_query_heads": "attention.head_count",
@@ -118,7 +118,7 @@ class GgufFormat:
         return found
 
     def get(self, key: str, default: Any = None) -> Any:
-        """A value of the architecture, such as "block_count"; one for all layers."""
+        """A value of the architecture, such as "block_count", which all layers must share."""
         key = f"{self.architecture}.{key}"
         value = self.file.metadata.get(key, default)
         if isinstance(value, list) and len(set(value)) == 1:
@@ -173,7 +173,7 @@ class GgufFormat:
         return self.get(VOCABULARY, len(self.file.metadata.get(TOKENS, ())))
 
     def _head_dim(self) -> Any:
-        """The size of a head, which values have too, and which is turned as a whole."""
+        """The size of a head; values must have it too, and all features must be turned."""
         size = self.get(HEAD_DIM)
         for key in (VALUE_DIM, ROTARY_DIM):
             other = self.get(key)
@@ -197,14 +197,14 @@ class GgufFormat:
     ) -> Mapping[str, SafeTensor]:
         """The weights by their names here, not yet read: see `Format`."""
         stored = self.file.tensors()
-        stored.pop(ROPE_TENSOR, None)  # it is among the arguments
+        stored.pop(ROPE_TENSOR, None)  # the arguments say it already
         return {
             variable: tensor.arranged(is_transposed(variable), rotary_heads(config, variable))
             for variable, tensor in match(places(config), stored, self.file.path, MESSAGES).items()
         }
 
     def read_task(self, source: Source) -> Task:
-        """The ids that end a text, and whether there is a vocabulary; the file names the model."""
+        """The ids that end a text, and whether there is a vocabulary: see `Format`."""
         keys = [f"tokenizer.ggml.{name}" for name in END_TOKENS]
         found = [self.file.metadata[key] for key in keys if key in self.file.metadata]
         ends = check_ids(found, f"{self.file.path}: {keys[0]}")
@@ -220,5 +220,5 @@ class GgufFormat:
         return read_tokenizer(self.file)
 
     def read_context_length(self, source: Source) -> Any:
-        """For how many tokens the model was made: see `Format`."""
+        """The length of text for which the model was made: see `Format`."""
         return self.get(LENGTH)

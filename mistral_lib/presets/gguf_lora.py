@@ -1,8 +1,8 @@
 """LoRA adapters as GGUF files (chapter 14, "LoRA").
 
 A file holds, for each adapted tensor of the model, `<name>.lora_a` (r, inputs) and `<name>.lora_b`
-(outputs, r), the transposes of ours, and one alpha for all. The rows of B are those of the tensor,
-so for queries and keys they are reordered like its own.
+(outputs, r), the transposes of ours, and one alpha for all. The rows of B belong to the rows of the
+tensor, so for queries and keys they are reordered in the same way.
 
 Source: llama.cpp, `convert_lora_to_gguf.py`, `src/llama-adapter.cpp`.
 """
@@ -92,7 +92,7 @@ def _heads(backbone: Any, layer: str) -> int | None:
 
 
 def _read_alpha(file: GgufFile) -> float:
-    """The alpha of an adapter, if that is what the file is; 0 for the rank."""
+    """The alpha of an adapter, if the file is one; 0 means the rank."""
     values = file.metadata
     if (values.get("general.type"), values.get(KIND)) != ("adapter", "lora"):
         raise ValueError(

@@ -1,10 +1,10 @@
 """Rotary positions in GGUF files (chapter 17, "Presets and checkpoints").
 
-llama.cpp knows linear scaling and YaRN by their numbers. What Llama 3 does to the frequencies is
-stored as what it makes of them: a tensor of numbers by which they are divided.
+For linear scaling and YaRN a file holds their settings. For Llama 3's scaling it holds the result:
+a tensor of numbers by which the frequencies are divided.
 
-YaRN multiplies cosines and sines by a factor. It is 1 + 0.1 log(factor) there, over the same with
-`yarn_log_multiplier` in front of the logarithm, times `attn_factor`. See also
+YaRN multiplies cosines and sines by a factor. There it is 1 + 0.1 log(factor), divided by
+1 + 0.1 `yarn_log_multiplier` log(factor), and multiplied by `attn_factor`. See also
 https://github.com/ggml-org/llama.cpp/pull/17945.
 """
 
@@ -25,7 +25,7 @@ ORIGINAL = "rope.scaling.original_context_length"
 QUERY_FACTOR = "attention.temperature_scale"
 LOG_MULTIPLIER, ATTENTION = "rope.scaling.yarn_log_multiplier", "rope.scaling.attn_factor"
 EXTRAPOLATION = "rope.scaling.yarn_ext_factor"
-# YaRN's numbers: transformers' name and llama.cpp's key.
+# YaRN's settings: transformers' names and llama.cpp's keys.
 YARN = {
     "beta_fast": "rope.scaling.yarn_beta_fast",
     "beta_slow": "rope.scaling.yarn_beta_slow",
@@ -36,7 +36,7 @@ TOLERANCE = 1e-4  # of the divisors in the tensor, which are float32
 
 
 def read_rope(file: GgufFile, architecture: str) -> dict[str, Any]:
-    """The arguments of the backbone on rotary positions.
+    """The arguments of the backbone for rotary positions.
 
     Raises:
         ValueError: a scaling that is not known here.
@@ -87,10 +87,10 @@ def _read_yarn(file: GgufFile, get: Any, factor: float) -> dict[str, Any]:
 
 
 def _read_divisors(file: GgufFile, wavelength: float, length: Any) -> dict[str, Any]:
-    """Llama 3's numbers, found from what they made of the frequencies.
+    """Llama 3's settings, recovered from the divisors of the frequencies.
 
-    The two ends of its ramp are proportions of the original length, which is not in the file, so
-    any length will do. Between the ends a frequency keeps a part that is linear in it.
+    The two ends of its ramp are relative to the original length, which is not in the file, so any
+    length will do. Between the ends, the part of a frequency that is kept is linear in it.
     """
     divisors = file.tensors()[ROPE_TENSOR].read().astype("float64")
     if np.all(divisors == 1):
@@ -116,7 +116,7 @@ def _read_divisors(file: GgufFile, wavelength: float, length: Any) -> dict[str, 
 
 
 def _ramp(turns: np.ndarray, kept: np.ndarray) -> tuple[float, float]:
-    """Where a ramp begins and ends that has these heights; of several, one in the middle."""
+    """The beginning and end of a ramp with these heights; if several fit, one in the middle."""
     lowest = turns[kept <= TOLERANCE].max(initial=0)
     highest = turns[kept >= 1 - TOLERANCE].min(initial=np.inf)
     inside = (kept > TOLERANCE) & (kept < 1 - TOLERANCE)
@@ -137,7 +137,7 @@ def _explains(found: dict[str, Any], divisors: np.ndarray, wavelength: float) ->
 
 
 def frequency_divisors(size: int, wavelength: float, scaling: RopeScaling) -> np.ndarray:
-    """By what a scaling divides each rotary frequency, (h / 2,) float64.
+    """What a scaling divides each rotary frequency by, (h / 2,) float64.
 
     >>> llama = {"low_freq_factor": 1.0, "high_freq_factor": 4.0}
     >>> scaling = RopeScaling("llama3", 8.0, 64, **llama)
@@ -149,7 +149,7 @@ def frequency_divisors(size: int, wavelength: float, scaling: RopeScaling) -> np
 
 
 def architecture_of(config: MistralConfig) -> str:
-    """The architecture of llama.cpp's that computes a model: the oldest.
+    """The oldest of llama.cpp's architectures that compute a model.
 
     Raises:
         ValueError: none does.
@@ -163,13 +163,13 @@ def architecture_of(config: MistralConfig) -> str:
             f"llama.cpp has no rope_scaling with {what}, so this model would compute something "
             "else there. Save it with save_to_preset, or export it to transformers."
         )
-    # "llama" takes YaRN with its default numbers only.
+    # "llama" takes YaRN with its default settings only.
     needs_mistral3 = scaling.rope_type == "yarn" or scaling.llama_4_scaling_beta
     return "mistral3" if needs_mistral3 else "llama"
 
 
 def write_rope(config: MistralConfig) -> dict[str, Any]:
-    """The values of metadata on rotary positions, behind the name of the architecture."""
+    """The metadata on rotary positions, by keys without the name of the architecture."""
     values: dict[str, Any] = {WAVELENGTH: float(config.rope_max_wavelength)}
     scaling: Any = config.rope_scaling
     if config.rope_scaling_factor != 1:

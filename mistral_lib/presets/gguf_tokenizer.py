@@ -1,9 +1,9 @@
 """Vocabularies in GGUF files (chapter 17, "Presets and checkpoints").
 
-llama.cpp keeps a SentencePiece vocabulary as lists of pieces, scores and kinds, whose numbers are
-those of SentencePiece; and a Tekken vocabulary, like GPT-2's, as tokens and the pairs that are
-merged, with the name of the pattern. A file has a token for each row of the embedding: rows without
-one have invented names.
+llama.cpp stores a SentencePiece vocabulary as lists of pieces, scores and kinds, and numbers the
+kinds as SentencePiece does. It stores a Tekken vocabulary like GPT-2's: as tokens and the pairs
+that are merged, with the name of the pattern. A file has a token for each row of the embedding:
+rows without a token get invented names.
 
 Source: llama.cpp, `conversion/base.py`, `gguf-py/gguf/vocab.py`, `src/llama-vocab.cpp`.
 """
@@ -30,7 +30,7 @@ from mistral_lib.vocabulary import (
 )
 
 PREFIX, TEMPLATE = "tokenizer.ggml.", "tokenizer.chat_template"
-UNUSED = 5  # of the kinds
+UNUSED = 5  # one of the kinds
 KINDS = {"llama": SENTENCEPIECE, "gpt2": TEKKEN}
 PATTERN_NAME = "tekken"
 FILLER_SCORE, ADDED_SCORE = -10000.0, -1000.0  # as llama.cpp's converter writes them
@@ -41,7 +41,7 @@ def read_tokenizer(file: GgufFile) -> TokenizerFiles:
 
     Raises:
         FileNotFoundError: the file has none.
-        ValueError: it has one of another kind, or lists that do not belong together.
+        ValueError: it has one of another kind, or lists that do not fit together.
     """
     kind, pattern = file.metadata.get(f"{PREFIX}model"), file.metadata.get(f"{PREFIX}pre")
     if kind is None:
@@ -55,7 +55,7 @@ def read_tokenizer(file: GgufFile) -> TokenizerFiles:
         )
     pieces = list(_list(file, "tokens", str))
     kinds = _list(file, "token_type", int, [NORMAL] * len(pieces))
-    # What comes behind the last piece of text was added.
+    # What comes after the last piece of text was added.
     size = max((id + 1 for id, kind in enumerate(kinds) if kind in (NORMAL, BYTE)), default=0)
     if len(kinds) != len(pieces) or not size:
         raise ValueError(
@@ -63,7 +63,7 @@ def read_tokenizer(file: GgufFile) -> TokenizerFiles:
             f"{size:,} up to the last of text, but must have as many of each, and text among them. "
             "Get it again from its source."
         )
-    # A control token of Tekken's with another model's name got it in fine-tuning.
+    # A control token of Tekken's with a name of another model was renamed in fine-tuning.
     renamed = [
         id
         for id, piece in enumerate(pieces[:size])
@@ -77,7 +77,7 @@ def read_tokenizer(file: GgufFile) -> TokenizerFiles:
     for id in renamed:
         pieces[id] = f"<SPECIAL_{id}>"
     template = file.metadata.get(TEMPLATE)
-    # Instead of a template there may be the name of one that llama.cpp has, such as "mistral-v7".
+    # Instead of a template, a file may name one that llama.cpp has, such as "mistral-v7".
     is_template = isinstance(template, str) and "{" in template
     extras = {"chat_template": template if is_template else None}
     extras = {name: v for name, v in {**extras, "added_tokens": added}.items() if v}
@@ -99,7 +99,7 @@ def _sentencepiece_model(file: GgufFile, pieces: list[str], kinds: list[int]) ->
         )
     unknown = file.metadata.get(f"{PREFIX}unknown_token_id", 0)
     if UNKNOWN not in kinds and unknown in range(len(kinds)):
-        kinds = [*kinds[:unknown], UNKNOWN, *kinds[unknown + 1 :]]  # a special token, to others
+        kinds = [*kinds[:unknown], UNKNOWN, *kinds[unknown + 1 :]]  # others mark it special
     missing = [name for name in ("<s>", "</s>") if name not in pieces]
     if missing or UNKNOWN not in kinds:
         raise ValueError(
@@ -194,9 +194,9 @@ def _kind(model: SentencePieceProcessor, id: int) -> int:
 
 
 def _has_prefix(model: SentencePieceProcessor, scores: list[float]) -> bool:
-    """Whether a space is put in front of a text, by a model of the kind that llama.cpp has."""
+    """Whether a model puts a space in front of a text, if it is of a kind that llama.cpp has."""
     plain, normalized = SAMPLE.replace(" ", SPACE), model.normalize(SAMPLE)
-    is_bpe = all(score.is_integer() for score in scores)  # ranks, no logarithms
+    is_bpe = all(score.is_integer() for score in scores)  # ranks, not logarithms
     if not (normalized in (plain, SPACE + plain) and is_bpe):
         raise ValueError(
             "This vocabulary is not like Mistral's: byte-pair encoding, and no normalization. "

@@ -30,7 +30,7 @@ LONG = 32768  # tokens; what a model without a window is shown with
 def describe_preset(preset: str | Path) -> str:
     """Architecture, number of parameters and memory of a preset, as a text in columns.
 
-    No weights are read, or downloaded; for a name that KerasHub publishes, nothing is.
+    No weights are read or downloaded; for a name that KerasHub publishes, nothing at all is.
 
     Args:
         preset: as `MistralBackbone.from_preset` takes it.
@@ -62,7 +62,7 @@ def describe_preset(preset: str | Path) -> str:
 
 
 def _about(opened: Preset) -> list[tuple[str, str]]:
-    """Where the files are, what they are, and the adapter among them."""
+    """Where the files are, their format, and the adapter among them."""
     held = opened.quantization
     saved = opened.dtype + (f" and {held}" if held else "")
     if isinstance(opened.format, GgufFormat):

@@ -39,7 +39,7 @@ def read_json(file: Path, largest: int | None = None) -> dict[str, Any]:
 
     Args:
         file: where it is.
-        largest: of how many bytes it may be; `None` is `LARGEST_FILE`.
+        largest: how many bytes it may have; `None` means `LARGEST_FILE`.
 
     Raises:
         FileNotFoundError: no such file.

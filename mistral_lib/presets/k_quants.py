@@ -1,9 +1,9 @@
 """llama.cpp's blocks of 256 numbers, made from floats (chapter 18, "Quantization").
 
-The package `gguf` reads these types and does not write them. In a block, groups of 32 (Q4_K) or 16
-numbers (Q6_K) have a scale each, and Q4_K a minimum too; scales and minima are themselves small
+The package `gguf` reads these types but does not write them. In a block, each group of 32 (Q4_K) or
+16 numbers (Q6_K) has a scale, and in Q4_K a minimum too; scales and minima are themselves small
 integers times a float16. For each group several scales are tried, and the one with the least
-squared error is kept, in which large numbers count more than small ones.
+squared error is kept, where large numbers count more than small ones.
 
 Source: llama.cpp, `ggml/src/ggml-quants.c`: `quantize_row_q4_K_ref` and `quantize_row_q6_K_ref`.
 """
@@ -18,7 +18,7 @@ from mistral_lib.arrays import Array, Float, Float32, UInt8
 
 BLOCK = 256
 BLOCKS_AT_ONCE = 4096  # so that the work fits into caches, and is compiled once
-LEAST = 1e-15  # a group whose numbers are all smaller is zero
+LEAST = 1e-15  # a group whose numbers are all smaller becomes zero
 
 
 def quantize_k(array: Float[np.ndarray, "rows columns"], kind: str) -> UInt8[np.ndarray, "rows _"]:
@@ -77,7 +77,7 @@ def _codes(values: Float32[Array, "N 8"], largest: Float32[Array, "N 1"]) -> Flo
 def _fit_with_minimum(
     x: Float32[Array, "N G 32"],
 ) -> tuple[Float32[Array, "N G"], Float32[Array, "N G"], Float32[Array, "N G 32"]]:
-    """For each group a scale and a minimum, with its sign changed, and numbers from 0 to 15."""
+    """For each group a scale, a minimum (with its sign changed), and numbers from 0 to 15."""
     weights = jnp.sqrt((x**2).mean(-1, keepdims=True)) + jnp.abs(x)
     low, high = jnp.minimum(x.min(-1, keepdims=True), 0), x.max(-1, keepdims=True)
     sum_w, sum_x = _sum(weights), _sum(weights * x)
@@ -148,7 +148,7 @@ def _fit(x: Float32[Array, "N G 16"]) -> Float32[Array, "N G"]:
 
 
 def _farthest(x: Float32[Array, "N *axes"]) -> Float32[Array, "N *ones"]:
-    """Of the last axis the number that is farthest from 0."""
+    """The number that is farthest from 0 along the last axis."""
     return jnp.take_along_axis(x, jnp.abs(x).argmax(-1, keepdims=True), axis=-1)
 
 
@@ -157,7 +157,7 @@ def _sum(x: Float32[Array, "N G n"]) -> Float32[Array, "N G 1"]:
 
 
 def _divisor(x: Float32[Array, "*axes"]) -> Float32[Array, "*axes"]:
-    """1 in place of 0."""
+    """The same numbers, with 1 in place of 0."""
     return jnp.where(x == 0, 1, x)
 
 

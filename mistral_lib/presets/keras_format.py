@@ -100,12 +100,12 @@ MESSAGES = Messages(
 )
 
 
-# KerasHub does not know this name, so it refuses what it would compute in another way.
+# KerasHub does not know this name, so it refuses what it would compute differently.
 EXTENDED = "mistral_lib>ExtendedMistralBackbone"
 
 
 def is_extended(config: MistralConfig) -> bool:
-    """Whether a model has what KerasHub's Mistral ignores: windows by layer, scaled positions.
+    """Whether a model has windows by layer or scaled positions, which KerasHub ignores.
 
     >>> sizes = (10, 2, 4, 16, 32, 2)
     >>> is_extended(MistralConfig(*sizes, sliding_window=[3, 5]))

@@ -124,8 +124,8 @@ def load_causal_lm(
 def _check_vocabulary(tokenizer: Any, size: int, preset: Preset) -> None:
     """Refuses a tokenizer of another model than the embedding, which has a row for each id.
 
-    Rows without a token are usual, but few: tokens that were added in training and that the files
-    do not name, and a number of rows rounded up for the sake of speed.
+    A few rows without a token are common: tokens may have been added in training that the files do
+    not name, and the number of rows may be rounded up for speed.
     """
     known = tokenizer.vocabulary_size()
     if known > size:
@@ -228,7 +228,7 @@ def _choose_policy(
 
 
 def _auto_dtype(preset: Preset, tensors: Mapping[str, Tensor]) -> str:
-    """The dtype of the files: of most numbers, or as the config has it; if this device has it.
+    """The dtype of most numbers in the files, or of the config, if this device supports it.
 
     Numbers of fewer bits become what the format says.
     """

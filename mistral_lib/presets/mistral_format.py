@@ -10,7 +10,7 @@ The rotary positions turn features 2p and 2p + 1 of a head together, where the o
 p and p + h/2, so the rows of the query and key kernels are reordered while reading.
 
 Source: the package mistral-inference 1.6, `args.py`, `transformer.py`, `rope.py`, `cache.py`; for
-what came after it, vLLM, `transformers_utils/configs/mistral.py`.
+what was added later, vLLM, `transformers_utils/configs/mistral.py`.
 """
 
 from pathlib import Path
@@ -133,21 +133,19 @@ class MistralFormat(TransformersFormat):
         return None if found is None else read_quantization(found, source.get(CONFIG_FILE))
 
     def other_parts(self, source: Source) -> dict[str, str]:
-        """What sees images."""
-        return (
-            {VISION: "what sees images"} if source.json(CONFIG_FILE).get("vision_encoder") else {}
-        )
+        """Vision weights."""
+        return {VISION: "vision weights"} if source.json(CONFIG_FILE).get("vision_encoder") else {}
 
     def canonical(self, name: str) -> str:
-        """The name itself: there is one custom."""
+        """The name itself: this format has one way to name tensors."""
         return name
 
 
 def _read_window(file: Path, content: dict[str, Any]) -> Any:
     """The window of all layers, or a list with that of each.
 
-    It stands under either of two names, in some files as text. A list may be shorter than there
-    are layers, and is then repeated: Ministral 8B has [null, 32768, 32768, 32768].
+    It has one of two names, and in some files it is a text. A list may be shorter than the number
+    of layers, and is then repeated: Ministral 8B has [null, 32768, 32768, 32768].
     """
     windows = [content[name] for name in WINDOWS if name in content]
     if windows and windows[0] != windows[-1]:

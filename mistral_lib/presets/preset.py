@@ -67,7 +67,7 @@ def format_of(source: Source) -> Format:
 
 
 def _only_gguf(source: Source) -> str | None:
-    """The one GGUF file of a preset, without those of encoders of images; `None` without any."""
+    """The one GGUF file of a preset, besides vision encoders; `None` if there is none."""
     names = [name for name in source.gguf_files() if not name.startswith("mmproj")]
     if len(names) > 1:
         raise ValueError(

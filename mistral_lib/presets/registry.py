@@ -12,7 +12,7 @@ SHIPPED = {
     "mistral_tiny_en": "A few million parameters, trained on the text that comes with Python",
 }
 
-# The architectures of what KerasHub publishes, so that nothing need be downloaded to know them.
+# The architectures of KerasHub's presets, which therefore need not be downloaded to be known.
 MISTRAL_7B = {
     "vocabulary_size": 32000,
     "num_layers": 32,

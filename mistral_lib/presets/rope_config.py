@@ -18,7 +18,7 @@ ORIGINAL = "original_max_position_embeddings"
 QUERY_FACTOR = "llama_4_scaling_beta"
 LENGTH = "max_position_embeddings"
 
-# Each type of scaling: what it must have beside the wavelength, and what it may have.
+# What each type of scaling must have besides the wavelength, and what it may have.
 TYPES = {
     "default": ((), ()),
     "linear": (("factor",), ()),
@@ -30,26 +30,26 @@ TYPES = {
     ),
 }
 NAMES = {name for parts in TYPES.values() for part in parts for name in part}
-# What changes nothing; Yarn-Mistral has "finetuned".
+# Entries that change nothing; Yarn-Mistral has "finetuned".
 IGNORED = {"rope_type", "type", "rope_theta", "finetuned", "max_position_embeddings"}
 
-# Mistral's names of YaRN's numbers, and transformers'.
+# Mistral's names of YaRN's settings, and transformers' names.
 YARN = {"factor": "factor", ORIGINAL: ORIGINAL, "beta": "beta_fast", "alpha": "beta_slow"}
 
 
 def read_rope(content: Mapping[str, Any], file: Path, length: Any) -> dict[str, Any]:
-    """The three arguments on rotary positions, from a config of transformers.
+    """The three arguments for rotary positions, from a config of transformers.
 
-    As there, the old place of the scaling comes before the new, the wavelength among the scaling's
-    before the one at the top, and what belongs to another type of scaling is ignored.
+    As there, the old place of the scaling takes precedence over the new one, a wavelength inside
+    the scaling over one at the top, and settings of another type of scaling are ignored.
 
     Args:
-        content: the config, or its part on the text.
-        file: which it was read from, for errors.
-        length: `max_position_embeddings`, the original length where none is given.
+        content: the config, or the part of it that describes the text model.
+        file: the file that it was read from, for errors.
+        length: `max_position_embeddings`, used as the original length if none is given.
 
     Raises:
-        ValueError: a type or a name that is not known here, or a number is missing.
+        ValueError: a type or a name is not known here, or a number is missing.
 
     >>> yarn = {"type": "yarn", "factor": 16.0, "original_max_position_embeddings": 8192}
     >>> content = {"rope_theta": 1e6, "rope_scaling": yarn}
@@ -77,7 +77,7 @@ def read_rope(content: Mapping[str, Any], file: Path, length: Any) -> dict[str, 
         )
     needed, others = TYPES[kind]
     scaling = {name: rope[name] for name in (*needed, *others) if rope.get(name) is not None}
-    if kind == "dynamic":  # which starts at the length of the config, whatever else is there
+    if kind == "dynamic":  # which starts at the length of the config, even if another is given
         scaling[ORIGINAL] = length
     elif ORIGINAL in needed:
         scaling.setdefault(ORIGINAL, length)
@@ -92,10 +92,10 @@ def read_rope(content: Mapping[str, Any], file: Path, length: Any) -> dict[str, 
 
 
 def _arguments(wavelength: Any, kind: str, scaling: dict[str, Any]) -> dict[str, Any]:
-    """Linear scaling is an argument of its own."""
+    """The three arguments; for linear scaling, one of them is enough."""
     factor = scaling.pop("factor") if kind == "linear" else 1.0
     if not (scaling.get("mscale") and scaling.get("mscale_all_dim")):
-        # Transformers takes both or neither, and 0 for none.
+        # Transformers uses both or neither, and treats 0 as missing.
         scaling = {n: v for n, v in scaling.items() if n not in ("mscale", "mscale_all_dim")}
     kind = "default" if kind == "linear" else kind
     return {
@@ -109,9 +109,9 @@ def read_native_rope(params: Mapping[str, Any], file: Path, wavelength: Any) -> 
     """The same three arguments, from Mistral's own `params.json`.
 
     Args:
-        params: what stands in it.
-        file: which it was read from, for errors.
-        wavelength: what stands for a missing `rope_theta`.
+        params: the contents of the file.
+        file: the file, for errors.
+        wavelength: what is used if `rope_theta` is missing.
 
     Raises:
         ValueError: `yarn` or `llama_4_scaling` lacks a number or has one that is not known here, or
@@ -140,7 +140,7 @@ def read_native_rope(params: Mapping[str, Any], file: Path, wavelength: Any) -> 
 
 
 def _check_object(found: Any, name: str, needed: Any, known: set[str], file: Path) -> None:
-    """Refuses what is no object, and an object with too little or too much in it."""
+    """Refuses what is not an object, and an object with missing or unknown keys."""
     if not isinstance(found, dict):
         raise ValueError(f"{file}: {name} must be an object, but is {found!r:.80}.")
     for key in set(needed) - set(found) if found else ():
@@ -153,10 +153,10 @@ def _check_object(found: Any, name: str, needed: Any, known: set[str], file: Pat
 
 
 def write_rope(config: MistralConfig, model_type: str) -> dict[str, Any]:
-    """The entries of a config of transformers that have the meaning of the three arguments.
+    """The entries of a config of transformers that mean the same as the three arguments.
 
-    They are where every version reads them, `rope_theta` and `rope_scaling`; for a "ministral3",
-    which only version 5 knows, in `rope_parameters`.
+    They are named `rope_theta` and `rope_scaling`, which every version reads; for "ministral3",
+    which only version 5 knows, they are in `rope_parameters`.
 
     >>> config = MistralConfig(10, 2, 4, 16, 32, 2, rope_scaling_factor=4)
     >>> write_rope(config, "mistral")["rope_scaling"]["factor"]
@@ -171,7 +171,7 @@ def write_rope(config: MistralConfig, model_type: str) -> dict[str, Any]:
             scaling.pop(QUERY_FACTOR, None)  # which is 0
     more = {}
     if scaling is not None:
-        # Versions before 4.45 call the type `type`, and took no int for a factor.
+        # Versions before 4.45 call the type `type`, and accept no int as a factor.
         scaling["type"] = scaling["rope_type"]
         scaling |= {name: float(scaling[name]) for name in ("factor",) if name in scaling}
         if scaling["type"] == "dynamic":

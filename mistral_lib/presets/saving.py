@@ -231,7 +231,7 @@ def _describe_tokenizer(tokenizer: Any) -> dict[str, Any]:
         "config_file": TOKENIZER_FILE,
         "sequence_length": None,
     }
-    # KerasHub's have an argument of their own each, and would take none of the other's.
+    # Each of KerasHub's two classes has arguments of its own, and would refuse the other's.
     if tokenizer.kind == TEKKEN:
         config |= {"add_prefix_space": False, "split_pattern": tokenizer.split_pattern}
         config["name"] = "mistral_tekken_tokenizer"

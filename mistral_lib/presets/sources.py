@@ -44,7 +44,7 @@ class Source:
         return self._objects[name]
 
     def gguf_files(self) -> list[str]:
-        """The names of the GGUF files that there are."""
+        """The names of the GGUF files in the preset."""
         return []
 
     def locate(self, name: str) -> str:

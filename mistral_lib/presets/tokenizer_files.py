@@ -2,7 +2,7 @@
 
 KerasHub names the class in its tokenizer.json. A checkpoint may have SentencePiece's
 `tokenizer.model`, Mistral's `tekken.json`, or only the `tokenizer.json` of Hugging Face's
-tokenizers; what was added to the vocabulary stands in up to three more files.
+tokenizers; tokens that were added to the vocabulary are in up to three more files.
 """
 
 from dataclasses import dataclass, field
@@ -19,27 +19,27 @@ from mistral_lib.vocabulary import LARGEST_VOCABULARY
 CONFIG_FILE = "tokenizer_config.json"
 ADDED_TOKENS_FILE, CHAT_TEMPLATE_FILE = "added_tokens.json", "chat_template.jinja"
 FAST_TOKENIZER_FILE, TEKKEN_FILE = "tokenizer.json", "tekken.json"
-# Of Mistral's larger models too; the number is that of the chat template.
+# Including those of larger models; the number is the version of the chat template.
 VOCABULARY_FILES = ("tokenizer.model", "tokenizer.model.v3", "tokenizer.model.v7")
 ALL_FILES = (*VOCABULARY_FILES, TEKKEN_FILE, FAST_TOKENIZER_FILE)
 SENTENCEPIECE, TEKKEN = "MistralTokenizer", "MistralTekkenTokenizer"
 SPECIAL_TOKENS = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": ""}
-# SentencePiece puts a space in front of a text. Where tokens were added, transformers puts one in
-# front of every part between them; but with the pre-tokenizer Metaspace none where one is already,
-# and with the scheme "first" only at the beginning. Without a SentencePiece model, which leaves a
-# tokenizer.json alone, that holds for every text.
+# SentencePiece puts a space in front of a text. If tokens were added, transformers puts one before
+# every part between them. With the pre-tokenizer Metaspace it puts none where there is one, and
+# with the scheme "first" only one at the beginning. If a tokenizer.json is "alone", without a
+# SentencePiece model, that holds for every text.
 PREFIXES = ("first", "always", "first_alone", "always_alone")
 
 
 @dataclass(frozen=True)
 class TokenizerFiles:
-    """The tokenizer of a preset, not yet made.
+    """The tokenizer of a preset, before it is made.
 
     Attributes:
         kind: its class, by KerasHub's name.
         vocabulary: arguments that say what the vocabulary is.
-        arguments: all others.
-        extras: what the preset says beside them, and what is kept for an export: `chat_template`,
+        arguments: all other arguments.
+        extras: what else the preset says, which is also kept for an export: `chat_template`,
             in Jinja; `special_tokens`, the names that a template may use; `added_tokens`, as
             `added_tokens.parse_added_tokens` reads them; `prefix`, one of `PREFIXES`; `version`, of
             the chat template. Each is there only if it is known.
@@ -77,7 +77,7 @@ def find_tokenizer(source: Source) -> TokenizerFiles:
 
 
 def checked_extras(extras: Any) -> dict[str, Any]:
-    """The extras that a preset of ours may hold; what somebody else wrote there is left out."""
+    """The extras that a preset of ours may hold; whatever else was written there is left out."""
     if not isinstance(extras, dict):
         return {}
     added = [token.to_json() for token in parse_added_tokens(extras.get("added_tokens"))]
@@ -92,7 +92,7 @@ def checked_extras(extras: Any) -> dict[str, Any]:
 
 
 def _checked_names(content: Any) -> dict[str, str]:
-    """The special tokens with another name; each may be a str or an object with flags."""
+    """The special tokens that are not named as usual; each is a str or an object with flags."""
     names = {}
     for name in SPECIAL_TOKENS if isinstance(content, dict) else ():
         token = content.get(name)
@@ -120,7 +120,7 @@ def _read_fast(source: Source) -> dict[str, Any]:
 
 
 def _read_extras(source: Source, kind: str, vocabulary: dict[str, Any]) -> dict[str, Any]:
-    """What a checkpoint says about its tokenizer beside the vocabulary: see `TokenizerFiles`."""
+    """What a checkpoint says about its tokenizer besides the vocabulary: see `TokenizerFiles`."""
     config = source.json(CONFIG_FILE) if source.find(CONFIG_FILE) is not None else {}
     fast = _read_fast(source) if source.find(FAST_TOKENIZER_FILE) is not None else {}
     extras: dict[str, Any] = {"chat_template": _read_template(source, config)}
@@ -149,7 +149,7 @@ def _read_template(source: Source, config: dict[str, Any]) -> Any:
 def _read_added(
     source: Source, config: dict[str, Any], fast: dict[str, Any]
 ) -> dict[int, AddedToken]:
-    """The added tokens by their ids, from the file that knows least to the one that knows most."""
+    """The added tokens by their ids; files that say more about them replace what others say."""
     named = {} if source.find(ADDED_TOKENS_FILE) is None else source.json(ADDED_TOKENS_FILE)
     decoder = config.get("added_tokens_decoder")
     described = [

@@ -1,8 +1,8 @@
 """A tokenizer.json as one of our vocabularies (chapter 17, "Presets and checkpoints").
 
-Hugging Face's tokenizers describe every step: how text is normalized and cut into words, which
-pairs are merged, what comes in front. Mistral's are of two kinds. Those after SentencePiece write
-spaces as `▁` and fall back to bytes; those after Tekken cut with a pattern and merge bytes.
+Such a file describes every step: how text is normalized and cut into words, which pairs are merged,
+and what is put in front. Mistral's are of two kinds. Those made from SentencePiece write spaces as
+`▁` and fall back to bytes; those made from Tekken cut text with a pattern and merge bytes.
 """
 
 import re
@@ -20,7 +20,7 @@ from mistral_lib.vocabulary import (
     write_model,
 )
 
-# Llama's, which the first conversions of Tekken took for it: transformers #42299.
+# Llama's, which the first conversions of Tekken used by mistake: transformers #42299.
 WRONG_PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -35,8 +35,8 @@ def convert(content: dict[str, Any], file: str) -> tuple[str, dict[str, Any]]:
     """The class of a tokenizer, by KerasHub's name, and the arguments that are its vocabulary.
 
     Args:
-        content: of a tokenizer.json.
-        file: where it is, for an error.
+        content: the content of a tokenizer.json.
+        file: where it is, for errors.
 
     Raises:
         ValueError: a tokenizer of another kind.
@@ -64,7 +64,7 @@ def convert(content: dict[str, Any], file: str) -> tuple[str, dict[str, Any]]:
         pattern = _read_pattern(steps, file)
         own = {token.content: token.id for token in added if is_own(token.content)}
         others = {token.content for token in added} - own.keys()
-        # A control token with a name of another model's gets its own name back: see `Tokenizer`.
+        # A control token with another model's name gets its own name back: see `Tokenizer`.
         vocab = {f"<SPECIAL_{id}>" if t in others else t: id for t, id in vocab.items()} | own
         return "MistralTekkenTokenizer", {
             "vocabulary": vocab,
@@ -78,8 +78,8 @@ def read_prefix(content: dict[str, Any], alone: bool) -> str | None:
     """Where a space is put in front of a text: `tokenizer_files.PREFIXES`, or `None`.
 
     Args:
-        content: of a tokenizer.json after SentencePiece.
-        alone: whether there is no SentencePiece model, whose word would come first.
+        content: the content of a tokenizer.json made from SentencePiece.
+        alone: whether there is no SentencePiece model, which would take precedence.
     """
     for step in _steps(content.get("pre_tokenizer"), "pretokenizers"):
         if step.get("type") == "Metaspace":
@@ -105,7 +105,7 @@ def _refusal(file: str, found: str) -> ValueError:
 
 
 def _read_pattern(steps: list[dict[str, Any]], file: str) -> str:
-    """The pattern that cuts words; the right one for the one that is known to be wrong."""
+    """The pattern that cuts words; the one that is known to be wrong is replaced."""
     split, to_bytes = steps
     settings = (
         (split, "behavior", "Isolated"),

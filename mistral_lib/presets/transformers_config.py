@@ -1,10 +1,10 @@
-"""What a config.json of transformers says of a Mistral (chapter 17, "Presets and checkpoints").
+"""What a transformers config.json says about a Mistral (chapter 17, "Presets and checkpoints").
 
-The family has four types there. In a `mistral` all layers have one window; in a `ministral`
-each layer has it or sees all (`layer_types`); a `ministral3` multiplies queries at distant
-positions by a factor; and a `mistral3` sees images: its text part, one of the other three, is the
-object `text_config`. What a config leaves out has the default of the type's class. Anything that
-would change the numbers and that this library's Mistral does not have is refused by name.
+The family has four types there. In a `mistral` all layers have the same window; in a `ministral`
+each layer has that window or none (`layer_types`); a `ministral3` multiplies queries at distant
+positions by a factor; and a `mistral3` is multimodal: its text part, one of the other three, is the
+object `text_config`. A setting that a config leaves out has the default of the type's class. Any
+setting that would change the results and that this library does not have is refused by name.
 
 Source: transformers 5.23, `configuration_*.py` of the four types.
 """
@@ -16,7 +16,7 @@ from typing import Any
 from mistral_lib.presets.dequantizing import Quantization, read_quantization
 from mistral_lib.presets.rope_config import LENGTH, read_rope
 
-# Argument here: its name there, and what `MistralConfig` takes without it.
+# Transformers' names of the arguments, and the defaults of its `MistralConfig`.
 ARGUMENTS = {
     "vocabulary_size": ("vocab_size", 32000),
     "num_layers": ("num_hidden_layers", 32),
@@ -30,7 +30,7 @@ ARGUMENTS = {
     "tie_word_embeddings": ("tie_word_embeddings", False),
 }
 MISTRAL = {**dict(ARGUMENTS.values()), LENGTH: 131072}
-# What the classes take without it.
+# The defaults of each type's class.
 DEFAULTS = {
     "mistral": MISTRAL,
     "ministral": MISTRAL,
@@ -55,7 +55,7 @@ DEFAULTS = {
         },
     },
 }
-# What `Mistral3Config` takes for a text part that is not there at all.
+# The text part that `Mistral3Config` assumes if there is none.
 TEXT_CONFIG = {
     "hidden_size": 5120,
     "intermediate_size": 32768,
@@ -66,14 +66,14 @@ TEXT_CONFIG = {
     "sliding_window": None,
     "vocab_size": 131072,
 }
-# Settings that a Mistral of another make may have: what they are here, in words and in values.
+# Settings that related models may have: what holds here instead, in words and as values.
 FIXED = {
     "hidden_act": ("the activation is SiLU", ("silu",)),
     "attention_bias": ("projections have no bias", (False, None)),
     "mlp_bias": ("projections have no bias", (False, None)),
     "partial_rotary_factor": ("every feature of a head is turned", (1, None)),
 }
-# Types of Mistral's that are no dense text models.
+# Types of Mistral's that are not dense text models.
 OTHERS = {
     "mixtral": "Mixtral has a mixture of experts in each block",
     "mistral4": "Mistral 4 has experts and latent attention",
@@ -85,12 +85,12 @@ OTHERS = {
     "voxtral_realtime": "Voxtral hears",
     "mamba2": "Codestral Mamba has no attention",
 }
-# Ends of the names of classes that have the output of a language model.
+# Endings of the names of classes that have a language model's output.
 WITH_OUTPUT = ("ForCausalLM", "ForConditionalGeneration")
 
 
 def read_text(content: dict[str, Any], file: Path) -> dict[str, Any]:
-    """The part of a config that is about text, whose `model_type` is one that is known here.
+    """The part of a config for the text model, if its `model_type` is known here.
 
     Raises:
         ValueError: another type.
@@ -124,12 +124,12 @@ def read_arguments(
 
     Args:
         content: the whole config.
-        file: which it was read from, for errors.
-        has_output: asks the weights whether they have an output matrix; `None` if it costs a
-            download to know.
+        file: the file that it was read from, for errors.
+        has_output: says whether the weights have an output matrix; `None` if only a download could
+            tell.
 
     Raises:
-        ValueError: another model's config, or a Mistral with parts that this one does not have.
+        ValueError: another model's config, or a Mistral with parts that are not known here.
     """
     text = read_text(content, file)
     read_config_quantization(content, file)
@@ -142,7 +142,7 @@ def read_arguments(
         arguments["num_key_value_heads"] = arguments["num_query_heads"]
     arguments["sliding_window"] = _read_windows(text, arguments, file)
     if not has_language_output(content):
-        # Nothing is made up for what is not there: see `MistralBackbone.from_preset`.
+        # No output is made up if there is none: see `MistralBackbone.from_preset`.
         arguments["tie_word_embeddings"] = True
     elif text is not content:
         arguments["tie_word_embeddings"] = _is_tied(content, text, has_output)
@@ -200,7 +200,7 @@ def _read_windows(text: dict[str, Any], arguments: dict[str, Any], file: Path) -
         )
     windows = [kinds[kind] for kind in types]
     if any(each != window for each in windows) and text["model_type"] != "ministral":
-        # There transformers warns, and gives every layer the window.
+        # In this case transformers warns, and gives every layer the window.
         raise ValueError(
             f"{file}: layer_types is {types!r:.80}, which does not match sliding_window "
             f"{window!r}: only in the model_type 'ministral' may windows differ by layer."
@@ -213,8 +213,9 @@ def _is_tied(
 ) -> Any:
     """Whether the output of a multimodal model is the transposed embedding.
 
-    Outside, yes is the default, which Small 3.1 has without being tied: it means nothing if there
-    is an output among the weights. What is said inside is asked only where they cannot be.
+    At the top of the config, true is the default, which Small 3.1 has although it is not tied. So
+    it counts for nothing if there is an output among the weights. The value in `text_config` counts
+    only if the weights cannot be asked.
     """
     said = content.get("tie_word_embeddings", True)
     if said is not True:

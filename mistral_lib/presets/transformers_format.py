@@ -54,7 +54,7 @@ NAMES = {
     "sequence_output_layernorm.scale": "model.norm.weight",
     OUTPUT: "lm_head.weight",
 }
-# What may stand before the parts of a text model: nothing in an encoder, "language_model.model." in
+# What may come before the parts of a text model: nothing in an encoder, "language_model.model." in
 # a multimodal model as transformers 4.50 wrote it and "model.language_model." in a later one.
 PARTS = r"(embed_tokens|layers|norm|lm_head)\."
 PREFIX = re.compile(r"(?:model\.)?(?:language_model\.)?(?:model\.)?" + PARTS)
@@ -105,10 +105,10 @@ class TransformersFormat(Checkpoint):
         return read_config_quantization(source.json(CONFIG_FILE), source.get(CONFIG_FILE))
 
     def other_parts(self, source: Source) -> dict[str, str]:
-        """What sees images, and a head that is no language model's."""
+        """Vision weights, and a head that is not a language model's."""
         content, found = source.json(CONFIG_FILE), {}
         if content.get("model_type") == "mistral3":
-            found[VISION] = "what sees images"
+            found[VISION] = "vision weights"
         if not has_language_output(content):
             found[r"(?!model\.|lm_head\.)"] = "the head of a model that writes no text"
         return found

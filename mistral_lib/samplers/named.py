@@ -18,14 +18,14 @@ NAMES: dict[str, Any] = {
 
 
 def get(identifier: Any) -> Any:
-    """A sampler from its name, its class, its config, or itself.
+    """A sampler from its name, its class or its config; a sampler is returned as it is.
 
     Args:
         identifier: a name of `NAMES`; a class; what `serialize` returned; a sampler, or any other
-            function with its call arguments; or `None`, which stays `None`.
+            function with the same call arguments; or `None`, which stays `None`.
 
     Raises:
-        ValueError: none of these.
+        ValueError: it is none of these.
 
     >>> get("top_p").get_config()
     {'temperature': 1.0, 'seed': None, 'p': 0.1, 'k': None}
@@ -60,8 +60,8 @@ def serialize(sampler: Any) -> dict[str, Any]:
 def deserialize(config: dict[str, Any], custom_objects: dict[str, Any] | None = None) -> Any:
     """A sampler from what `serialize` returned.
 
-    A name in front of the class, as in `keras_hub>GreedySampler`, is KerasHub's own: the sampler is
-    then the one of that name here.
+    If the class has KerasHub's prefix, as in `keras_hub>GreedySampler`, the sampler is the one with
+    the same name here.
 
     Args:
         config: a dictionary with `class_name` and `config`.

@@ -1,7 +1,7 @@
 """Samplers as objects, in KerasHub's protocol (chapter 16, "Sampling").
 
-`generate` has a faster loop of its own for everything that `RandomSampler` and its relatives can
-do. These objects say what that loop is to do; and they work alone, with any function `next`.
+`generate` has a faster loop of its own for everything that `RandomSampler` and similar samplers can
+do. These objects tell that loop what to do; they also work alone, with any function `next`.
 """
 
 from collections.abc import Callable, Sequence
@@ -28,13 +28,13 @@ class Sampler:
     Call arguments:
         next: a function of prompt, cache and an index, which returns the logits (B, V) of the token
             at this index, hidden states, and the new cache.
-        prompt: integers (B, T); from `index` on they are written over, except where `mask` is true.
+        prompt: integers (B, T); from `index` on they are overwritten, except where `mask` is true.
         cache: any tree of arrays, which only `next` reads; or `None`.
         index: where to begin.
-        mask: bools (B, T), true for tokens that stay; by default from `index` on none does.
+        mask: bools (B, T), true for tokens that stay; by default no token from `index` on stays.
         stop_token_ids: the loop ends when every row has written one of them; `None` for never.
-        hidden_states: of the prompt, for samplers that compare them.
-        model: the model in whose weights `next` computes, if it is one of Keras.
+        hidden_states: those of the prompt, for samplers that compare them.
+        model: the Keras model whose weights `next` uses, if there is one.
 
     Returns:
         The prompt, continued to its end.
@@ -90,7 +90,7 @@ class Sampler:
         return prompt
 
     def get_next_token(self, probabilities: Float[Array, "B V"]) -> Int[Array, " B"]:
-        """The next token of each row, from the probabilities of all; for subclasses to write."""
+        """The next token of each row, from the probabilities of all; subclasses define this."""
         raise NotImplementedError(
             f"{type(self).__name__} must define get_next_token(probabilities), which returns a "
             "token id for every row."
@@ -108,13 +108,13 @@ class Sampler:
         loop_vars: Any = None,
         maximum_iterations: Any = None,
     ) -> tuple:
-        """`while cond(*loop_vars): loop_vars = body(*loop_vars)`, in which the seeds move on.
+        """`while cond(*loop_vars): loop_vars = body(*loop_vars)`, in which the seeds advance.
 
         Args:
-            cond: a function of the loop's variables, true to go on.
-            body: a function of them, which returns the new ones.
+            cond: a function of the loop's variables, true as long as the loop goes on.
+            body: a function of the variables, which returns new ones.
             model: see `Sampler`.
-            loop_vars: the first ones, a tuple of trees of arrays.
+            loop_vars: the variables at the start, a tuple of trees of arrays.
             maximum_iterations: how often `body` may run; by default any number.
         """
         variables = self.variables
@@ -132,7 +132,7 @@ class Sampler:
                 values = [jnp.asarray(scope.get_current_value(v)) for v in variables]
             return done + 1, values, loop_vars
 
-        # Numbers as the arrays that `step` will return, since a loop's types must not change.
+        # Numbers become arrays such as `step` returns, since a loop's types must not change.
         loop_vars = jax.tree.map(jnp.asarray, tuple(loop_vars))
         start = 0, [jnp.asarray(v.value) for v in variables], loop_vars
         _, values, loop_vars = jax.lax.while_loop(unfinished, step, start)
@@ -169,8 +169,8 @@ class RandomSampler(Sampler):
     """Draws among all tokens.
 
     Args:
-        seed: the first of the seeds from which it draws; `None` for any. Every call moves on, so
-            that a second one draws other tokens.
+        seed: the first of the seeds from which it draws; `None` for any. Every call goes on to new
+            seeds, so a second call draws other tokens.
         **kwargs: `temperature`.
 
     Source: `keras_hub.samplers.RandomSampler`.
@@ -185,7 +185,7 @@ class RandomSampler(Sampler):
         return self._draw(probabilities)
 
     def next_seed(self) -> int:
-        """A seed for the loop of `generate`, another at each call."""
+        """A seed for the loop of `generate`, a different one at each call."""
         state = np.asarray(self.seed_generator.next()).tolist()
         return int(np.random.SeedSequence(state).generate_state(1)[0]) >> 1
 
@@ -224,11 +224,11 @@ class TopKSampler(RandomSampler):
 
 @keras.saving.register_keras_serializable(package="mistral_lib")
 class TopPSampler(RandomSampler):
-    """Draws among the likeliest tokens that together reach a probability.
+    """Draws among the likeliest tokens whose probabilities together reach `p`.
 
     Args:
-        p: this probability.
-        k: the most tokens to look at, the likeliest ones; `None` for all.
+        p: the probability to reach.
+        k: how many of the likeliest tokens to look at; `None` for all.
         seed: see `RandomSampler`.
         **kwargs: `temperature`.
 

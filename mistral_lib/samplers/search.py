@@ -1,6 +1,6 @@
 """Samplers that look at several continuations at a time (chapter 16, "Sampling").
 
-`generate(num_beams=...)` has a beam search that is faster and knows more: see
+`generate(num_beams=...)` has a beam search that is faster and has more options: see
 `mistral_lib.generation.beam`.
 """
 
@@ -48,7 +48,7 @@ class BeamSampler(Sampler):
         batch, beams = prompt.shape[0], self.num_beams
         mask = jnp.zeros(prompt.shape, bool) if mask is None else jnp.asarray(mask, bool)
         prompt, mask, cache = copies((prompt, mask, () if cache is None else cache), beams)
-        # One beam only: with equal beams all would choose the same tokens.
+        # Only one beam counts at first: equal beams would all choose the same tokens.
         first = jnp.where(jnp.arange(beams) == 0, 0.0, -1e9)
 
         def unfinished(prompt, cache, index, scores):
@@ -83,14 +83,14 @@ class BeamSampler(Sampler):
 
 @keras.saving.register_keras_serializable(package="mistral_lib")
 class ContrastiveSampler(Sampler):
-    """Prefers likely tokens whose hidden state resembles none before.
+    """Prefers likely tokens whose hidden states do not resemble earlier ones.
 
     The score of a token is `(1 - alpha) * probability - alpha * similarity`, where the similarity
     is the largest cosine between its hidden state and those of the tokens before it.
 
     Args:
         k: how many of the likeliest tokens are tried.
-        alpha: what the similarity counts for.
+        alpha: the weight of the similarity.
         **kwargs: `temperature`.
 
     Source: Su et al., "A Contrastive Framework for Neural Text Generation", 2022;
@@ -152,12 +152,12 @@ class ContrastiveSampler(Sampler):
 
 
 def copies(tree: Any, number: int) -> Any:
-    """Every row of a tree of arrays `number` times, one after the other."""
+    """A tree of arrays with `number` copies of every row, next to one another."""
     return jax.tree.map(lambda array: jnp.repeat(array, number, axis=0), tree)
 
 
 def chosen(tree: Any, index: Int[Array, "B M"]) -> Any:
-    """Of the copies of each row those at an index, M of each: a tree of B * M rows."""
+    """The copies of each row that an index selects, M of each: a tree of B * M rows."""
     batch = index.shape[0]
 
     def choose(array):
