@@ -16,12 +16,13 @@ if keras.config.backend() != "jax":
 
 __version__ = "0.1.0"
 
-from mistral_lib import models
+from mistral_lib import models, samplers
 from mistral_lib.backbone import MistralBackbone
 from mistral_lib.base import Backbone
 from mistral_lib.causal_lm import MistralCausalLM
 from mistral_lib.keras_inside import without_weights
 from mistral_lib.preprocessor import MistralCausalLMPreprocessor
+from mistral_lib.tekken import MistralTekkenTokenizer
 from mistral_lib.tokenizer import MistralTokenizer
 
 __all__ = [
@@ -29,7 +30,9 @@ __all__ = [
     "MistralBackbone",
     "MistralCausalLM",
     "MistralCausalLMPreprocessor",
+    "MistralTekkenTokenizer",
     "MistralTokenizer",
     "models",
+    "samplers",
     "without_weights",
 ]

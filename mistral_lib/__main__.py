@@ -9,15 +9,18 @@ import jax
 
 from mistral_lib import MistralCausalLM
 from mistral_lib.checks import as_path
+from mistral_lib.presets.gguf_files import KINDS
 from mistral_lib.presets.info import describe_preset
+from mistral_lib.presets.sources import GGUF
 
 PROGRAM = "python -m mistral_lib"
-PRESET = "built-in name, folder, hf://user/model or kaggle://user/model/keras/variant"
+PRESET = "built-in name, folder, .gguf file, hf://user/model or kaggle://user/model/keras/variant"
 EXAMPLES = f"""\
 examples:
   {PROGRAM} generate "Return the" --max-new-tokens 40
   {PROGRAM} info hf://mistralai/Mistral-7B-v0.1
   {PROGRAM} convert ./checkpoint ./preset --format keras
+  {PROGRAM} convert ./checkpoint ./model.gguf --dtype Q4_K
 """
 
 
@@ -77,20 +80,29 @@ def info(options: argparse.Namespace) -> None:
 
 def convert(options: argparse.Namespace) -> None:
     """Reads a preset of any format and writes it in one format."""
-    if options.format == "transformers" and options.quantization is not None:
-        options.error("--quantization needs --format keras: transformers has no such weights")
+    target = as_path(options.target)
+    form = options.format or ("gguf" if target.suffix == GGUF else "keras")
+    if form != "keras" and options.quantization is not None:
+        options.error(f"--quantization needs --format keras: {form} has no such weights")
+    if (form == "gguf") != (target.suffix == GGUF):
+        options.error(f"the name of a GGUF file, and of no other, must end in {GGUF}: {target}")
+    kind = options.dtype.upper() if form == "gguf" and options.dtype.upper() in KINDS else None
     # On the CPU: there is more memory, and any machine has bfloat16 there.
     jax.config.update("jax_platforms", "cpu")
-    target = as_path(options.target)
+    dtype = "auto" if kind else options.dtype
     model = MistralCausalLM.from_preset(
-        options.source, dtype=options.dtype, quantization=options.quantization
+        options.source, dtype=dtype, quantization=options.quantization
     )
     print(f"Writing {target}", file=sys.stderr, flush=True)
-    if options.format == "keras":
+    if form == "keras":
         model.save_to_preset(target)
-    else:
+    elif form == "transformers":
         model.export_to_transformers(target)
-    size = sum(file.stat().st_size for file in target.rglob("*") if file.is_file())
+    else:
+        held = next(k for k, dtype in KINDS.items() if dtype == model.backbone.variable_dtype)
+        model.export_to_gguf(target, kind or held)
+    files = [target] if target.is_file() else target.rglob("*")
+    size = sum(file.stat().st_size for file in files if file.is_file())
     print(f"{target}: {size:,} bytes", flush=True)
 
 
@@ -139,18 +151,20 @@ def _parser():
 
     command = _command(commands, convert, "read a preset of any format, write it in another")
     command.add_argument("source", help=PRESET)
-    command.add_argument("target", help="a new or empty folder, or one with a preset to replace")
+    command.add_argument(
+        "target", help="a new or empty folder, one with a preset to replace, or a .gguf file"
+    )
     command.add_argument(
         "--format",
-        choices=("keras", "transformers"),
-        default="keras",
-        help="of the target: KerasHub's, which this library saves, or that of transformers "
-        "(default: %(default)s)",
+        choices=("keras", "transformers", "gguf"),
+        help="of the target: KerasHub's, which this library saves, that of transformers, or "
+        "llama.cpp's (default: gguf if the target's name ends in .gguf, otherwise keras)",
     )
     command.add_argument(
         "--dtype",
         default="auto",
-        help="float32, bfloat16 or float16; 'auto' is what the source holds (default: %(default)s)",
+        help="float32, bfloat16 or float16, or for GGUF F32, F16, BF16, Q8_0, Q4_0, Q4_K or Q6_K; "
+        "'auto' is what the source holds (default: %(default)s)",
     )
     _add_quantization(command)
     return parser

@@ -11,8 +11,8 @@ library runs; its tests check every call.
 
 import jax
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Int, Key, Shaped
+from jaxtyping import Bool, Float, Float32, Int, Key, Shaped, UInt8
 
 Array = jax.Array | np.ndarray  # JAX takes both; what it returns is its own
 
-__all__ = ["Array", "Bool", "Float", "Float32", "Int", "Key", "Shaped"]
+__all__ = ["Array", "Bool", "Float", "Float32", "Int", "Key", "Shaped", "UInt8"]

@@ -1,5 +1,6 @@
 """The Mistral decoder: embedding, blocks, final norm (chapter 12, "The backbone")."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -63,6 +64,13 @@ class MistralBackbone(Backbone):
             `quantize` is what quantizes weights.
         head_dim: size of a head, even; by default `hidden_dim / num_query_heads`.
         tie_word_embeddings: whether the output projection is the transposed embedding.
+        rope_scaling: how rotary positions are changed for texts longer than those in training: a
+            dictionary with transformers' names, which `mistral_lib.rope_scaling.RopeScaling` lists,
+            such as `{"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings":
+            8192}`. With "dynamic" the frequencies follow the length of each row's text, and with
+            "llama_4_scaling_beta" a query is scaled by its position; both count from the row's
+            first real token. In generation, the angle of a token depends on the length up to it,
+            and older keys keep the angles that they were stored with, as in transformers.
         **kwargs: `name` and `trainable`.
 
     Call arguments:
@@ -111,6 +119,7 @@ class MistralBackbone(Backbone):
     dropout = FromConfig()
     head_dim = FromConfig()
     tie_word_embeddings = FromConfig()
+    rope_scaling = FromConfig()
 
     def __init__(
         self,
@@ -129,6 +138,7 @@ class MistralBackbone(Backbone):
         *,
         head_dim: int | None = None,
         tie_word_embeddings: bool = False,
+        rope_scaling: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ):
         config = MistralConfig(
@@ -145,6 +155,7 @@ class MistralBackbone(Backbone):
             dropout,
             head_dim,
             tie_word_embeddings,
+            rope_scaling,
         )
         check_names(kwargs)
         kwargs["trainable"] = check_boolean("trainable", kwargs.get("trainable", True))

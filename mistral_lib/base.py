@@ -15,8 +15,9 @@ from mistral_lib.inputs import (
 )
 from mistral_lib.keras_inside import closing_scopes, layers_inside
 from mistral_lib.layers.embedding import TokenEmbedding
+from mistral_lib.llama_cpp import LlamaCppExport
 from mistral_lib.master_weights import MasterWeightsModel
-from mistral_lib.presets import lora_format, peft_format
+from mistral_lib.presets import gguf_lora, lora_format, peft_format
 from mistral_lib.presets.exporting import export_backbone
 from mistral_lib.presets.loading import load_backbone
 from mistral_lib.presets.preset import Preset
@@ -26,7 +27,7 @@ from mistral_lib.quantization import QuantizableModel, quantization_of
 from mistral_lib.settings import set_settings
 
 
-class Backbone(MasterWeightsModel, QuantizableModel):
+class Backbone(MasterWeightsModel, QuantizableModel, LlamaCppExport):
     """What every backbone can do: take token ids as they come, name its embedding, use presets.
 
     Attributes:
@@ -44,16 +45,25 @@ class Backbone(MasterWeightsModel, QuantizableModel):
     ) -> "Backbone":
         """A backbone with the architecture and weights of a preset.
 
-        The preset may be in KerasHub's format, a checkpoint of Hugging Face transformers (Mistral
-        in safetensors), or in Mistral's own format (`params.json`).
+        The preset may be in KerasHub's format, a checkpoint of Hugging Face transformers (in
+        safetensors, of the type mistral, ministral, ministral3 or mistral3), in Mistral's own
+        format (`params.json`), or a GGUF file. Weights in eight bits with plain scales (fp8, int8)
+        are converted to float as they are read. Only the text part of a multimodal model is read,
+        and a warning names the rest.
+
+        An encoder (such as e5-mistral) or a classifier has no output for tokens. The output of its
+        backbone is tied to the embedding, so the backbone has exactly the parameters of the
+        checkpoint and none are made up. The hidden states are what was trained; logits computed
+        from them mean nothing.
 
         Args:
-            preset: a name of `presets`, or the folder of a preset (a str or a path).
+            preset: a name of `presets`, or the folder of a preset or a GGUF file (a str or a path).
             load_weights: whether to load the weights; otherwise they are random.
             **kwargs: `dtype`, by default Keras's global policy ("auto" takes what the files
-                hold, but float16 on GPUs without bfloat16); `quantization`, "int8" or "int4" as in
-                `quantize`, to quantize each tensor as it is read, so that the float model is never
-                in memory; and constructor arguments that replace the preset's.
+                hold, bfloat16 where GGUF files hold quantized numbers, but float16 on GPUs without
+                bfloat16); `quantization`, "int8" or "int4" as in `quantize`, to quantize each
+                tensor as it is read, so that the float model is never in memory; and constructor
+                arguments that replace the preset's.
 
         Returns:
             A `MistralBackbone`, also when called on `Backbone`.
@@ -73,7 +83,8 @@ class Backbone(MasterWeightsModel, QuantizableModel):
 
         KerasHub has no place for the context length, the end tokens, the chat template and the
         added tokens of a loaded checkpoint. They are saved for this library, and KerasHub ignores
-        them.
+        them. A model that KerasHub would compute wrongly (its windows differ by layer, or it has
+        `rope_scaling`) is saved under a class name that KerasHub does not know and so refuses.
 
         Either all files of the old preset are replaced, or none: if saving fails, the old preset is
         still there, and if the process dies, `from_preset` or the next save completes the save that
@@ -101,7 +112,9 @@ class Backbone(MasterWeightsModel, QuantizableModel):
         """Writes config and weights as a checkpoint of Hugging Face transformers.
 
         It opens with `AutoModelForCausalLM.from_pretrained`, here with `from_preset`, and in every
-        program that reads such checkpoints. Files are replaced as by `save_to_preset`.
+        program that reads such checkpoints. Its type is mistral; or ministral, if some layers
+        have a window and others none; or ministral3, if queries are scaled by their position.
+        Files are replaced as by `save_to_preset`.
 
         Args:
             folder: a new or empty folder, or one that holds a checkpoint of transformers.
@@ -110,7 +123,8 @@ class Backbone(MasterWeightsModel, QuantizableModel):
 
         Raises:
             FileExistsError: the folder holds something else, a preset in KerasHub's format say.
-            ValueError: the backbone has LoRA that is not merged, or is quantized.
+            ValueError: the backbone has LoRA that is not merged, or is quantized, or no type of
+                transformers has its windows.
 
         >>> import tempfile
         >>> from mistral_lib import MistralBackbone
@@ -184,8 +198,8 @@ class Backbone(MasterWeightsModel, QuantizableModel):
         """Enables LoRA as it was when the adapter was saved, and loads the factors.
 
         Args:
-            filepath: a `.lora.h5` file, or a PEFT adapter: its folder (with `adapter_config.json`
-                and `adapter_model.safetensors`) or `hf://user/adapter`.
+            filepath: a `.lora.h5` file; a PEFT adapter: its folder (with `adapter_config.json`
+                and `adapter_model.safetensors`) or `hf://user/adapter`; or llama.cpp's `.gguf`.
 
         Raises:
             FileNotFoundError: there is no such file, or the folder lacks one.
@@ -197,6 +211,8 @@ class Backbone(MasterWeightsModel, QuantizableModel):
         """
         if str(filepath).endswith(".lora.h5"):
             lora_format.load(self, filepath)
+        elif str(filepath).partition("@")[0].endswith(".gguf"):
+            gguf_lora.load(self, filepath)
         else:
             peft_format.load(self, filepath)
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import keras
 import numpy as np
 
-from mistral_lib.arrays import Array, Bool, Float, Int, Shaped
+from mistral_lib.arrays import Array, Int, Shaped
 from mistral_lib.inputs import (
     as_array,
     as_texts,
@@ -21,6 +21,7 @@ from mistral_lib.inputs import (
 )
 from mistral_lib.lora import check_compiled
 from mistral_lib.master_weights import MasterWeightsModel
+from mistral_lib.pipelines import preprocessed
 
 IGNORED_LABEL = -100  # as in PyTorch and transformers
 
@@ -47,7 +48,7 @@ def check_labels(
 
 def without_ignored(
     labels: Shaped[Array, "*labels"], sample_weight: Any = None
-) -> tuple[Int[Array, "*labels"], Bool[Array, "B S"] | Float[Array, "B S"]]:
+) -> tuple[Int[Array, "*labels"], Shaped[Array, "B S"]]:
     """Labels that are all token ids, and weights that are 0 where a label was -100.
 
     Args:
@@ -131,6 +132,7 @@ class CheckedBatches(MasterWeightsModel):
         if is_text(x):
             check_preprocessor(self.preprocessor)
             x, y, sample_weight = self.preprocessor(as_texts(x)[0], y, sample_weight)
+        x = preprocessed(x, self.preprocessor)
         x = standardize_inputs(x, self.backbone.vocabulary_size)
         if isinstance(x, dict):
             if x["token_ids"].shape[0] == 0:
@@ -154,7 +156,7 @@ class CheckedBatches(MasterWeightsModel):
             return self._arrays(data)
         if isinstance(data, tuple | list) and 0 < len(data) <= 3:
             return self._arrays(*data)
-        return data
+        return preprocessed(data, self.preprocessor)
 
     def _check_trainable(self, class_weight: Any) -> None:
         if class_weight is not None:

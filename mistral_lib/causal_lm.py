@@ -13,6 +13,7 @@ from mistral_lib.inputs import check_ids, standardize_call_inputs
 from mistral_lib.keras_inside import closing_scopes
 from mistral_lib.layers.configured import SetOnce
 from mistral_lib.preprocessor import MistralCausalLMPreprocessor
+from mistral_lib.presets import gguf_export
 from mistral_lib.presets.exporting import export_causal_lm
 from mistral_lib.presets.loading import load_causal_lm
 from mistral_lib.presets.preset import Preset
@@ -20,7 +21,7 @@ from mistral_lib.presets.registry import PresetTable
 from mistral_lib.presets.saving import save_causal_lm
 from mistral_lib.quantization import QuantizableModel
 from mistral_lib.scoring import Scoring
-from mistral_lib.tokenizer import MistralTokenizer
+from mistral_lib.tokenizer import TOKENIZERS
 from mistral_lib.training_loss import TrainingLoss
 
 
@@ -37,6 +38,7 @@ class MistralCausalLM(TextGeneration, Scoring, TrainingLoss, QuantizableModel): 
             `generate` take text; `None` for token ids only.
         end_token_ids: ids besides the tokenizer's end token that end a continuation;
             `from_preset` takes them from a checkpoint's generation_config.json.
+        compile: whether to compile the model.
         **kwargs: `name` and `trainable`.
 
     Call arguments:
@@ -59,6 +61,7 @@ class MistralCausalLM(TextGeneration, Scoring, TrainingLoss, QuantizableModel): 
         backbone: MistralBackbone,
         preprocessor: MistralCausalLMPreprocessor | None = None,
         end_token_ids: Sequence[int] = (),
+        compile: bool = True,
         **kwargs: Any,
     ):
         if not isinstance(backbone, MistralBackbone):
@@ -75,11 +78,8 @@ class MistralCausalLM(TextGeneration, Scoring, TrainingLoss, QuantizableModel): 
         self.preprocessor = preprocessor
         self.end_token_ids = ends
         self._loops = Loops(backbone)
-        self.compile(
-            optimizer=keras.optimizers.Adam(2e-5),
-            loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-            weighted_metrics=[keras.metrics.SparseCategoricalAccuracy()],
-        )
+        if compile:
+            self.compile()
 
     @closing_scopes
     def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
@@ -119,6 +119,18 @@ class MistralCausalLM(TextGeneration, Scoring, TrainingLoss, QuantizableModel): 
         """Keras's `predict`, on text too: logits (B, S, V) of the packed texts."""
         return super().predict(self._arrays(x)[0], *args, **kwargs)
 
+    def get_quantization_layer_structure(self, mode: str | None = None) -> dict[str, Any] | None:  # pyright: ignore[reportIncompatibleMethodOverride]  # Keras's returns None alone
+        """The layers that Keras's calibrated quantizations, "gptq" and "awq", go through in turn.
+
+        Source: `keras_hub.models.CausalLM.get_quantization_layer_structure`.
+        """
+        if mode not in ("gptq", "awq"):
+            return None
+        return {
+            "pre_block_layers": [self.backbone.token_embedding],
+            "sequential_blocks": self.backbone.transformer_layers,
+        }
+
     @classmethod
     def from_preset(
         cls, preset: str | Path, load_weights: bool = True, **kwargs: Any
@@ -131,13 +143,14 @@ class MistralCausalLM(TextGeneration, Scoring, TrainingLoss, QuantizableModel): 
             **kwargs: `preprocessor` and `end_token_ids`, to take others than the preset's, `name`,
                 `trainable`, and the arguments of `MistralBackbone.from_preset`.
 
-        Raises: as `MistralBackbone.from_preset`.
+        Raises: as `MistralBackbone.from_preset`; a ValueError also for an encoder or a classifier,
+            which has no output for tokens, and for a tokenizer of another model.
         """
         return load_causal_lm(
             cls,
             MistralBackbone,
             MistralCausalLMPreprocessor,
-            MistralTokenizer,
+            TOKENIZERS,
             Preset.open(preset),
             load_weights,
             **kwargs,
@@ -154,6 +167,15 @@ class MistralCausalLM(TextGeneration, Scoring, TrainingLoss, QuantizableModel): 
         `MistralBackbone.export_to_transformers`.
         """
         export_causal_lm(self, folder, max_shard_size)
+
+    def export_to_gguf(self, path: str | Path, dtype: str = "F16") -> None:
+        """Writes backbone and tokenizer as a GGUF file: see `MistralBackbone.export_to_gguf`.
+
+        Raises:
+            ValueError: a vocabulary that llama.cpp would use differently. Otherwise as
+                `MistralBackbone.export_to_gguf`.
+        """
+        gguf_export.export_causal_lm(self, path, dtype)
 
     def get_config(self) -> dict[str, Any]:
         return {

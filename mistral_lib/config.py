@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from mistral_lib.checks import check_boolean, check_integer, check_number, check_range
+from mistral_lib.rope_scaling import RopeScaling, check_rope_scaling
 
 # Every weight of a backbone and its axes, a group of letters for each axis: V vocabulary, D hidden,
 # F intermediate, H query heads, K key-value heads, h head size. "D Hh" is a matrix with a row for
@@ -133,6 +134,7 @@ class MistralConfig:
     dropout: float
     head_dim: int
     tie_word_embeddings: bool
+    rope_scaling: RopeScaling | None
 
     def __init__(
         self,
@@ -149,6 +151,7 @@ class MistralConfig:
         dropout: float = 0,
         head_dim: int | None = None,
         tie_word_embeddings: bool = False,
+        rope_scaling: Mapping[str, Any] | RopeScaling | None = None,
     ):
         sizes = {
             "vocabulary_size": vocabulary_size,
@@ -173,6 +176,9 @@ class MistralConfig:
             "head_dim": _check_heads(sizes, head_dim),
             "tie_word_embeddings": check_boolean("tie_word_embeddings", tie_word_embeddings),
         }
+        fields["rope_scaling"] = check_rope_scaling(
+            rope_scaling, fields["rope_scaling_factor"], fields["rope_max_wavelength"]
+        )
         for name, value in fields.items():
             object.__setattr__(self, name, value)
 
@@ -193,7 +199,7 @@ class MistralConfig:
         """The arguments that make this config, for JSON.
 
         `sliding_window` is a list where the layers differ; `head_dim` is `None` where it follows
-        from the other sizes.
+        from the other sizes; `rope_scaling` is a dictionary or `None`.
 
         >>> config = MistralConfig(10, 2, 4, 16, 32, 2, sliding_window=(3, None))
         >>> config.to_dict()["sliding_window"], config.to_dict()["head_dim"]
@@ -206,6 +212,8 @@ class MistralConfig:
             arguments["sliding_window"] = list(self.sliding_window)
         if self.head_dim * self.num_query_heads == self.hidden_dim:
             arguments["head_dim"] = None
+        if self.rope_scaling is not None:
+            arguments["rope_scaling"] = self.rope_scaling.to_dict()
         return arguments
 
     def changed(self, **arguments: Any) -> "MistralConfig":

@@ -17,6 +17,7 @@ def forward(
     token_ids: Int[Tensor, "B S"],
     padding_mask: Bool[Tensor, "B S"] | None = None,
     positions: Int[Array, "*#B S"] | None = None,
+    text_lengths: Int[Array, "*#B #S"] | None = None,
     attend: Callable | None = None,
     intercept: Callable | None = None,
     training: bool | None = None,
@@ -28,6 +29,8 @@ def forward(
         token_ids: integer array (B, S); or, while the backbone is being built, a `KerasTensor`.
         padding_mask: bool array (B, S), true for real tokens; `None` if all are.
         positions: integer array (S,) or (B, S), absolute; by default 0 to S - 1.
+        text_lengths: integer array (B, 1) or (B, S), beside `positions`: how long the text of each
+            token is, where rotary positions depend on it (`rope_scaling` of the type "dynamic").
         attend: a function of a block's number, which returns the `attend` of that block's
             `MistralAttention`; generation passes one that knows the cache. By default attention is
             over the sequence itself.
@@ -49,6 +52,7 @@ def forward(
             hidden_states,
             padding_mask=padding_mask,
             positions=positions,
+            text_lengths=text_lengths,
             attend=None if attend is None else attend(index),
             training=training,
         )

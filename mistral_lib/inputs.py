@@ -217,6 +217,18 @@ def narrow_integers(data: Any) -> Any:
     return keras.tree.map_structure(narrow, data)
 
 
+def as_dictionary(rows: Sequence[Sequence[int]], width: int) -> dict[str, np.ndarray]:
+    """Rows of token ids as `token_ids`, padded on the right with 0, and their `padding_mask`.
+
+    >>> as_dictionary([[1, 2], [3]], width=3)["token_ids"].tolist()
+    [[1, 2, 0], [3, 0, 0]]
+    """
+    token_ids = np.zeros((len(rows), width), "int32")
+    mask = np.arange(width) < np.array([[len(row)] for row in rows]).reshape(-1, 1)
+    token_ids[mask] = [id for row in rows for id in row]
+    return {"token_ids": token_ids, "padding_mask": mask}
+
+
 def at_hand(array: Any) -> bool:
     """Whether this process can read the values of an array; it cannot while JAX traces."""
     if not hasattr(array, "dtype") or isinstance(array, keras.KerasTensor) or is_traced(array):

@@ -234,6 +234,8 @@ def check_compiled(model: keras.Model) -> None:
     Raises:
         ValueError: since the model was trained, LoRA was enabled or merged.
     """
+    if not model.compiled:
+        return  # Keras says so itself
     known = optimizer_weights(model.optimizer)
     if known and [id(v) for v in known] != [id(v) for v in model.trainable_variables]:
         raise ValueError(

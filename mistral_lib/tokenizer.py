@@ -6,38 +6,36 @@ part of the pieces, written as `▁`.
 """
 
 import base64
-import operator
+import functools
 import os
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, overload
 
 import keras
-import numpy as np
 import sentencepiece
 
-from mistral_lib.chat import encode_conversation
-from mistral_lib.checks import as_path, check_boolean
-from mistral_lib.inputs import as_rows, as_texts, without_arrays
+from mistral_lib.added_tokens import AddedToken
+from mistral_lib.checks import as_path
 from mistral_lib.presets.atomic import replaced_file
-from mistral_lib.presets.exporting import export_tokenizer
 from mistral_lib.presets.loading import load_tokenizer
 from mistral_lib.presets.preset import Preset
-from mistral_lib.presets.saving import save_tokenizer
-from mistral_lib.vocabulary import parse_model, read_vocabulary
+from mistral_lib.tekken import MistralTekkenTokenizer
+from mistral_lib.tokenizer_base import Tokenizer
+from mistral_lib.vocabulary import SPACE, parse_model, read_vocabulary, without_prefix
+from mistral_lib.vocabulary_ids import check_id
 
 VOCABULARY_FILE = "vocabulary.spm"
 
 
 @keras.saving.register_keras_serializable(package="mistral_lib")
-class MistralTokenizer:
+class MistralTokenizer(Tokenizer):
     """Mistral's tokenizer: a SentencePiece model with `<s>`, `</s>` and padding id 0.
 
     Encoding treats all text alike: `"<s>"` or `"[INST]"` inside a text becomes the ordinary pieces
     that spell it, never the control token of that name. Decoding writes nothing for control tokens
     nor for id 0, which pads rows and is `<unk>` in Mistral's vocabularies, and one U+FFFD for every
     byte piece that is part of no valid UTF-8 character. Every other id decodes as SentencePiece
-    does.
+    does. Tokens that a checkpoint added to the vocabulary, such as `<|im_start|>`, are found in a
+    text.
 
     Args:
         proto: path of a SentencePiece model (`tokenizer.model`, `vocabulary.spm`), or its bytes.
@@ -69,9 +67,7 @@ class MistralTokenizer:
     'the ☃'
     """
 
-    start_token = "<s>"
-    end_token = "</s>"
-    pad_token_id = 0
+    kind = "MistralTokenizer"
 
     def __init__(
         self,
@@ -79,11 +75,8 @@ class MistralTokenizer:
         add_bos: bool = False,
         add_eos: bool = False,
     ):
-        self.add_bos = check_boolean("add_bos", add_bos)
-        self.add_eos = check_boolean("add_eos", add_eos)
+        super().__init__(add_bos, add_eos)
         self.proto = None
-        # Of a checkpoint, for an export: see `read_extras` of `presets.formats.Format`.
-        self.extras: dict[str, Any] = {}
         self._processor = None
         if proto is not None:
             self._set_proto(proto)
@@ -101,6 +94,10 @@ class MistralTokenizer:
             )
         self._processor = parse_model(proto, source)
         self.proto = proto
+        self._has_vocabulary = True
+        for name in ("_without_prefix", "_a_word"):  # those of the vocabulary before
+            vars(self).pop(name, None)
+        self.extras = self.extras
 
     @property
     def _model(self) -> sentencepiece.SentencePieceProcessor:
@@ -112,153 +109,71 @@ class MistralTokenizer:
         return self._processor
 
     @property
-    def start_token_id(self) -> int:
-        """The id of `<s>`, which begins every text."""
-        return self._model.piece_to_id(self.start_token)
-
-    @property
-    def end_token_id(self) -> int:
-        """The id of `</s>`, which ends every text."""
-        return self._model.piece_to_id(self.end_token)
-
-    @property
     def unk_token_id(self) -> int:
         """The id of `<unk>`; with byte fallback, no text is ever encoded to it."""
         return self._model.unk_id()
 
-    def vocabulary_size(self) -> int:
-        """The number of ids; valid ids are 0 to one less."""
+    def _base_size(self) -> int:
         return self._model.vocab_size()
 
-    def get_vocabulary(self) -> list[str]:
-        """All pieces, in the order of their ids."""
-        return self._model.id_to_piece(list(range(self.vocabulary_size())))
+    def _piece(self, id: int) -> str:
+        return self._model.id_to_piece(id)
 
-    def id_to_token(self, id: int) -> str:
-        """The piece of an id. Raises ValueError for an id outside the vocabulary."""
-        return self._model.id_to_piece(_check_id(id, self.vocabulary_size()))
+    def _piece_id(self, piece: str) -> int:
+        return self._model.piece_to_id(piece)
 
-    def token_to_id(self, token: str) -> int:
-        """The id of a piece; `unk_token_id` for a string that is no piece."""
-        if not isinstance(token, str):
-            raise TypeError(f"token_to_id: token must be a str, got {type(token).__name__}.")
-        return self._model.piece_to_id(token)
-
-    def is_control(self, id: int) -> bool:
-        """Whether an id is a control token: no text encodes to it and it decodes to nothing."""
-        return self._model.is_control(_check_id(id, self.vocabulary_size()))
+    def _is_control(self, id: int) -> bool:
+        return self._model.is_control(id)
 
     def byte_value(self, id: int) -> int | None:
         """The byte, 0 to 255, that an id stands for; `None` for an id that is no byte piece."""
-        piece = self.id_to_token(id)
-        return int(piece[3:5], 16) if self._model.is_byte(operator.index(id)) else None
+        id = check_id(id, self.vocabulary_size())
+        in_model = id < self._base_size() and id not in self._added.by_id
+        return int(self._piece(id)[3:5], 16) if in_model and self._model.is_byte(id) else None
 
-    @overload
-    def encode(
-        self, text: str, add_bos: bool | None = None, add_eos: bool | None = None
-    ) -> list[int]: ...
-    @overload
-    def encode(
-        self,
-        text: list[str] | tuple[str, ...] | np.ndarray,
-        add_bos: bool | None = None,
-        add_eos: bool | None = None,
-    ) -> list[list[int]]: ...
-    def encode(
-        self,
-        text: str | Sequence[str] | np.ndarray,
-        add_bos: bool | None = None,
-        add_eos: bool | None = None,
-    ) -> list[int] | list[list[int]]:
-        """Token ids of a text, or of each text of a batch.
+    def unfinished_bytes(self, id: int) -> bytes | None:
+        """The byte of a byte piece; `None` for any other, which writes whole characters."""
+        value = self.byte_value(id)
+        return None if value is None else bytes([value])
 
-        Args:
-            text: a str; or a list, tuple or one-dimensional array of them. UTF-8 bytes stand for
-                the str that they spell.
-            add_bos: whether to put `<s>` in front; `None` takes the constructor's choice.
-            add_eos: whether to append `</s>`; `None` takes the constructor's choice.
+    def _encode_texts(self, texts: list[str]) -> list[list[int]]:
+        if self.extras.get("prefix", "").endswith("alone"):
+            return [self._encode_part(text, at_start=True) for text in texts]
+        return self._model.encode(texts)
 
-        Returns:
-            A list of ids for one text, a list of such lists for a batch.
+    def _encode_part(self, text: str, at_start: bool) -> list[int]:
+        """Decides whether a space is put in front: see `presets.tokenizer_files.PREFIXES`."""
+        prefix = self.extras.get("prefix", "")
+        wanted = prefix.startswith("always") or (prefix.startswith("first") and at_start)
+        # Without either, `_normalize` has done it.
+        with_prefix = wanted and not text.startswith((" ", SPACE))
+        return (self._model if with_prefix else self._without_prefix).encode(text)
 
-        Raises:
-            TypeError: something else than text.
-            ValueError: a lone surrogate or invalid UTF-8, which no Unicode text holds.
-        """
-        texts, batched = as_texts(text)
-        add_bos = self.add_bos if add_bos is None else add_bos
-        add_eos = self.add_eos if add_eos is None else add_eos
-        start = [self.start_token_id] if add_bos else []
-        end = [self.end_token_id] if add_eos else []
-        rows = [start + row + end for row in self._model.encode(texts)]
-        return rows if batched else rows[0]
+    def _normalize(self, text: str) -> str:
+        return text if "prefix" in self.extras else self._model.normalize(text)
 
-    __call__ = tokenize = encode
+    def _write_added(self, token: AddedToken, at_start: bool) -> str:
+        text = self._normalize(token.content) if token.normalized else token.content
+        text = text.replace(SPACE, " ")
+        return text.removeprefix(" ") if at_start else text
 
-    @overload
-    def decode(self, ids: int | Sequence[int]) -> str: ...
-    @overload
-    def decode(self, ids: Sequence[Sequence[int]]) -> list[str]: ...
-    @overload
-    def decode(self, ids: Any) -> str | list[str]: ...
-    def decode(self, ids: Any) -> str | list[str]:
-        """The text of token ids, or of each row of a batch.
+    @functools.cached_property
+    def _without_prefix(self) -> sentencepiece.SentencePieceProcessor:
+        """The same model without the space that it puts in front of a text."""
+        return without_prefix(self._model.serialized_model_proto())
 
-        Args:
-            ids: integers: a list, tuple, NumPy or JAX array (S,), or one id; or a list of rows or
-                an array (B, S).
+    def _decode_run(self, ids: list[int], at_start: bool) -> str:
+        if at_start:
+            return self._model.decode(ids)
+        # After other text, the space in front of the first piece counts.
+        word = self._a_word
+        return self._model.decode([word, *ids])[len(self._model.decode([word])) :]
 
-        Returns:
-            A str for one row, a list of str for a batch.
-
-        Raises:
-            TypeError: ids that are no integers.
-            ValueError: an id outside the vocabulary, or more than two dimensions.
-        """
-        ids = without_arrays(ids)
-        rows, batched = as_rows([ids] if isinstance(ids, int) else ids)
-        size = self.vocabulary_size()
-        texts = []
-        for row in rows:
-            row = [_check_id(id, size, position) for position, id in enumerate(row)]
-            texts.append(self._model.decode([id for id in row if id != self.pad_token_id]))
-        return texts if batched else texts[0]
-
-    detokenize = decode
-
-    def apply_chat_template(
-        self, conversation: Sequence[dict[str, Any]], version: str | None = None
-    ) -> list[int]:
-        """The prompt by which an instruct model replies to a conversation.
-
-        Args:
-            conversation: messages `{"role": ..., "content": ...}`, with a text or a list of
-                `{"type": "text", "text": ...}` as the content: at most one of the role
-                "system", in front; then "user" and "assistant" in turns, the user first and last.
-            version: "v1", "v2", "v3" or "v7", the template; `None` is the newest whose control
-                tokens the vocabulary has, which is right for every vocabulary of Mistral's: v1 for
-                Mistral 7B 0.1 and 0.2, v3 for 0.3.
-
-        Returns:
-            Token ids, from `<s>` to `[/INST]`, equal to mistral-common's. No content becomes a
-            control token. In v1 `[INST]` itself is text, so that a content can imitate it there.
-
-        Raises:
-            TypeError: a conversation, message or content of another type.
-            ValueError: no message, a key or role that is unknown, roles in another order, an empty
-                reply, or a version for which the vocabulary lacks control tokens.
-
-        >>> tokenizer = MistralTokenizer.from_preset("mistral_tiny_en")
-        >>> conversation = [
-        ...     {"role": "system", "content": "Be brief."},
-        ...     {"role": "user", "content": "What is a key?"},
-        ... ]
-        >>> print(tokenizer.decode(tokenizer.apply_chat_template(conversation)))
-        [INST] Be brief.
-        <BLANKLINE>
-        What is a key? [/INST]
-        """
-        return encode_conversation(conversation, self, version)
+    @functools.cached_property
+    def _a_word(self) -> int:
+        """Any id that writes whole characters; the search begins at the end, where most are."""
+        ids = reversed(range(self._base_size()))
+        return next(id for id in ids if self._model.decode([id]) not in ("", "\ufffd"))
 
     def get_config(self) -> dict:
         """The constructor's arguments for JSON: `proto` in base64, `add_bos`, `add_eos`."""
@@ -294,30 +209,18 @@ class MistralTokenizer:
         self._set_proto(as_path(folder) / VOCABULARY_FILE)
 
     @classmethod
-    def from_preset(cls, preset: str | Path) -> "MistralTokenizer":
-        """The tokenizer of a preset: a name, address or folder, as for `MistralBackbone`."""
-        return load_tokenizer(cls, Preset.open(preset))
+    def from_preset(cls, preset: str | Path) -> Tokenizer:
+        """The tokenizer of a preset: a name, address or folder, as for `MistralBackbone`.
 
-    def save_to_preset(self, preset_dir: str | Path) -> None:
-        """Saves tokenizer.json and the vocabulary into a preset's folder."""
-        save_tokenizer(self, preset_dir)
-
-    def export_to_transformers(self, folder: str | Path) -> None:
-        """Writes the vocabulary so that transformers' `AutoTokenizer` opens the folder."""
-        export_tokenizer(self, folder)
+        Returns:
+            A `MistralTokenizer`; a `MistralTekkenTokenizer` where the preset has a Tekken
+            vocabulary.
+        """
+        return load_tokenizer({**TOKENIZERS, "MistralTokenizer": cls}, Preset.open(preset))
 
 
-def _check_id(id, size: int, position: int | None = None) -> int:
-    """A Python int from 0 to `size` - 1; `position` is its place in a row, for an error."""
-    where = "" if position is None else f" at position {position}"
-    try:
-        if isinstance(id, bool):
-            raise TypeError
-        index = operator.index(id)
-    except TypeError:
-        raise TypeError(f"Token ids must be integers, got {id!r:.80}{where}.") from None
-    if not 0 <= index < size:
-        raise ValueError(
-            f"Token id {index}{where} is outside the vocabulary of {size} ids (0 to {size - 1})."
-        )
-    return index
+# The class for each kind of vocabulary, by KerasHub's name of it.
+TOKENIZERS = {
+    "MistralTokenizer": MistralTokenizer,
+    "MistralTekkenTokenizer": MistralTekkenTokenizer,
+}

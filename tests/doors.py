@@ -28,6 +28,8 @@ IDS = np.random.default_rng(1).integers(1, 300, (3, 7)).astype("int32")
 X = {"token_ids": IDS[:, :-1], "padding_mask": np.ones((3, 6), bool)}
 Y = IDS[:, 1:]
 PROMPT = IDS[0, :5].tolist()
+BATCH = {"token_ids": X["token_ids"], "padding_mask": np.arange(6) < np.array([[3], [4], [5]])}
+CACHE = np.zeros((3, 1, 2, 6, 5, 20), "float32")  # of KerasHub's form
 
 
 def fill(variables, seed=0):
@@ -111,11 +113,16 @@ DOORS = {
     "test_on_batch": lambda model: np.ravel(model.test_on_batch(X, Y))[:1],
     "score": lambda model: model.score(**X, scoring_mode="loss"),
     "generate": written(),
-    "generate, drawn": written(temperature=2.0),
+    "generate, drawn": written(temperature=2.0, seed=0),
     "generate, beams": written(num_beams=2),
     "generate, with a draft": lambda model: written(draft_model=main_model())(model),
-    "generate, as a draft": lambda model: written(draft_model=model, temperature=2.0)(main_model()),
+    "generate, as a draft": lambda model: written(draft_model=model, temperature=2.0, seed=0)(
+        main_model()
+    ),
     "stream": lambda model: list(model.stream("the window", max_new_tokens=9)),
+    "call_with_cache": lambda model: model.call_with_cache(X["token_ids"], CACHE, 0)[0],
+    "generate_step": lambda model: model.generate_step(BATCH)["token_ids"],
+    "make_generate_function": lambda model: model.make_generate_function()(BATCH)["token_ids"],
     "fit": trained(lambda model: model.fit(X, Y, verbose=0).history["loss"][0]),
     "train_on_batch": trained(lambda model: np.ravel(model.train_on_batch(X, Y))[0]),
     "backbone.__call__": lambda model: model.backbone(X),

@@ -8,12 +8,13 @@ expects.
 """
 
 import hashlib
+import json
 import re
 from urllib.parse import unquote, urlsplit
 
 from file_server import FileServer, send
 
-LARGE = (".h5", ".safetensors", ".bin")
+LARGE = (".h5", ".safetensors", ".bin", ".gguf")
 
 
 def commit_of(files: dict[str, bytes]) -> str:
@@ -46,6 +47,10 @@ class HuggingFaceServer(FileServer):
             total, name = re.fullmatch(r"/storage/(.+?)/(.+)", unquote(path)).groups()
             self.send_file(handler, name, self.stored[total], {})
             return
+        listed = re.fullmatch(r"/api/models/([^/]+/[^/]+)/tree/([^/]+)", path)
+        if listed is not None:
+            self.list(handler, *listed.groups())
+            return
         match = re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path)
         if match is None:  # the client asks for other things as well, and can do without
             refuse(handler, 404)
@@ -61,6 +66,15 @@ class HuggingFaceServer(FileServer):
             refuse(handler, 403 if token else 401, "GatedRepo", f"Access to {model} is restricted")
         else:
             self.resolve(handler, model, revision, name)
+
+    def list(self, handler, model, commit):
+        """Answers with the names of a commit's files."""
+        files = {commit_of(files): files for files in self.models[model].values()}[commit]
+        entries = [
+            {"type": "file", "path": name, "size": len(data), "oid": hashlib.sha1(data).hexdigest()}
+            for name, data in files.items()
+        ]
+        send(handler, 200, json.dumps(entries).encode(), {"Content-Type": "application/json"})
 
     def resolve(self, handler, model, revision, name):
         """Answers with a file, or where it is kept, or why not."""

@@ -8,7 +8,7 @@ import pytest
 from mistral_lib.presets.addresses import open_source
 from mistral_lib.presets.hubs import HuggingFaceModel, KaggleModel
 from mistral_lib.presets.registry import source_of
-from mistral_lib.presets.sources import LocalFolder
+from mistral_lib.presets.sources import LocalFolder, OneFile
 
 
 @pytest.fixture
@@ -54,11 +54,37 @@ def test_a_model_on_a_hub_without_its_scheme(preset):
 
 
 def test_a_file_is_no_preset(preset):
-    with pytest.raises(NotADirectoryError, match=r"is a file; a preset is a folder.$"):
+    with pytest.raises(NotADirectoryError, match=r"a preset is a folder, or a \.gguf file\.$"):
         open_source("preset/config.json")
     Path("model.keras").write_text("")
     with pytest.raises(NotADirectoryError, match=r"Open it with keras.saving.load_model."):
         open_source("model.keras")
+
+
+@pytest.mark.parametrize(
+    ("address", "source"),
+    [
+        ("hf://a/b/c.gguf", OneFile(HuggingFaceModel("a/b"), "c.gguf")),
+        ("hf://a/b/BF16/c-1.gguf@v1", OneFile(HuggingFaceModel("a/b", "v1"), "BF16/c-1.gguf")),
+        ("hf://a/b.gguf", HuggingFaceModel("a/b.gguf")),
+    ],
+)
+def test_gguf_files_of_hugging_face(address, source):
+    assert open_source(address) == source
+
+
+def test_gguf_files(preset):
+    Path("a.gguf").write_text("")
+    Path("preset/link.gguf").symlink_to(Path("a.gguf").absolute())
+    for name in ("a.gguf", "./a.gguf", "~/a.gguf", Path("a.gguf"), "preset/link.gguf"):
+        source = open_source(name)
+        assert source.find("a.gguf").samefile("a.gguf")
+        assert source.find("config.json") is None
+        assert Path(str(source)).samefile("a.gguf")
+    with pytest.raises(FileNotFoundError, match=r"^There is no file b\.gguf\.$"):
+        open_source("b.gguf")
+    with pytest.raises(FileNotFoundError, match=r"^There is no file preset/b\.gguf\.$"):
+        open_source("preset/b.gguf")
 
 
 def test_unknown_name(preset):

@@ -83,7 +83,7 @@ def test_the_documented_signature():
         ("dtype", None),
     ]
     keywords = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
-    assert keywords == {"head_dim": None, "tie_word_embeddings": False}
+    assert keywords == {"head_dim": None, "tie_word_embeddings": False, "rope_scaling": None}
 
 
 def test_the_documented_example():

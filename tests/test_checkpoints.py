@@ -4,6 +4,7 @@ import json
 import pickle
 import shutil
 
+import ml_dtypes
 import numpy as np
 import pytest
 from reference.make_formats import FOLDER
@@ -100,9 +101,20 @@ def test_float64(single):
     assert_same_weights(loaded, before)
 
 
+@pytest.mark.parametrize("dtype", ["int8", "float8_e4m3fn"])
+def test_eight_bits_that_the_config_does_not_speak_of(single, dtype):
+    """They are never taken for floats."""
+    edit_weights(single, lambda a: a.update({NAME: np.ones((24, 16), ml_dtypes_of(dtype))}))
+    refuses(single, f"has the dtype {dtype}, but the config asks for float")
+
+
+def ml_dtypes_of(name):
+    return np.dtype(getattr(ml_dtypes, name, name))
+
+
 def test_integers(single):
-    edit_weights(single, lambda a: a.update({NAME: np.ones((24, 16), "int8")}))
-    refuses(single, "has the dtype 'I8'; weights must be one of")
+    edit_weights(single, lambda a: a.update({NAME: np.ones((24, 16), "int32")}))
+    refuses(single, "has the dtype 'I32'; weights must be one of")
 
 
 def test_rotary_frequencies_of_old_checkpoints(single):

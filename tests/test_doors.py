@@ -15,6 +15,8 @@ NEUTRAL = {
     *("export_lora_to_peft", "export_to_transformers", "save_lora_weights", "save_to_preset"),
     *("from_config", "from_preset", "get_config", "get_layout_map", "traced_settings"),
     *("get_compile_config", "preprocessor"),  # text becomes arrays before anything is compiled
+    *("export_to_gguf", "export_lora_to_gguf", "get_quantization_layer_structure"),
+    "sampler",  # of `compile`, looked up at each call
     # Called by what is in the tables.
     *(
         "call",
@@ -40,10 +42,14 @@ NEUTRAL = {
 }
 
 
+PLAIN = ("__dict__", "__weakref__")  # of Python's own making
+
+
 def of_the_library(cls):
     """What the library's own classes define in a class, by name."""
     own = [base for base in cls.__mro__ if base.__module__.startswith("mistral_lib")]
-    return {name: value for base in reversed(own) for name, value in vars(base).items()}
+    found = {name: value for base in reversed(own) for name, value in vars(base).items()}
+    return {name: value for name, value in found.items() if name not in PLAIN}
 
 
 def names(table):

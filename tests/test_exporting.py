@@ -31,6 +31,9 @@ TRANSFORMERS = [name for name in CASES if not name.startswith("mistral")]
 TOLERANCE = 1e-5  # of logits of size 1
 
 
+DYNAMIC = {"rope_type": "dynamic", "factor": 8.0, "original_max_position_embeddings": 8}
+
+
 def files(folder):
     return {file.name: file.read_bytes() for file in folder.iterdir()}
 
@@ -90,9 +93,26 @@ def test_round_trip(tmp_path, dtype, changes):
     assert {**expected, "name": None} == {**found, "name": None}
 
 
-def test_windows_that_differ_by_layer(tmp_path):
-    with pytest.raises(ValueError, match=r"have different windows \(\(3, None\)\), but in transf"):
-        small_backbone(sliding_window=[3, None]).export_to_transformers(tmp_path / "a")
+SCALES_QUERIES = {
+    "rope_type": "default",
+    "llama_4_scaling_beta": 0.1,
+    "original_max_position_embeddings": 8,
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"sliding_window": [3, 5]}, r"have the windows \(3, 5\), but in transformers a layer"),
+        (
+            {"sliding_window": [3, None], "rope_scaling": SCALES_QUERIES},
+            r"the windows \(3, None\) and llama_4_scaling_beta, but in transformers",
+        ),
+    ],
+)
+def test_what_no_type_of_transformers_computes(tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
+        small_backbone(**changes).export_to_transformers(tmp_path / "a")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -230,6 +250,17 @@ def test_merged_lora_is_exported(tmp_path):
         {"tie_word_embeddings": True, "sliding_window": None},
         {"rope_max_wavelength": 500, "rope_scaling_factor": 4, "layer_norm_epsilon": 1e-5},
         {"dtype": "bfloat16"},
+        {"sliding_window": [3, None]},
+        {"rope_scaling": SCALES_QUERIES, "sliding_window": 4},
+        {"rope_scaling": {**DYNAMIC, "factor": 2.0}, "head_dim": 4},
+        {
+            "rope_scaling": {
+                **DYNAMIC,
+                "rope_type": "llama3",
+                "low_freq_factor": 1.0,
+                "high_freq_factor": 4.0,
+            }
+        },
     ],
 )
 def test_transformers_opens_it(tmp_path, max_shard_size, changes):
@@ -373,7 +404,11 @@ def test_a_preset_of_keras_hub_keeps_what_keras_hub_has_no_place_for(chat_checkp
     [
         (3, {}),
         ({"chat_template": 3, "added_tokens": [1]}, {}),
-        ({"added_tokens": {"a": "1", "b": 300}}, {"added_tokens": {"b": 300}}),
+        (
+            {"added_tokens": {"a": "1", "b": 300}, "prefix": "x", "version": 7, "other": 1},
+            {"added_tokens": [{"id": 300, "content": "b"}]},
+        ),
+        ({"chat_template": [{"name": "a"}, 3]}, {}),
     ],
 )
 def test_what_somebody_else_wrote_there_is_not_believed(tmp_path, extras, kept):

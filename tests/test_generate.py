@@ -32,7 +32,7 @@ def test_strip_prompt(model):
 
 
 def test_ids_in_ids_out(model):
-    ids = model.preprocessor.generate_preprocess("the window")[0]
+    ids = model.preprocessor.prompt_ids("the window")[0]
     out = model.generate(ids, max_length=LENGTH)
     assert out[: len(ids)] == ids
     assert model.preprocessor.tokenizer.decode(out) == model.generate("the window")
@@ -43,7 +43,7 @@ def test_ids_in_ids_out(model):
 
 
 def test_lengths(model):
-    ids = model.preprocessor.generate_preprocess("the window")[0]
+    ids = model.preprocessor.prompt_ids("the window")[0]
     assert len(model.generate(ids, max_length=LENGTH, stop_token_ids=None)) == LENGTH
     assert len(model.generate(ids, stop_token_ids=None)) == LENGTH  # the preprocessor's
     new = model.generate(ids, max_new_tokens=3, stop_token_ids=None, strip_prompt=True)
@@ -51,7 +51,7 @@ def test_lengths(model):
 
 
 def test_stop_tokens(model):
-    ids = model.preprocessor.generate_preprocess("the window")[0]
+    ids = model.preprocessor.prompt_ids("the window")[0]
     free = model.generate(ids, stop_token_ids=None, strip_prompt=True)
     stopped = model.generate(ids, stop_token_ids=[free[2]], strip_prompt=True)
     assert stopped == free[: free.index(free[2]) + 1]
@@ -96,7 +96,7 @@ def test_samples(model):
     batch = model.generate(["A query", "the window"], num_samples=2, **arguments)
     assert [len(rows) for rows in batch] == [2, 2]
     assert batch[1] == [model.generate("the window", temperature=1.5, seed=s) for s in (6, 7)]
-    ids = model.preprocessor.generate_preprocess("the window")[0]
+    ids = model.preprocessor.prompt_ids("the window")[0]
     rows = model.generate(ids, LENGTH, num_samples=2, **arguments)
     assert [model.preprocessor.tokenizer.decode(row) for row in rows] == one[:2]
     inputs = {"token_ids": np.array([ids]), "padding_mask": np.ones((1, len(ids)))}
@@ -108,7 +108,7 @@ def test_samples(model):
 @pytest.mark.slow
 def test_log_probs(model):
     """The model's own, at any temperature; in the shape of the result."""
-    ids = model.preprocessor.generate_preprocess("the window")[0]
+    ids = model.preprocessor.prompt_ids("the window")[0]
     row, values = model.generate(
         ids, max_new_tokens=5, temperature=1.3, top_k=9, seed=2, return_log_probs=True
     )
@@ -138,7 +138,7 @@ def test_stop_strings(model, steps):
     pieces = list(model.stream("the window", stop_strings=string, **arguments))
     assert "".join(pieces) == stopped
     # Ids end with the token that completes it, however many steps had been run by then.
-    prompt = model.preprocessor.generate_preprocess("the window")[0]
+    prompt = model.preprocessor.prompt_ids("the window")[0]
     ids, values = model.generate(prompt, stop_strings=string, return_log_probs=True, **arguments)
     decode = model.preprocessor.tokenizer.decode
     assert decode(prompt + ids).removeprefix("the window").startswith(stopped + string)
@@ -260,8 +260,8 @@ def test_without_a_seed_each_call_draws_afresh(model):
     def texts(**seed):
         return {model.generate("the window", temperature=1.5, **seed) for _ in range(4)}
 
-    assert len(texts()) == len(texts(seed=0)) == 1
-    assert len(texts(seed=None)) > 1
+    assert len(texts(seed=0)) == 1
+    assert min(len(texts()), len(texts(seed=None))) > 1
 
 
 def test_stream_takes_one_text_and_fails_at_the_call(model):
@@ -273,7 +273,7 @@ def test_stream_takes_one_text_and_fails_at_the_call(model):
 
 def test_without_preprocessor(model):
     bare = MistralCausalLM(model.backbone)
-    ids = model.preprocessor.generate_preprocess("the window")[0]
+    ids = model.preprocessor.prompt_ids("the window")[0]
     assert bare.generate(ids, LENGTH) == model.generate(ids, LENGTH, stop_token_ids=None)
     with pytest.raises(ValueError, match="no preprocessor"):
         bare.generate("the window", 5)
@@ -281,3 +281,43 @@ def test_without_preprocessor(model):
         bare.generate(ids, LENGTH, stop_strings="a")
     with pytest.raises(ValueError, match="must be given, but neither is"):
         bare.generate(ids)
+
+
+@pytest.mark.parametrize("preprocessor", [True, False])
+def test_a_dictionary_without_a_limit_keeps_its_width(model, preprocessor):
+    """A row that fills it stays as it is, and so does one beside it that has room."""
+    bare = model if preprocessor else MistralCausalLM(model.backbone)
+    ids = model.preprocessor.prompt_ids("the window")[0]
+    arrays = {
+        "token_ids": np.array([ids + [0] * 7, ids + [5] * 7]),
+        "padding_mask": np.array([[1] * len(ids) + [0] * 7, [1] * (len(ids) + 7)]),
+    }
+    written = bare.generate(arrays, stop_token_ids=None)
+    alone = bare.generate(ids, max_new_tokens=7, stop_token_ids=None)
+    np.testing.assert_array_equal(written["token_ids"], [alone, arrays["token_ids"][1]])
+    assert written["padding_mask"].all()
+    ended = bare.generate(arrays, stop_token_ids=[alone[len(ids) + 2]])
+    width = arrays["token_ids"].shape[1]
+    assert ended["token_ids"].shape == ended["padding_mask"].shape == (2, width)
+    assert ended["padding_mask"].sum(axis=1).tolist()[0] <= len(ids) + 3
+    new = bare.generate(arrays, stop_token_ids=None, strip_prompt=True)
+    assert new["token_ids"].shape == (2, width)
+    assert new["padding_mask"].sum(axis=1).tolist() == [7, 0]
+    assert new["token_ids"][0, :7].tolist() == alone[len(ids) :]
+
+
+def test_a_dictionary_with_a_limit_is_as_wide_as_its_longest_row(model):
+    ids = model.preprocessor.prompt_ids("the window")[0]
+    arrays = {"token_ids": [ids + [0] * 9], "padding_mask": [[1] * len(ids) + [0] * 9]}
+    for limit in ({"max_new_tokens": 3}, {"max_length": len(ids) + 3}):
+        written = model.generate(arrays, stop_token_ids=None, **limit)
+        assert written["token_ids"].shape == (1, len(ids) + 3)
+
+
+def test_beams_of_a_dictionary_leave_full_rows_alone(model):
+    ids = model.preprocessor.prompt_ids("the window")[0]
+    arrays = {"token_ids": [ids, [*ids[:-1], 0]], "padding_mask": [[1] * len(ids)] * 2}
+    arrays["padding_mask"][1] = [1] * (len(ids) - 1) + [0]
+    written = model.generate(arrays, stop_token_ids=None, num_beams=2)
+    assert written["token_ids"][0].tolist() == ids
+    assert written["token_ids"][1, :-1].tolist() == ids[:-1]

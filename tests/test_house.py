@@ -130,7 +130,8 @@ def test_only_teaching_draws(module):
 
 def test_library_imports_what_it_requires():
     required = {re.match(r"\w+", needed)[0] for needed in PYPROJECT["project"]["dependencies"]}
-    extras = {"kagglehub"}  # imported where it is used, with a message that names the extra
+    # Imported where they are used, with a message that names the extra.
+    extras = {"kagglehub", "gguf"}
     used = set().union(*map(imports, LIBRARY))
     assert used - sys.stdlib_module_names - {"mistral_lib"} <= required | extras
 

@@ -551,6 +551,32 @@ def test_a_checkpoint_of_transformers(hub, layout, connect):
     assert_same_weights(MistralBackbone.from_preset(address), expected)
 
 
+GGUF = Path(__file__).parent / "reference/gguf"
+
+
+def test_gguf_files(hugging_face, connect):
+    """The only one of a model, or the one that is named; and again without a network."""
+    data = (GGUF / "text.gguf").read_bytes()
+    one = {"README.md": b"", "a-Q8_0.gguf": data, "mmproj-a.gguf": b"an encoder of images"}
+    many = {"README.md": b"", "a.gguf": data, "BF16/a.gguf": data, "config.json": b"{}"}
+    hugging_face.models |= {"a/one": {"main": one}, "a/many": {"main": many}}
+    expected = MistralBackbone.from_preset(GGUF / "text.gguf")
+    for address in ("hf://a/one", "hf://a/many/BF16/a.gguf", "hf://a/many/a.gguf@main"):
+        assert_same_weights(MistralBackbone.from_preset(address), expected)
+    assert "mmproj-a.gguf" not in hugging_face.sent
+    backbone = MistralBackbone.from_preset("hf://a/one")
+    hugging_face.models["a/lora"] = {"main": {"b.gguf": (GGUF / "adapter.gguf").read_bytes()}}
+    backbone.load_lora_weights("hf://a/lora/b.gguf")
+    del many["config.json"]
+    hugging_face.models["a/several"] = {"main": many}
+    with pytest.raises(ValueError, match=r"holds 2 GGUF files: a\.gguf, BF16/a\.gguf\. Name one"):
+        MistralBackbone.from_preset("hf://a/several")
+    with pytest.raises(FileNotFoundError, match=r"hf://a/one has no file b\.gguf"):
+        MistralBackbone.from_preset("hf://a/one/b.gguf")
+    connect(closed_port())
+    assert_same_weights(MistralBackbone.from_preset("hf://a/many/BF16/a.gguf"), expected)
+
+
 # --- A model that is replaced while it is loaded -------------------------------------------------
 
 LAYOUTS = ["KerasHub", "KerasHub in shards", "transformers", "transformers in shards", "Mistral"]

@@ -11,7 +11,7 @@ import mistral_lib
 ROOT = Path(mistral_lib.__file__).parent
 # Packages that a user may be without, and one that takes its time and that only hubs need: imported
 # where they are used.
-OPTIONAL = {"kagglehub", "IPython", "huggingface_hub"}
+OPTIONAL = {"kagglehub", "gguf", "IPython", "huggingface_hub"}
 # It finds the exercises of a chapter by the chapter's name, when they are asked for.
 BY_NAME = {"mistral_lib.teaching.exercises": {"importlib.import_module(f'{__name__}.{chapter}')"}}
 MODELS = {"backbone", "base", "causal_lm", "preprocessor", "tokenizer", "scoring", "training_loss"}

@@ -9,8 +9,9 @@ import pytest
 from small_presets import KERAS_HUB, small_backbone
 
 from mistral_lib import MistralBackbone
-from mistral_lib.presets import info
+from mistral_lib.presets import info, registry
 from mistral_lib.presets.info import describe_preset
+from mistral_lib.presets.registry import PUBLISHED
 
 MISTRAL_7B = {
     "model_type": "mistral",
@@ -101,6 +102,28 @@ def test_a_saved_preset_is_described_as_it_loads(tmp_path):
     assert "LoRA" not in found
 
 
+@pytest.mark.parametrize(
+    ("rope_scaling", "expected"),
+    [
+        (
+            {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 8192},
+            "wavelength 10,000, yarn scaling by 4 beyond 8,192 tokens",
+        ),
+        (
+            {
+                "rope_type": "default",
+                "original_max_position_embeddings": 64,
+                "llama_4_scaling_beta": 0.1,
+            },
+            "wavelength 10,000, default scaling beyond 64 tokens",
+        ),
+    ],
+)
+def test_a_scaling_of_positions_is_named(tmp_path, rope_scaling, expected):
+    small_backbone(rope_scaling=rope_scaling).save_to_preset(tmp_path / "preset")
+    assert rows(describe_preset(tmp_path / "preset"))["rotary positions"] == [expected]
+
+
 def test_windows_that_differ_by_block(tmp_path):
     small_backbone(num_layers=3, sliding_window=[5, None, 5]).save_to_preset(tmp_path / "all")
     found = rows(describe_preset(tmp_path / "all"))
@@ -154,6 +177,17 @@ def test_a_built_in_name_has_its_description():
         == "mistral_tiny_en: "
         + MistralBackbone.presets["mistral_tiny_en"]["metadata"]["description"]
     )
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_published_name_needs_no_network(name, monkeypatch):
+    monkeypatch.setattr(info.Preset, "open", None)
+    text = describe_preset(name)
+    found = rows(text)
+    assert text.startswith(f"{name}: {PUBLISHED[name].description}\n")
+    assert found["from"] == [registry.source_of(name)]
+    assert found["format"] == ["KerasHub"]
+    assert found["all"] == [f"{MistralBackbone.presets[name]['metadata']['params']:,}"]
 
 
 def test_columns_are_aligned(checkpoint):

@@ -77,6 +77,7 @@ TEXT_DOORS = {
     "test_on_batch(x)": lambda model, texts: model.test_on_batch(texts),
     "predict_on_batch(x)": lambda model, texts: model.predict_on_batch(texts),
     "preprocessor.__call__(x)": lambda model, texts: model.preprocessor(texts),
+    "preprocessor.prompt_ids(x)": lambda model, texts: model.preprocessor.prompt_ids(texts),
     "preprocessor.generate_preprocess(x)": lambda model, texts: (
         model.preprocessor.generate_preprocess(texts)
     ),
@@ -88,6 +89,12 @@ ONE_TEXT_DOORS = {
     "stream(inputs)": lambda model, text: list(model.stream(text, **SHORT)),
     "tokenizer.apply_chat_template(conversation)": lambda model, text: (
         model.preprocessor.tokenizer.apply_chat_template([{"role": "user", "content": text}])
+    ),
+    "tokenizer.encode_plain(text)": lambda model, text: model.preprocessor.tokenizer.encode_plain(
+        text
+    ),
+    "tokenizer.encode_rendered(text)": lambda model, text: (
+        model.preprocessor.tokenizer.encode_rendered(text)
     ),
     **TEXT_DOORS,
 }
@@ -184,7 +191,7 @@ ID_DOORS = {
 DECODERS = {
     "tokenizer.decode(ids)": lambda model, ids: model.preprocessor.tokenizer.decode(ids),
     "tokenizer.detokenize(ids)": lambda model, ids: model.preprocessor.tokenizer.detokenize(ids),
-    "preprocessor.generate_postprocess(ids)": lambda model, ids: (
+    "preprocessor.generate_postprocess(x)": lambda model, ids: (
         model.preprocessor.generate_postprocess(ids)
     ),
 }
@@ -309,7 +316,7 @@ OTHERS = {
     *("class_weight", "epochs", "initial_epoch", "shuffle", "return_dict", "validation_split"),
     *("validation_steps", "validation_batch_size", "validation_freq", "steps_per_epoch"),
     *("repetition_penalty", "num_samples", "num_beams", "length_penalty", "num_draft_tokens"),
-    *("add_bos", "add_eos", "id", "token"),
+    *("add_bos", "add_eos", "id", "token", "tools"),
 }
 # Methods that take neither.
 NEITHER = {
@@ -319,6 +326,9 @@ NEITHER = {
     *("make_train_function", "make_test_function", "make_predict_function", "jax_state_sync"),
     *("enable_lora", "merge_lora", "save_lora_weights", "load_lora_weights"),
     *("export_lora_to_peft", "traced_settings", "compiled_with", "check_batch", "call"),
+    *("export_to_gguf", "export_lora_to_gguf", "get_quantization_layer_structure"),
+    # Called in compiled functions, where nobody can look at ids.
+    *("call_with_cache", "generate_step", "make_generate_function"),
     *("compute_loss", "compute_loss_and_updates", "compute_metrics", "__new__", "__setattr__"),
     *("train_step", "test_step", "predict_step", "stateless_call", "load_weights"),
     *("__init__", "__reduce__", "presets", "backbone"),

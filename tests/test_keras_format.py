@@ -7,6 +7,7 @@ import h5py
 import keras
 import numpy as np
 import pytest
+from reference.make_family import FOLDER as FAMILY
 from reference.make_keras_preset import (
     CONFIG,
     PADDING_MASK,
@@ -157,6 +158,28 @@ def test_keras_hub_opens_it(tmp_path, max_shard_size, changes):
     assert theirs.preprocessor.tokenizer(prompt).tolist() == model.preprocessor.tokenizer(prompt)
 
 
+@pytest.mark.peer
+def test_keras_hub_ignores_scaled_positions(tmp_path):
+    """So it has to refuse what is saved here with them: see `keras_format.EXTENDED`."""
+    models = pytest.importorskip("keras_hub.models", reason="KerasHub is not installed")
+    folder = shutil.copytree(FAMILY / "yarn_mistral", tmp_path / "transformers")
+    ids = np.arange(50)[None] * 11 % 37
+    inputs = {"token_ids": ids, "padding_mask": np.ones_like(ids)}
+
+    def logits(cls, preset, **changes):
+        backbone = cls.from_preset(preset, dtype="float32", **changes)
+        return np.asarray(backbone.token_embedding(backbone(inputs), reverse=True))
+
+    theirs = logits(models.MistralBackbone, str(folder))
+    ignored = logits(MistralBackbone, folder, rope_scaling=None)
+    assert np.abs(theirs - ignored).max() < TOLERANCE
+    assert np.abs(theirs - logits(MistralBackbone, folder)).max() > 1
+
+    MistralBackbone.from_preset(folder).save_to_preset(tmp_path / "saved")
+    with pytest.raises(ValueError, match="ExtendedMistralBackbone"):
+        models.MistralBackbone.from_preset(str(tmp_path / "saved"))
+
+
 # --- The table -----------------------------------------------------------------------------------
 
 
@@ -220,7 +243,12 @@ def test_nothing_is_imported(single, monkeypatch):
             lambda c: c["config"].update(rope_scaling_factor=0),
             "rope_scaling_factor must be above 0",
         ),
-        (lambda c: c["config"].update(rope_scaling={}), "no argument 'rope_scaling'"),
+        (lambda c: c["config"].update(rope_scaling=4), "rope_scaling must be a dictionary"),
+        (lambda c: c["config"].update(rope_scalings={}), "no argument 'rope_scalings'"),
+        (
+            lambda c: c["config"].update(rope_scaling={"rope_type": "yarn"}),
+            "rope_scaling of the type 'yarn' must have factor",
+        ),
         (lambda c: c["config"].update(self=1), "no argument 'self'"),
         (lambda c: c["config"].update(num_layers=True), "num_layers must be an integer"),
         (lambda c: c["config"].update(name=[1]), "name"),

@@ -57,7 +57,7 @@ def drawn_models(draw):
     return config, padding_mask, draw(st.integers(0, 1000))
 
 
-def check(model, path, peer_pass):
+def check(model, path, peer_pass, tolerance=TOLERANCE):
     """Compares hidden states and gradients with a peer's."""
     config, padding_mask, seed = model
     weights = golden.random_weights(config, seed)
@@ -70,24 +70,55 @@ def check(model, path, peer_pass):
     inputs = {"token_ids": token_ids, "padding_mask": padding_mask}
     ours, our_gradients = compile_pass(backbone, variables)(inputs, cotangent)
     theirs, gradients = peer_pass(config, weights, token_ids, padding_mask, cotangent)
-    assert np.abs(ours - theirs)[padding_mask].max() < TOLERANCE
+    assert np.abs(ours - theirs)[padding_mask].max() < tolerance
     for name, expected in gradients.items():
         # With a window of 1, the gradient of queries and keys is zero up to rounding.
         allowed = max(GRADIENT_TOLERANCE * np.abs(expected).max(), 1e-7)
         assert np.abs(our_gradients[name] - expected).max() < allowed, name
 
 
+def by_transformers(config, weights, *batch):
+    return peers.transformers_pass(peers.transformers_model(config, weights), *batch)
+
+
 @needs("torch", "transformers")
 @settings(max_examples=20, deadline=None, derandomize=True)
 @given(model=drawn_models(), path=st.sampled_from(["auto", "dense", "banded"]))
 def test_equals_transformers(model, path):
-    check(
-        model,
-        path,
-        lambda config, weights, *batch: peers.transformers_pass(
-            peers.transformers_model(config, weights), *batch
-        ),
-    )
+    check(model, path, by_transformers)
+
+
+@st.composite
+def drawn_scalings(draw):
+    """A model that reads two whole rows, mostly beyond the original length of its scaling."""
+    config, mask, seed = draw(drawn_models())
+    scaling = {
+        "rope_type": draw(st.sampled_from(["yarn", "dynamic", "llama3"])),
+        "factor": draw(st.sampled_from([1.0, 2.0, 16.0])),
+        "original_max_position_embeddings": draw(st.sampled_from([5, 30, 64])),
+    }
+    if scaling["rope_type"] == "llama3":
+        scaling |= {"low_freq_factor": 1.0, "high_freq_factor": draw(st.sampled_from([1.5, 4.0]))}
+    if scaling["rope_type"] == "yarn":
+        choices = {
+            "beta_fast": st.sampled_from([4.0, 32.0]),
+            "mscale": st.sampled_from([0.0, 0.7, 1.0]),
+            "mscale_all_dim": st.sampled_from([0.0, 0.5, 1.0]),
+            "attention_factor": st.just(1.2),
+            "truncate": st.booleans(),
+            "llama_4_scaling_beta": st.just(0.1),
+        }
+        scaling |= draw(st.fixed_dictionaries({}, optional=choices))
+    sizes = {"head_dim": max(config["head_dim"], 4), "rope_scaling_factor": 1.0}
+    return {**config, **sizes, "rope_scaling": scaling}, np.ones_like(mask), seed
+
+
+@needs("torch", "transformers")
+@settings(max_examples=30, deadline=None, derandomize=True)
+@given(model=drawn_scalings())
+def test_scalings_equal_transformers(model):
+    # Both raise the base of "dynamic" to a power in float32, which shows at position 300.
+    check(model, "auto", by_transformers, tolerance=3 * TOLERANCE)
 
 
 @needs("keras_hub")

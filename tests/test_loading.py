@@ -6,6 +6,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+import warnings
 from types import SimpleNamespace
 
 import h5py
@@ -373,14 +374,52 @@ def test_backbone_preset_opens_as_causal_lm(copy):
     assert (preprocessor.sequence_length, preprocessor.add_end_token) == (1024, True)
 
 
-def test_tokenizer_of_another_model(copy):
-    """Fewer tokens than the model knows are fine; more would be ids without an embedding."""
-    shutil.rmtree(copy / "assets")
-    shutil.copytree(SINGLE / "assets", copy / "assets")
-    assert MistralCausalLM.from_preset(copy).preprocessor.tokenizer.vocabulary_size() == 280
-    edit_config(copy, vocabulary_size=279)
-    with pytest.raises(ValueError, match="280 tokens, but the backbone's vocabulary_size is 279"):
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [
+        (279, "280 tokens, but the backbone's vocabulary_size is 279: they belong to different"),
+        (
+            793,
+            "has only 280 tokens, but the backbone's vocabulary_size is 793: .*=None",
+        ),
+        (131072, "has only 280 tokens, but the backbone's vocabulary_size is 131,072"),
+    ],
+)
+def test_tokenizer_of_another_model(copy, size, message):
+    """Its ids would mean other tokens, or have no embedding."""
+    take_small_vocabulary(copy, size)
+    with pytest.raises(ValueError, match=message):
         MistralCausalLM.from_preset(copy, load_weights=False)
+    assert MistralCausalLM.from_preset(copy, False, preprocessor=None).preprocessor is None
+
+
+@pytest.mark.parametrize("size", [280, 288, 320, 792])
+def test_rows_that_only_round_a_number_up(copy, size):
+    take_small_vocabulary(copy, size)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        model = MistralCausalLM.from_preset(copy, load_weights=False)
+    assert model.preprocessor.tokenizer.vocabulary_size() == 280
+
+
+def test_rows_of_tokens_that_were_added(copy):
+    """Without a word only if the files say which."""
+    take_small_vocabulary(copy, 282)
+    with pytest.warns(UserWarning, match=r"has 2 more rows .* than its tokenizer has tokens \(280"):
+        MistralCausalLM.from_preset(copy, load_weights=False)
+    file = copy / "tokenizer.json"
+    extras = {"added_tokens": {"<|im_start|>": 280, "<|im_end|>": 281}}
+    file.write_text(json.dumps({**json.loads(file.read_text()), "extras": extras}))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        MistralCausalLM.from_preset(copy, load_weights=False)
+
+
+def take_small_vocabulary(folder, size):
+    """Has a preset 280 tokens and a number of rows in its embedding."""
+    shutil.rmtree(folder / "assets")
+    shutil.copytree(SINGLE / "assets", folder / "assets")
+    edit_config(folder, vocabulary_size=size)
 
 
 @pytest.mark.parametrize(

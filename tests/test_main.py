@@ -15,6 +15,7 @@ from vocabularies import trained_model
 from mistral_lib import MistralCausalLM, MistralCausalLMPreprocessor, MistralTokenizer
 from mistral_lib.__main__ import main
 from mistral_lib.presets import info
+from mistral_lib.presets.gguf_files import read_gguf
 from mistral_lib.presets.info import describe_preset
 from mistral_lib.presets.preset import FORMATS, format_of
 from mistral_lib.presets.sources import LocalFolder
@@ -106,6 +107,9 @@ def test_errors_are_one_line(preset, capsys, arguments, message):
         ["info"],
         ["convert", "mistral_tiny_en"],
         ["convert", "mistral_tiny_en", "target", "--format", "gguf"],
+        ["convert", "mistral_tiny_en", "target.gguf", "--format", "keras"],
+        ["convert", "mistral_tiny_en", "target.gguf", "--quantization", "int8"],
+        ["convert", "mistral_tiny_en", "target", "--format", "pickle"],
         ["convert", "a", "b", "--format", "transformers", "--quantization", "int8"],
     ],
     ids=" ".join,
@@ -186,6 +190,25 @@ def test_convert(preset, tmp_path, capsys, form):
     one, other = MistralCausalLM.from_preset(preset), MistralCausalLM.from_preset(back)
     assert_same_weights(one, other)
     assert other.preprocessor.tokenizer.proto == one.preprocessor.tokenizer.proto
+
+
+@pytest.mark.filterwarnings("ignore:llama.cpp has no sliding window")
+@pytest.mark.parametrize(
+    ("dtype", "kinds"),
+    [("auto", {"F32"}), ("bfloat16", {"BF16", "F32"}), ("q8_0", {"F16", "F32"})],  # rows of 8
+)
+def test_convert_to_gguf_and_back(preset, tmp_path, capsys, dtype, kinds):
+    there, back = tmp_path / "there.gguf", str(tmp_path / "back")
+    assert main(["convert", preset, str(there), "--dtype", dtype]) == 0
+    assert capsys.readouterr().out == f"{there}: {there.stat().st_size:,} bytes\n"
+    assert {*read_gguf(there).kinds.values()} == kinds
+    assert main(["convert", str(there), back, "--dtype", "float32"]) == 0
+    one, other = MistralCausalLM.from_preset(preset), MistralCausalLM.from_preset(back)
+    if dtype == "auto":
+        assert_same_weights(one, other)
+    texts = ["The window", "é"]
+    tokenizers = [model.preprocessor.tokenizer for model in (one, other)]
+    assert tokenizers[0].encode(texts) == tokenizers[1].encode(texts)
 
 
 def size_of(folder):

@@ -15,7 +15,7 @@ def model():
 
 def by_single_steps(model, prompt, count):
     """The margins of new tokens, each from a reading of the text before it alone."""
-    ids, margins = model.preprocessor.generate_preprocess(prompt)[0], []
+    ids, margins = model.preprocessor.prompt_ids(prompt)[0], []
     for _ in range(count):
         token_ids = np.zeros((1, 64), "int32")
         token_ids[0, : len(ids)] = ids

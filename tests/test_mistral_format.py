@@ -75,6 +75,38 @@ def test_window_and_wavelength(folder, changes, window, wavelength):
     assert (config["sliding_window"], config["rope_max_wavelength"]) == (window, wavelength)
 
 
+@pytest.mark.parametrize(
+    ("name", "stated", "windows"),
+    [
+        ("sliding_window", [None, 5], [None, 5]),
+        ("_sliding_window", [None, 5], [None, 5]),
+        ("_sliding_window", [7], [7, 7]),
+        ("sliding_window", [None], [None, None]),
+    ],
+)
+def test_windows_by_layer(folder, name, stated, windows):
+    """A list is repeated until every layer has a window."""
+    edit(folder / "params.json", remove=["sliding_window"])
+    edit(folder / "params.json", **{name: stated})
+    assert read_arguments(folder)["sliding_window"] == windows
+    assert MistralBackbone.from_preset(folder, load_weights=False).config.window(1) == windows[1]
+
+
+def test_a_list_of_windows_is_a_pattern(folder):
+    """As the whole is repeated in mistral-inference, and not each of its entries."""
+    edit(folder / "params.json", remove=["sliding_window"])
+    edit(folder / "params.json", n_layers=6, _sliding_window=[None, 7, 5])
+    assert read_arguments(folder)["sliding_window"] == [None, 7, 5, None, 7, 5]
+
+
+def test_context_length(folder):
+    assert MistralBackbone.from_preset(folder).context_length is None
+    edit(folder / "params.json", max_seq_len=96)
+    assert MistralBackbone.from_preset(folder).context_length == 96
+    edit(folder / "params.json", max_position_embeddings=128)
+    assert MistralBackbone.from_preset(folder).context_length == 128
+
+
 def test_what_says_nothing_is_ignored(folder):
     before = read_arguments(folder)
     edit(
@@ -91,17 +123,24 @@ def test_tied(folder):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"moe": {"num_experts": 8}}, "has moe = "),
-        ({"vision_encoder": {}}, "has vision_encoder = "),
+        ({"moe": {"num_experts": 8}}, "has moe: a mixture of experts is in the model"),
+        ({"q_lora_rank": 1024}, "has q_lora_rank: latent attention is in the model"),
+        ({"multimodal": {}}, "has multimodal: an encoder of sound is in the model"),
         ({"model_type": "mamba"}, "has model_type = 'mamba'"),
-        ({"sliding_window": [None, 4096]}, r"sliding_window is \[None, 4096\]"),
+        ({"sliding_window": [None, 4096, 4096]}, "sliding_window has 3 entries, which cannot be"),
+        ({"sliding_window": []}, "sliding_window has 0 entries"),
+        ({"sliding_window": [5], "n_layers": 10**12}, "each of the 1000000000000 layers one"),
+        ({"sliding_window": [0, 4096]}, r"sliding_window\[0\] must be at least 1"),
+        ({"quantization": {"qformat_weight": "nvfp4"}}, "the weights are quantized by 'nvfp4'"),
+        ({"quantization_config": {"quant_method": "awq"}}, "the weights are quantized by 'awq'"),
         ({"sliding_window": "wide"}, "sliding_window must be an integer"),
         (
             {"sliding_window": 4096, "_sliding_window": [None, 4096]},
             r"sliding_window and _sliding_window are 4096 and \[None, 4096\], but must be the same",
         ),
         ({"n_heads": 4.0}, "num_query_heads must be an integer"),
-        ({"yarn": {"factor": 2}}, "has yarn = "),
+        ({"yarn": {"factor": 2}}, "yarn has no "),
+        ({"use_biases": True}, "has use_biases = True, which Mistral 7B does not have"),
     ],
 )
 def test_refused_by_name(folder, changes, message):

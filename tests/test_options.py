@@ -2,13 +2,12 @@
 
 import inspect
 
-import keras
 import numpy as np
 import pytest
-from text_models import make_model
 
+from mistral_lib import samplers
 from mistral_lib.generation.generate import TextGeneration
-from mistral_lib.generation.options import SAMPLERS, Options, check_stop_tokens
+from mistral_lib.generation.options import UNCHOSEN, Options, check_stop_tokens
 from mistral_lib.generation.sampling import make_sampler
 
 
@@ -29,9 +28,75 @@ def test_every_option_of_stream_is_one_of_generate_with_the_same_default():
     of_the_call = {"self", "inputs", "strip_prompt", "batch_size", "verbose"}
     renamed = {"return_log_probs": "log_probs", "stop_token_ids": "stop_tokens"}
     options = set(generate) - of_the_call - sampling
-    assert {renamed.get(name, name) for name in options} == fields - {"sampler"}
-    for name in fields & set(generate) - {"stop_strings"}:
+    assert {renamed.get(name, name) for name in options} == fields - {"sampler", "own_sampler"}
+    for name in fields & set(generate) - {"stop_strings", *UNCHOSEN}:
         assert generate[name].default == Options.__dataclass_fields__[name].default
+
+
+def test_every_argument_that_chooses_tokens_is_none_by_default():
+    chooses = {*inspect.signature(make_sampler).parameters, "num_beams", "length_penalty"}
+    assert set(UNCHOSEN) == chooses
+    for function in (TextGeneration.generate, TextGeneration.stream):
+        parameters = inspect.signature(function).parameters
+        assert all(parameters[name].default is None for name in chooses & set(parameters))
+        assert parameters["seed"].default is None
+
+
+def of_call(sampler, **arguments):
+    call = {"stop_token_ids": None, "stop_strings": None, "seed": None}
+    return Options.of_call(10, sampler, **{**call, **arguments})
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        {"temperature": 0},
+        {"temperature": 0.5},
+        {"temperature": 0.5, "top_k": 2},
+        {"repetition_penalty": 1.5},
+        {"num_beams": 2},
+        {"num_beams": 1},
+        {"num_beams": 3, "length_penalty": 0.5},
+    ],
+)
+@pytest.mark.parametrize("compiled", ["greedy", "top_k", "top_p", "random", "beam", "contrastive"])
+def test_an_explicit_choice_replaces_the_sampler_of_compile(compiled, chosen):
+    assert of_call(samplers.get(compiled), **chosen) == of_call(None, **chosen)
+
+
+def test_without_a_choice_the_sampler_of_compile_chooses():
+    assert of_call(None) == of_call(samplers.GreedySampler()) == Options(stop_tokens=())
+    top_k = of_call(samplers.TopKSampler(k=3, temperature=0.5, seed=0))
+    assert top_k.sampler == make_sampler(0.5, top_k=3)
+    assert of_call(samplers.BeamSampler(num_beams=3)).num_beams == 3
+    contrastive = samplers.ContrastiveSampler()
+    assert of_call(contrastive).own_sampler is contrastive
+    assert of_call(contrastive, seed=3).seed == 3
+
+
+def test_seeds_move_on_unless_one_is_given():
+    sampler = samplers.TopKSampler(seed=1)
+    seeds = [of_call(sampler).seed for _ in range(3)]
+    assert len(set(seeds)) == 3
+    again = samplers.TopKSampler(seed=1)
+    assert [of_call(again).seed for _ in range(3)] == seeds
+    assert of_call(sampler, seed=5).seed == 5
+
+
+def test_a_replaced_model_has_only_the_sampler_of_compile():
+    sampler = samplers.TopKSampler()
+    assert of_call(sampler, by_object=True).own_sampler is sampler
+    with pytest.raises(ValueError, match=r"only the sampler of compile .* has temperature. Leave"):
+        of_call(sampler, by_object=True, temperature=1.0)
+
+
+def test_an_object_needs_no_temperature_but_takes_no_draft():
+    contrastive = samplers.ContrastiveSampler()
+    assert of_call(contrastive, num_samples=2).samples == 2
+    with pytest.raises(
+        ValueError, match=r"draft_model goes with .* but .* is a ContrastiveSampler"
+    ):
+        of_call(contrastive, draft_model=object())
 
 
 @pytest.mark.parametrize(
@@ -58,73 +123,3 @@ def test_what_is_no_stop_token():
         check_stop_tokens("end", 10)
     with pytest.raises(ValueError, match=r"stop_token_ids must be from 0 to 9 .* one is -1"):
         check_stop_tokens([-1], 10)
-
-
-@pytest.fixture(scope="module")
-def model():
-    return make_model()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", SAMPLERS)
-def test_the_sampler_of_compile_is_the_default_of_generate(model, name):
-    model.compile(sampler=name)
-    expected = model.generate("the window", max_new_tokens=8, **SAMPLERS[name])
-    assert model.generate("the window", max_new_tokens=8) == expected
-    model.compile()
-    for chosen in ({"temperature": 0}, {"temperature": 2.0}, {"num_beams": 2}):
-        wanted = model.generate("the window", max_new_tokens=8, **chosen)
-        model.compile(sampler=name)
-        assert model.generate("the window", max_new_tokens=8, **chosen) == wanted
-        model.compile()
-
-
-def test_stream_knows_the_sampler_but_no_beams(model):
-    model.compile(sampler="top_k")
-    pieces = model.stream("the window", max_new_tokens=8)
-    assert "".join(pieces) == model.generate("the window", max_new_tokens=8)
-    model.compile(sampler="beam")
-    with pytest.raises(ValueError, match=r"compile was given sampler='beam'. Pass a temperature"):
-        model.stream("the window", max_new_tokens=8)
-    model.compile()
-
-
-def test_a_saved_model_keeps_its_sampler(model, tmp_path):
-    model.compile(sampler="top_k")
-    model.save(tmp_path / "a.keras")
-    loaded = keras.saving.load_model(tmp_path / "a.keras")
-    assert loaded.get_compile_config()["sampler"] == "top_k"
-    model.compile()
-    assert "sampler" not in model.get_compile_config()
-
-
-@pytest.mark.parametrize("sampler", ["contrastive", "speculative", "Top_K", 5, object()])
-def test_another_sampler_is_refused_and_changes_nothing(model, sampler):
-    optimizer = model.optimizer
-    with pytest.raises(ValueError, match=r"sampler must be one of 'greedy'.*call generate with"):
-        model.compile(sampler=sampler)
-    assert model.optimizer is optimizer
-
-
-def test_compile_without_arguments_is_the_constructors(model):
-    made = make_model()
-    model.compile(sampler="greedy")
-    configs = [each.optimizer.get_config() for each in (model, made)]
-    assert {**configs[0], "name": ""} == {**configs[1], "name": ""}
-    assert type(model.loss) is type(made.loss)
-    assert model.loss.get_config() == made.loss.get_config()
-    assert np.isfinite(model.fit(["the window"], verbose=0).history["loss"]).all()
-    assert set(model.evaluate(["the window"], verbose=0, return_dict=True)) == set(
-        made.evaluate(["the window"], verbose=0, return_dict=True)
-    )
-
-
-def test_a_dictionary_says_how_long_the_text_may_be():
-    """As in KerasHub, where there is no preprocessor."""
-    model = make_model()
-    model.preprocessor = None
-    inputs = {"token_ids": [[1, 5, 7, 0, 0]], "padding_mask": [[1, 1, 1, 0, 0]]}
-    result = model.generate(inputs)
-    assert result["token_ids"].tolist() == [model.generate([1, 5, 7], max_length=5)]
-    with pytest.raises(ValueError, match=r"max_length must be above 2, .* but is 2"):
-        model.generate({"token_ids": [[1, 5]], "padding_mask": [[1, 1]]})

@@ -102,34 +102,53 @@ def test_flags_of_the_tokenizer_play_no_part():
     tokenizer = MistralTokenizer(mistral_tokenizer("v1").proto, add_bos=True, add_eos=True)
     ours = MistralCausalLMPreprocessor(tokenizer, 8)
     keras.tree.map_structure(np.testing.assert_array_equal, ours(TEXTS), preprocessor(8)(TEXTS))
-    assert ours.generate_preprocess(TEXTS) == preprocessor(8).generate_preprocess(TEXTS)
+    assert ours.prompt_ids(TEXTS) == preprocessor(8).prompt_ids(TEXTS)
 
 
 def test_prompts():
-    assert preprocessor().generate_preprocess(TEXTS[:2]) == [[1, *FOX], [1]]
-    assert preprocessor().generate_preprocess(TEXTS[0]) == [[1, *FOX]]
+    assert preprocessor().prompt_ids(TEXTS[:2]) == [[1, *FOX], [1]]
+    assert preprocessor().prompt_ids(TEXTS[0]) == [[1, *FOX]]
     bare = preprocessor(add_start_token=False)
-    assert bare.generate_preprocess(np.array(TEXTS[:2])) == [FOX, []]
-    assert preprocessor().generate_preprocess([]) == []
+    assert bare.prompt_ids(np.array(TEXTS[:2])) == [FOX, []]
+    assert preprocessor().prompt_ids([]) == []
+
+
+def test_padded_prompts():
+    """As KerasHub's, but for prompts that are too long, which are never cut."""
+    arrays = preprocessor(9).generate_preprocess(TEXTS[:2])
+    assert arrays["token_ids"].tolist() == [[1, *FOX, 0, 0], [1] + [0] * 8]
+    assert arrays["padding_mask"].tolist() == [[True] * 7 + [False] * 2, [True] + [False] * 8]
+    assert arrays["token_ids"].dtype == "int32"
+    one = preprocessor(9).generate_preprocess(TEXTS[0])
+    assert one["token_ids"].tolist() == [1, *FOX, 0, 0]
+    assert one["padding_mask"].shape == (9,)
+    assert preprocessor(9).generate_preprocess([])["token_ids"].shape == (0, 9)
 
 
 def test_prompts_are_never_cut():
     long = "fox " * 3000
-    (ids,) = preprocessor(4).generate_preprocess(long)
+    (ids,) = preprocessor(4).prompt_ids(long)
     assert mistral_tokenizer("v1").decode(ids) == long
-    assert preprocessor().generate_preprocess(TEXTS[0], sequence_length=7) == [[1, *FOX]]
+    assert preprocessor().generate_preprocess([TEXTS[0]], 7)["token_ids"].tolist() == [[1, *FOX]]
     with pytest.raises(ValueError, match="prompt has 7 ids, and sequence_length allows 6"):
         preprocessor().generate_preprocess(["", TEXTS[0]], sequence_length=6)
 
 
 def test_postprocess_reverses_preprocess():
     ours = preprocessor()
+    assert ours.generate_postprocess(ours.prompt_ids(TEXTS)) == TEXTS
     assert ours.generate_postprocess(ours.generate_preprocess(TEXTS)) == TEXTS
+    assert ours.generate_postprocess(ours.generate_preprocess(TEXTS[0])) == TEXTS[0]
     padded = ours(TEXTS)[0]["token_ids"]
     assert ours.generate_postprocess(padded) == TEXTS
     assert ours.generate_postprocess([[1, *FOX, 2], []]) == [TEXTS[0], ""]
     with pytest.raises(ValueError, match="Token id 32000 at position 1"):
         ours.generate_postprocess([[1, 32000]])
+
+
+def test_postprocess_reads_what_the_mask_shows():
+    row = {"token_ids": [1, *FOX, 415], "padding_mask": [1] * 7 + [0]}
+    assert preprocessor().generate_postprocess(row) == TEXTS[0]
 
 
 @pytest.mark.parametrize(("name", "given"), [("y", [1]), ("sample_weight", np.ones(3))])
@@ -157,7 +176,7 @@ def test_what_is_no_text_is_refused(text):
 
 
 def test_bad_arguments():
-    with pytest.raises(TypeError, match="tokenizer must be a MistralTokenizer, got str"):
+    with pytest.raises(TypeError, match=r"tokenizer must be a MistralTokenizer or a .*, got str"):
         MistralCausalLMPreprocessor("mistral_tiny_en")
     for name in ("add_start_token", "add_end_token"):
         with pytest.raises(TypeError, match=f"{name} must be True or False, but is 1"):

@@ -4,11 +4,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mistral_lib.generation.prompts import new_token_limits, read_prompts, row_seeds
+from mistral_lib.generation.jobs import Continuation
+from mistral_lib.generation.options import Options
+from mistral_lib.generation.prompts import new_token_limits, read_prompts, results, row_seeds
 
 
 def rows_of(inputs):
     return read_prompts(inputs, None, vocabulary_size=10).rows
+
+
+def given_back(prompts, new, **options):
+    """What `generate` returns for new tokens."""
+    done = [Continuation(tokens, None, None) for tokens in new]
+    return results(prompts, Options(**options), done, strip_prompt=False, tokenizer=None)
 
 
 @pytest.mark.parametrize(
@@ -24,7 +32,7 @@ def rows_of(inputs):
 def test_one_row_comes_back_as_one_row(inputs):
     prompts = read_prompts(inputs, None, 10)
     assert prompts.rows == [[1, 2, 3]]
-    assert prompts.restore([[1, 2, 3, 4]]) == [1, 2, 3, 4]
+    assert given_back(prompts, [[4]]) == [1, 2, 3, 4]
 
 
 @pytest.mark.parametrize(
@@ -39,16 +47,21 @@ def test_one_row_comes_back_as_one_row(inputs):
 def test_rows_come_back_as_rows(inputs):
     prompts = read_prompts(inputs, None, 10)
     assert prompts.rows == [[1, 2], [3, 4]]
-    assert prompts.restore([[1], [2]]) == [[1], [2]]
+    assert given_back(prompts, [[1], [2]]) == [[1, 2, 1], [3, 4, 2]]
 
 
 def test_dictionary():
     inputs = {"token_ids": [[1, 2, 3], [4, 0, 0]], "padding_mask": [[1, 1, 1], [1, 0, 0]]}
     prompts = read_prompts(inputs, None, 10)
     assert prompts.rows == [[1, 2, 3], [4]]
-    restored = prompts.restore([[1, 2], [3]])
-    np.testing.assert_array_equal(restored["token_ids"], [[1, 2], [3, 0]])
-    np.testing.assert_array_equal(restored["padding_mask"], [[1, 1], [1, 0]])
+    assert prompts.room() == [0, 2]
+    limited = given_back(prompts, [[], [3]], max_new_tokens=1)
+    np.testing.assert_array_equal(limited["token_ids"], [[1, 2, 3], [4, 3, 0]])
+    np.testing.assert_array_equal(limited["padding_mask"], [[1, 1, 1], [1, 1, 0]])
+    to_width = given_back(prompts, [[5], [3]])  # the first row had no room
+    np.testing.assert_array_equal(to_width["token_ids"], [[1, 2, 3], [4, 3, 0]])
+    wide = {name: np.pad(array, ((0, 0), (0, 2))) for name, array in inputs.items()}
+    assert given_back(read_prompts(wide, None, 10), [[5], [3]])["token_ids"].shape == (2, 5)
 
 
 @pytest.mark.parametrize(

@@ -217,7 +217,7 @@ def test_no_more_than_one_block_is_float_at_a_time(kind):
     steps = loop.run_steps.lower(state, job.sampler, job.stop_ids, np.int32(9))
     hidden = jax.ShapeDtypeStruct((1, 256), "float32")
     ids, counts = np.zeros((1, length), "int32"), np.array([length], "int32")
-    read = loop.reader.read_chunk.lower(state.cache, hidden, ids, counts, None)
+    read = loop.reader.read_chunk.lower(state.cache, hidden, ids, counts, counts, None)
     steps, read = (program.compile().memory_analysis() for program in (steps, read))
     held = sum(np.asarray(variable.value).nbytes for variable in backbone.variables)
     assert held < (0.30 if kind == "int8" else 0.16) * 4 * (8 * block / 4 + 2 * 2048 * 256)

@@ -30,7 +30,8 @@ def model():
 
 
 def write(model, **options):
-    return model.generate([3, 1, 4], **{"max_new_tokens": 8, "stop_token_ids": None, **options})
+    fixed = {"max_new_tokens": 8, "stop_token_ids": None, "seed": 0}
+    return model.generate([3, 1, 4], **{**fixed, **options})
 
 
 # What a call with a number near an end is equal to.

@@ -7,13 +7,22 @@ from mistral_lib.presets.registry import (
     ALIASES,
     PUBLISHED,
     SHIPPED,
+    arguments_of,
     presets,
     source_of,
     unknown_name,
 )
 
-PUBLISHED_SHAPE = {"num_layers": 32, "num_query_heads": 32, "hidden_dim": 4096}
-PUBLISHED_SHAPE |= {"intermediate_dim": 14336, "num_key_value_heads": 8}
+# KerasHub's numbers.
+PARAMETERS = {
+    "mistral_7b_en": 7_241_732_096,
+    "mistral_instruct_7b_en": 7_241_732_096,
+    "mistral_0.2_instruct_7b_en": 7_241_732_096,
+    "mistral_0.3_7b_en": 7_248_023_552,
+    "mistral_0.3_instruct_7b_en": 7_248_023_552,
+    "magistral_small_2506_en": 23_572_403_200,
+    "magistral_small_2507_en": 23_572_403_200,
+}
 
 
 @pytest.mark.parametrize("cls", [Backbone, MistralBackbone, MistralCausalLM])
@@ -46,18 +55,26 @@ def test_shipped_presets_are_here():
 
 
 def test_numbers_of_parameters():
-    """KerasHub's numbers, of the two sizes of vocabulary."""
-    for name in PUBLISHED:
-        with without_weights():
-            vocabulary_size = 32768 if "0.3" in name else 32000
-            backbone = MistralBackbone(vocabulary_size, **PUBLISHED_SHAPE)
-        assert backbone.count_params() == presets()[name]["metadata"]["params"]
+    """They follow from the architectures, which stand here."""
+    assert {name: presets()[name]["metadata"]["params"] for name in PUBLISHED} == PARAMETERS
+    with without_weights():
+        backbone = MistralBackbone(**arguments_of("magistral_small_2507_en"))
+    assert backbone.count_params() == PARAMETERS["magistral_small_2507_en"]
+    assert (backbone.head_dim, backbone.sliding_window) == (128, None)
+
+
+@pytest.mark.parametrize("name", ["mistral_tiny_en", "mistral_8b", "hf://user/model"])
+def test_only_what_keras_hub_publishes_has_a_table(name):
+    assert arguments_of(name) is None
+    assert arguments_of("mistral7b_base_en") == arguments_of("mistral_7b_en")
 
 
 def test_handles_of_keras_hub():
     assert source_of("mistral_7b_en") == "kaggle://keras/mistral/keras/mistral_7b_en/8"
     name = "mistral_0.2_instruct_7b_en"
     assert source_of(name) == f"kaggle://keras/mistral/keras/{name}/3"
+    name = "magistral_small_2506_en"
+    assert source_of(name) == f"kaggle://keras/magistral/keras/{name}/1"
 
 
 @pytest.mark.peer
@@ -82,11 +99,21 @@ def test_name_of_the_documentation():
         ("mistral_0.3_instruct_7b", "mistral_0.3_instruct_7b_en"),
         ("Mistral_7B_en", "mistral_7b_en"),
         ("mstral_7b_en", "mistral_7b_en"),
+        ("magistral_small_2506", "magistral_small_2506_en"),
+        ("Magistral-Small-2507", "magistral_small_2507_en"),
     ],
 )
 def test_nearest_name(name, nearest):
     assert source_of(name) is None
     assert f"Did you mean {nearest!r}?" in unknown_name(name)
+
+
+@pytest.mark.parametrize("name", ["Devstral-Small-2505", "magistral_medium", "ministral_8b_en"])
+def test_a_model_of_the_family_is_not_sent_away(name):
+    """Its weights open here, from a folder or from Hugging Face."""
+    message = unknown_name(name)
+    assert "Only Mistral lives here" not in message
+    assert "'hf://user/model'" in message
 
 
 @pytest.mark.parametrize("name", ["gemma_2b_en", "bert_base_en", "mixtral_8_7b_en"])

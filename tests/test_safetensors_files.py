@@ -120,7 +120,7 @@ def test_interleaved_heads(tmp_path_factory, heads, half, inputs, chunk):
         (raw({"a": entry([2.0])}, bytes(8)), "which no tensor can have"),
         (raw({"a": entry(offsets=[0])}, bytes(8)), "which no tensor can have"),
         (raw({"a": entry(offsets=["0", "8"])}, bytes(8)), "which no tensor can have"),
-        (raw({"a": entry(dtype="F8_E4M3", shape=[8])}, bytes(8)), "the dtype 'F8_E4M3'"),
+        (raw({"a": entry(dtype="F8_E5M2", shape=[8])}, bytes(8)), "the dtype 'F8_E5M2'"),
         (raw({"a": entry(dtype="I64", shape=[1])}, bytes(8)), "weights must be one of F64, F32"),
         (raw({"a": entry(dtype=["F32"])}, bytes(8)), r"the dtype \['F32'\]"),
         (raw({"a": entry([3])}, bytes(8)), "needs 12 bytes, but has the offsets"),

@@ -23,6 +23,7 @@ from mistral_lib import (
 from mistral_lib.presets.hdf5 import list_tensors
 
 BACKBONE = {"config.json", "metadata.json", "model.weights.h5"}
+YARN = {"factor": 4.0, "original_max_position_embeddings": 8}
 TEXT = {"preprocessor.json", "tokenizer.json", "assets/tokenizer/vocabulary.spm"}
 
 
@@ -163,6 +164,33 @@ def test_saved_over_its_own_source(tmp_path):
     backbone.save_to_preset(tmp_path)
     MistralBackbone.from_preset(tmp_path).save_to_preset(tmp_path)
     assert_same_weights(MistralBackbone.from_preset(tmp_path), backbone)
+
+
+@pytest.mark.parametrize(
+    ("changes", "known"),
+    [
+        ({}, True),
+        ({"sliding_window": None, "head_dim": 6, "rope_scaling_factor": 4}, True),
+        ({"sliding_window": [3, None]}, False),
+        ({"sliding_window": [3, 3]}, True),
+        ({"rope_scaling": {**YARN, "rope_type": "yarn"}}, False),
+        ({"rope_scaling": {**YARN, "rope_type": "dynamic"}}, False),
+    ],
+)
+def test_keras_hub_knows_the_class_of_what_it_computes(tmp_path, changes, known):
+    """The class of anything else it does not know, and refuses; here both are read."""
+    model = small_causal_lm(**changes)
+    model.save_to_preset(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    task = json.loads((tmp_path / "task.json").read_text())
+    expected = "keras_hub>MistralBackbone" if known else "mistral_lib>ExtendedMistralBackbone"
+    assert config["registered_name"] == expected
+    assert task["config"]["backbone"]["registered_name"] == expected
+    assert task["registered_name"] == "keras_hub>MistralCausalLM"
+    assert ("rope_scaling" in config["config"]) == ("rope_scaling" in changes)
+    loaded = MistralCausalLM.from_preset(tmp_path)
+    assert loaded.backbone.config == model.backbone.config
+    assert_same_weights(loaded, model)
 
 
 def test_a_reader_of_the_old_keeps_it(tmp_path):

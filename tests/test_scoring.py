@@ -93,7 +93,7 @@ def test_loss_is_the_negative_of_generates_log_probs(model):
 @pytest.mark.slow
 def test_text(text_model):
     texts = ["the window", "A query sees a key"]
-    rows = text_model.preprocessor.generate_preprocess(texts)
+    rows = text_model.preprocessor.prompt_ids(texts)
     losses = np.array(text_model.score(texts, scoring_mode="loss"))
     assert losses.shape == (2, max(map(len, rows)))
     for row, got in zip(rows, losses):

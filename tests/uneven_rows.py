@@ -124,7 +124,9 @@ DOORS = {
     "score": lambda model: model.score(**FEW[0]),
     "score, loss": lambda model: model.score(**INPUTS, scoring_mode="loss"),
     "generate": lambda model: model.generate(PROMPTS, max_new_tokens=6),
-    "generate, drawn": lambda model: model.generate(PROMPTS, max_new_tokens=6, temperature=1.0),
+    "generate, drawn": lambda model: model.generate(
+        PROMPTS, max_new_tokens=6, temperature=1.0, seed=0
+    ),
     "generate, beams": lambda model: model.generate(PROMPTS, max_new_tokens=6, num_beams=2),
     "generate, five at a time": lambda model: model.generate(
         IDS[:, :3].tolist(), max_new_tokens=4, batch_size=5

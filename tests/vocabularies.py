@@ -7,6 +7,8 @@ from pathlib import Path
 
 import sentencepiece
 
+from mistral_lib.tekken import MistralTekkenTokenizer
+from mistral_lib.tekken_vocabulary import CONTROLS, PATTERN, TekkenVocabulary
 from mistral_lib.tokenizer import MistralTokenizer
 
 DATA = Path(importlib.util.find_spec("mistral_common").submodule_search_locations[0]) / "data"
@@ -16,6 +18,8 @@ MISTRAL = {
     "v3": DATA / "mistral_instruct_tokenizer_240323.model.v3",
     "v7": DATA / "mistral_instruct_tokenizer_241114.model.v7",
 }
+
+TEKKEN = {date: DATA / f"tekken_{date}.json" for date in ("240718", "240911")}
 
 SENTENCES = [
     "The window slides over the tokens, and the tokens slide out of the window.",
@@ -56,3 +60,19 @@ def trained_model(**options) -> bytes:
         sentence_iterator=iter(SENTENCES), model_writer=model, minloglevel=2, **settings
     )
     return model.getvalue()
+
+
+@functools.cache
+def tekken(date: str) -> MistralTekkenTokenizer:
+    return MistralTekkenTokenizer(TEKKEN[date])
+
+
+@functools.cache
+def small_tekken(version: str = "v7", more_controls: tuple[str, ...] = ()) -> TekkenVocabulary:
+    """A Tekken vocabulary of 300 ids: the control tokens, bytes, and merges of frequent pairs."""
+    controls = (*CONTROLS, *more_controls)
+    tokens = [bytes([value]) for value in range(256)]
+    words = [word.encode() for word in (" the", "window", " query", "é日", "  ", "keys", "ing")]
+    made = {word[:length]: None for word in words for length in range(2, len(word) + 1)}
+    tokens += [*made][: 300 - len(controls) - 256]
+    return TekkenVocabulary(controls, tuple(tokens), PATTERN, version)

@@ -254,6 +254,7 @@ def extend(
     cache: RollingCache,
     token_ids: Int[Array | np.ndarray, "B C"],
     counts: Int[Array | np.ndarray, " B"] | None = None,
+    text_lengths: Int[Array, "B #C"] | None = None,
 ) -> tuple[Float[Array, "B C D"], RollingCache]:
     """Reads C more tokens of every row, whatever was read before.
 
@@ -265,6 +266,8 @@ def extend(
         token_ids: integer array (B, C).
         counts: integer array (B,), how many of the C tokens of each row are real; the others, on
             the right, leave no trace in the cache. By default all are.
+        text_lengths: integer array (B, 1) or (B, C): how long the text of each token is, where
+            rotary positions depend on it. By default its length after this call.
 
     Returns:
         Hidden states (B, C, D), and the new cache. Equal to the hidden states of the backbone on
@@ -299,6 +302,18 @@ def extend(
 
         return attend_block
 
-    positions = cache.lengths[:, None] + jnp.arange(token_ids.shape[1])
-    hidden_states = forward(backbone, token_ids, positions=positions, attend=attend, training=False)
-    return jnp.asarray(hidden_states), RollingCache(tuple(layers), cache.lengths + counts)
+    lengths = cache.lengths + counts
+    hidden_states = forward(
+        backbone,
+        token_ids,
+        positions=next_positions(cache, token_ids.shape[1]),
+        text_lengths=lengths[:, None] if text_lengths is None else text_lengths,
+        attend=attend,
+        training=False,
+    )
+    return jnp.asarray(hidden_states), RollingCache(tuple(layers), lengths)
+
+
+def next_positions(cache: RollingCache, number: int) -> Int[Array, "B C"]:
+    """The positions of the next tokens of each row, as many as `number`."""
+    return cache.lengths[:, None] + jnp.arange(number)

@@ -69,6 +69,10 @@ class DecodingLoop:
             job: what to write.
             lookahead: see `new_cache`.
         """
+        return self.choose(*self.begin(job, lookahead), job.sampler, job.stop_ids)
+
+    def begin(self, job: Job, lookahead: int = 1) -> tuple[DecodingState, Float[Array, "B D"]]:
+        """Reads the prompts: a state without new tokens, and the prompts' last hidden states."""
         longest = job.longest + lookahead - 1
         hidden, cache = self.reader.read(job.prompts, longest, job.num_samples, lookahead)
         shape = (job.num_rows, job.capacity)
@@ -83,7 +87,7 @@ class DecodingLoop:
             log_probs=jnp.zeros(shape, "float32") if job.log_probs else None,
             used_tokens=job.used_tokens(self.backbone.vocabulary_size, job.num_samples),
         )
-        return self.choose(state, hidden, job.sampler, job.stop_ids)
+        return state, hidden
 
     def run(self, state: DecodingState, job: Job, steps: int | None = None) -> DecodingState:
         """Adds up to `steps` tokens to every unfinished row; by default as many as it may have.

@@ -9,14 +9,22 @@ import numpy as np
 from mistral_lib.backbone import MistralBackbone
 from mistral_lib.chat import is_conversation
 from mistral_lib.checks import check_integer
-from mistral_lib.generation.jobs import Continuation, blocks, check_memory, write
+from mistral_lib.generation.compiled_sampler import ModelWithSampler
+from mistral_lib.generation.jobs import blocks, check_memory, write
 from mistral_lib.generation.loops import Loops, check_draft
-from mistral_lib.generation.options import ModelWithSampler, Options, check_length_penalty
-from mistral_lib.generation.prompts import Prompts, new_token_limits, read_prompts, row_seeds
+from mistral_lib.generation.object_loops import WholeLoop, has_own_loop, seeded
+from mistral_lib.generation.options import Options, check_length_penalty
+from mistral_lib.generation.prompts import (
+    Prompts,
+    new_token_limits,
+    read_prompts,
+    results,
+    row_seeds,
+)
 from mistral_lib.generation.protocol import Job, Loop
 from mistral_lib.generation.stopping import Transcript
 from mistral_lib.preprocessor import MistralCausalLMPreprocessor
-from mistral_lib.tokenizer import MistralTokenizer
+from mistral_lib.tokenizer_base import Tokenizer
 
 STEPS_PER_PIECE = 4  # between looks at the text: for a piece to stream, and for stop strings
 
@@ -49,10 +57,10 @@ class TextGeneration(ModelWithSampler):
         top_p: float | None = None,
         min_p: float | None = None,
         repetition_penalty: float | None = None,
-        seed: int | Sequence[int] | np.ndarray | None = 0,
+        seed: int | Sequence[int] | np.ndarray | None = None,
         num_samples: int | None = None,
-        num_beams: int = 1,
-        length_penalty: float = 1.0,
+        num_beams: int | None = None,
+        length_penalty: float | None = None,
         draft_model: "TextGeneration | None" = None,
         num_draft_tokens: int = 4,
         return_log_probs: bool = False,
@@ -67,8 +75,8 @@ class TextGeneration(ModelWithSampler):
                 a conversation, a list of messages as `MistralTokenizer.apply_chat_template` takes
                 it, or a list of conversations.
             max_length: the most tokens of prompt and continuation together; by default, without
-                `max_new_tokens`, the preprocessor's `sequence_length`, or without a preprocessor
-                the length to which a dictionary is padded.
+                `max_new_tokens`, the preprocessor's `sequence_length`. A dictionary without a limit
+                is continued to the width of its arrays, which the arrays of the result have too.
             stop_token_ids: ids that end a continuation and are its last token; "auto" is the
                 tokenizer's end token, if there is a tokenizer, and the model's `end_token_ids`;
                 `None` stops at nothing.
@@ -78,8 +86,9 @@ class TextGeneration(ModelWithSampler):
                 are. A text ends in front of them; ids end with the token that completes one. They
                 are looked for in the continuation alone.
             temperature: 0 takes the likeliest token; above 0, tokens are drawn from
-                `softmax(logits / temperature)`. By default 0, or what the `sampler` of `compile`
-                says where no other argument chooses.
+                `softmax(logits / temperature)`. This and the arguments down to
+                `repetition_penalty`, `num_beams` and `length_penalty` choose tokens: if any of them
+                is given, the `sampler` of `compile` is not used, and `temperature` is 0 by default.
             top_k: draw among the k likeliest tokens.
             top_p: draw among the likeliest tokens that together reach this probability.
             min_p: draw among the tokens at least this fraction as probable as the likeliest.
@@ -87,8 +96,9 @@ class TextGeneration(ModelWithSampler):
                 less likely. The steps are applied in the order of transformers: this penalty,
                 temperature, top_k, top_p, min_p.
             seed: an integer s gives the rows the seeds s, s + 1, ...; a list, one for each row;
-                `None`, others at each call. A row with its seed gets the same tokens alone and in
-                any batch.
+                `None`, new ones at each call, which `keras.utils.set_random_seed` makes repeatable.
+                A row with its seed gets the same tokens alone and in any batch (but a sampler
+                object with code of its own draws for the whole batch, from one integer).
             num_samples: how many continuations to draw for each prompt, which is read once. Each
                 prompt's result is then a list of them, and each counts as a row.
             num_beams: above 1, searches for the likeliest continuation with so many beams; see
@@ -148,8 +158,10 @@ class TextGeneration(ModelWithSampler):
         loop, job = self._loop(options), self._job(prompts, options, batch_size)
         transcripts = self._transcripts(prompts, options)
         steps = STEPS_PER_PIECE if options.stop_strings else None
-        done = write(loop, job, transcripts, batch_size, verbose, steps)
-        return self._results(prompts, options, done, strip_prompt)
+        with seeded(options.own_sampler, options.seed):
+            done = write(loop, job, transcripts, batch_size, verbose, steps)
+        tokenizer = self._tokenizer() if prompts.is_text else None
+        return results(prompts, options, done, strip_prompt, tokenizer)
 
     def stream(
         self,
@@ -165,7 +177,7 @@ class TextGeneration(ModelWithSampler):
         top_p: float | None = None,
         min_p: float | None = None,
         repetition_penalty: float | None = None,
-        seed: int | Sequence[int] | np.ndarray | None = 0,
+        seed: int | Sequence[int] | np.ndarray | None = None,
         draft_model: "TextGeneration | None" = None,
         num_draft_tokens: int = 4,
     ) -> Iterator[str]:
@@ -204,27 +216,38 @@ class TextGeneration(ModelWithSampler):
         )
         if options.num_beams > 1:
             raise ValueError(
-                "stream writes one token after the other, but compile was given sampler='beam'. "
-                "Pass a temperature, 0 for the likeliest tokens, or use generate."
+                "stream writes one token after the other, but the sampler of compile is a search "
+                "with beams. Pass a temperature, 0 for the likeliest tokens, or use generate."
             )
         prompts = read_prompts(inputs, self.preprocessor, self.backbone.vocabulary_size)
         loop, job = self._loop(options), self._job(prompts, options)
         (transcript,) = self._transcripts(prompts, options)
-        return self._pieces([] if strip_prompt else prompts.shown[0], loop, job, transcript)
+        shown = [] if strip_prompt else prompts.shown[0]
+        return self._pieces(shown, loop, job, transcript, options)
 
     def _pieces(
-        self, shown: list[int], loop: Loop, job: Job, transcript: Transcript
+        self, shown: list[int], loop: Loop, job: Job, transcript: Transcript, options: Options
     ) -> Iterator[str]:
         if shown:
             yield self._tokenizer().decode(shown)
-        for block in blocks(loop, job, STEPS_PER_PIECE, [transcript]):
-            if piece := transcript.read(block.rows[0]):
-                yield piece
+        with seeded(options.own_sampler, options.seed):
+            for block in blocks(loop, job, STEPS_PER_PIECE, [transcript]):
+                if piece := transcript.read(block.rows[0]):
+                    yield piece
         if piece := transcript.flush():
             yield piece
 
+    def _options(self, **arguments: Any) -> Options:
+        self.make_generate_function()  # as in KerasHub it is there after the first call
+        by_object = self._is_replaced()
+        return Options.of_call(self.backbone.vocabulary_size, self.sampler, by_object, **arguments)
+
     def _loop(self, options: Options) -> Loop:
-        """The loop that writes: alone, with beams, or with a draft model."""
+        """The loop that writes: alone, with beams, with a draft model, or a sampler's own."""
+        if options.own_sampler is not None:
+            if self._is_replaced() or has_own_loop(options.own_sampler):
+                return WholeLoop(self)
+            return self._loops.of_object(options.own_sampler)
         if options.num_beams > 1:
             return self._loops.beam_search
         if options.draft_model is None:
@@ -238,13 +261,13 @@ class TextGeneration(ModelWithSampler):
 
     def _job(self, prompts: Prompts, options: Options, batch_size: int = 1) -> Job:
         """What to write, in token ids."""
-        max_length = options.max_length
-        if max_length is None and options.max_new_tokens is None:
-            if self.preprocessor is not None:
+        if options.has_no_limit and prompts.padded_length is not None:
+            limits = prompts.room()
+        else:
+            max_length = options.max_length
+            if options.has_no_limit and self.preprocessor is not None:
                 max_length = self.preprocessor.sequence_length
-            else:
-                max_length = prompts.padded_length
-        limits = new_token_limits(prompts.rows, max_length, options.max_new_tokens)
+            limits = new_token_limits(prompts.rows, max_length, options.max_new_tokens)
         check_length_penalty(options.length_penalty, max(limits))
         job = Job(
             prompts=prompts.rows,
@@ -277,7 +300,7 @@ class TextGeneration(ModelWithSampler):
             for _ in range(options.samples)
         ]
 
-    def _tokenizer(self) -> MistralTokenizer:
+    def _tokenizer(self) -> Tokenizer:
         """The tokenizer of a model that reads and writes text."""
         if self.preprocessor is None:
             raise ValueError(
@@ -285,25 +308,3 @@ class TextGeneration(ModelWithSampler):
                 "stop_token_ids, or build the model with a MistralCausalLMPreprocessor."
             )
         return self.preprocessor.tokenizer
-
-    def _results(
-        self, prompts: Prompts, options: Options, done: list[Continuation], strip_prompt: bool
-    ) -> Any:
-        """What `generate` returns, in the form of the input."""
-        samples = options.samples
-        results = []
-        for index, row in enumerate(done):
-            prompt = [] if strip_prompt else prompts.shown[index // samples]
-            if prompts.is_text and row.text is not None:
-                results.append((self._tokenizer().decode(prompt) if prompt else "") + row.text)
-            else:
-                results.append(prompt + row.tokens)
-        log_probs = [row.log_probs for row in done]
-        if options.num_samples is not None and prompts.padded_length is None:
-            starts = range(0, len(done), samples)
-            results, log_probs = (
-                [rows[start : start + samples] for start in starts] for rows in (results, log_probs)
-            )
-        if not options.log_probs:
-            return prompts.restore(results)
-        return prompts.restore(results), prompts.unwrap(log_probs)

@@ -1,11 +1,13 @@
 """All the ways in which a model writes (chapter 16, "Sampling")."""
 
 import functools
+import itertools
 from typing import Any
 
 from mistral_lib.backbone import MistralBackbone
 from mistral_lib.generation.beam import BeamSearch
 from mistral_lib.generation.decoding import DecodingLoop
+from mistral_lib.generation.object_loops import ObjectLoop
 from mistral_lib.generation.reading import PromptReader
 from mistral_lib.generation.speculative import SpeculativeLoop
 
@@ -21,6 +23,7 @@ class Loops:
         self.reader = PromptReader(backbone)
         self.decoding = DecodingLoop(self.reader)
         self._speculative: SpeculativeLoop | None = None
+        self._object: ObjectLoop | None = None
 
     @functools.cached_property
     def beam_search(self) -> BeamSearch:
@@ -33,6 +36,16 @@ class Loops:
         if kept is None or (kept.draft, kept.num_draft_tokens) != (draft, num_draft_tokens):
             kept = self._speculative = SpeculativeLoop(self.decoding, draft, num_draft_tokens)
         return kept
+
+    def of_object(self, sampler: Any) -> ObjectLoop:
+        """A loop in which an object's `get_next_token` chooses. The last of these loops is kept."""
+        if self._object is None or self._object.sampler is not sampler:
+            self._object = ObjectLoop(self.reader, sampler)
+        return self._object
+
+    def forget_object(self) -> None:
+        """Drops the loop that has traced a sampler object, which may have changed since."""
+        self._object = None
 
 
 def check_draft(model: Any, draft_model: Any) -> None:
@@ -47,9 +60,10 @@ def check_draft(model: Any, draft_model: Any) -> None:
         return
     words = [each.preprocessor.tokenizer.get_vocabulary() for each in (model, draft_model)]
     if words[0] != words[1]:
-        index = next(i for i, pair in enumerate(zip(*words)) if pair[0] != pair[1])
+        pairs = enumerate(itertools.zip_longest(*words))  # one may have tokens that were added
+        index, (own, other) = next((i, pair) for i, pair in pairs if pair[0] != pair[1])
         raise ValueError(
-            f"draft_model must have this model's vocabulary, but token {index} is "
-            f"{words[1][index]!r} in the draft and {words[0][index]!r} in this model. Only a model "
-            "of the same vocabulary can propose tokens."
+            f"draft_model must have this model's vocabulary, but token {index} is {other!r} in the "
+            f"draft and {own!r} in this model. Only a model of the same vocabulary can propose "
+            "tokens."
         )

@@ -7,66 +7,22 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-import keras
 import numpy as np
 
 from mistral_lib.checks import check_boolean, check_choice, check_integer
+from mistral_lib.generation.compiled_sampler import as_options
 from mistral_lib.generation.sampling import GREEDY, Sampler, make_sampler
 from mistral_lib.generation.stopping import check_stop_strings
 from mistral_lib.inputs import check_ids
 
-# The samplers of KerasHub's `compile`, as options of `generate`.
-SAMPLERS: dict[str, dict[str, Any]] = {
-    "greedy": {"temperature": 0.0},
-    "random": {"temperature": 1.0},
-    "top_k": {"temperature": 1.0, "top_k": 5},
-    "top_p": {"temperature": 1.0, "top_p": 0.1},
-    "beam": {"num_beams": 5, "length_penalty": 0.0},
-}
-
-# The arguments of `generate` that a sampler sets, and their values if a call leaves them out.
+# The arguments of `generate` that choose tokens, with the values of those that a call leaves out
+# while it gives others. If it leaves out all of them, the sampler of `compile` chooses.
 UNCHOSEN: dict[str, Any] = {
-    **dict.fromkeys(("temperature", "top_k", "top_p", "min_p")),
+    **dict.fromkeys(("temperature", "top_k", "top_p", "min_p", "repetition_penalty")),
     "num_beams": 1,
     "length_penalty": 1.0,
 }
-
-
-class ModelWithSampler(keras.Model):
-    """The part of `MistralCausalLM` that remembers the sampler of `compile`, as in KerasHub."""
-
-    _sampler: str | None = None
-
-    def compile(self, *args: Any, sampler: str | None = None, **kwargs: Any) -> None:
-        """Keras's `compile`, with KerasHub's `sampler`, the default for calls that choose none.
-
-        Args:
-            *args: as in Keras.
-            sampler: "greedy", "random", "top_k" (5 tokens), "top_p" (0.1) or "beam" (5 beams), as
-                in KerasHub; `None` means "greedy".
-            **kwargs: as in Keras.
-
-        >>> from mistral_lib import MistralBackbone, MistralCausalLM
-        >>> model = MistralCausalLM(MistralBackbone(10, 1, 2, 8, 16, 1))
-        >>> model.compile(sampler="contrastive")
-        Traceback (most recent call last):
-        ValueError: sampler must be one of 'greedy', 'random', 'top_k', 'top_p', 'beam', but is ...
-        """
-        if not (sampler is None or (isinstance(sampler, str) and sampler in SAMPLERS)):
-            raise ValueError(
-                f"sampler must be one of {', '.join(map(repr, SAMPLERS))}, but is {sampler!r}. For "
-                "another, leave it out and call generate with temperature, top_k, top_p, min_p or "
-                "num_beams."
-            )
-        super().compile(*args, **kwargs)
-        self._sampler = sampler
-
-    def get_compile_config(self) -> dict[str, Any] | None:
-        config = super().get_compile_config()
-        return {**config, "sampler": self._sampler} if config and self._sampler else config
-
-    def _options(self, **arguments: Any) -> "Options":
-        return Options.of_call(self.backbone.vocabulary_size, self._sampler, **arguments)
+BEAMS = ("num_beams", "length_penalty")  # the others are those of `make_sampler`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,6 +33,7 @@ class Options:
 
     Attributes:
         stop_tokens: `None` for the tokenizer's end token and the model's `end_token_ids`.
+        own_sampler: an object that chooses in place of all other options, or `None`.
 
     Raises:
         ValueError, TypeError: an option is out of range or of the wrong type, or two of them
@@ -93,13 +50,14 @@ class Options:
     stop_tokens: tuple[int, ...] | None = None
     stop_strings: tuple[str, ...] = ()
     sampler: Sampler = GREEDY
-    seed: int | Sequence[int] | np.ndarray | None = 0
+    seed: int | Sequence[int] | np.ndarray | None = None
     num_samples: int | None = None
     num_beams: int = 1
     length_penalty: float = 1.0
     draft_model: Any = None
     num_draft_tokens: int = 4
     log_probs: bool = False
+    own_sampler: Any = None
 
     def __post_init__(self):
         for name in ("num_beams", "num_draft_tokens"):
@@ -115,31 +73,48 @@ class Options:
     def of_call(
         cls,
         vocabulary_size: int,
-        compiled_sampler: str | None,
+        compiled_sampler: Any,
+        by_object: bool = False,
         *,
         stop_token_ids: Any,
         stop_strings: Any,
-        repetition_penalty: float | None,
+        seed: Any,
         **arguments: Any,
     ) -> "Options":
         """The options of a call of `generate` or `stream`.
 
         Args:
             vocabulary_size: every stop token must be below it.
-            compiled_sampler: one of `SAMPLERS`, used if the call makes no choice of its own.
+            compiled_sampler: an object, used if the call makes no choice of its own.
+            by_object: whether nothing but this object can choose.
             stop_token_ids: as in the call.
             stop_strings: as in the call.
-            repetition_penalty: as in the call.
+            seed: as in the call.
             **arguments: the other arguments of the call.
         """
-        choice = {name: arguments.pop(name, default) for name, default in UNCHOSEN.items()}
-        if compiled_sampler is not None and choice == UNCHOSEN:
-            choice |= SAMPLERS[compiled_sampler]
-        steps = {name: choice.pop(name) for name in ("temperature", "top_k", "top_p", "min_p")}
+        choice = {name: arguments.pop(name, None) for name in UNCHOSEN}
+        choice = {name: value for name, value in choice.items() if value is not None}
+        own_sampler = None
+        if choice and by_object:
+            raise ValueError(
+                "In this model call_with_cache, generate_step or make_generate_function is "
+                "replaced, so that only the sampler of compile can choose tokens, but the call has "
+                f"{', '.join(choice)}. Leave it out, and give compile a sampler that does the same."
+            )
+        if not choice:
+            known = None if by_object else as_options(compiled_sampler)
+            own_sampler = compiled_sampler if known is None else None
+            choice = known or {}
+            if known is not None and seed is None and hasattr(compiled_sampler, "next_seed"):
+                seed = compiled_sampler.next_seed()
+        choice = UNCHOSEN | choice
+        steps = {name: choice.pop(name) for name in UNCHOSEN if name not in BEAMS}
         return cls(
             stop_tokens=check_stop_tokens(stop_token_ids, vocabulary_size),
             stop_strings=check_stop_strings(stop_strings),
-            sampler=make_sampler(**steps, repetition_penalty=repetition_penalty),
+            sampler=make_sampler(**steps),
+            seed=seed,
+            own_sampler=own_sampler,
             **choice,
             **arguments,
         )
@@ -154,7 +129,20 @@ class Options:
         """Rows for each prompt."""
         return self.num_samples or 1
 
+    @property
+    def has_no_limit(self) -> bool:
+        """Whether neither `max_length` nor `max_new_tokens` is given."""
+        return self.max_length is None and self.max_new_tokens is None
+
     def _check_samples(self) -> None:
+        if self.own_sampler is not None:
+            if self.draft_model is not None:
+                raise ValueError(
+                    "draft_model goes with the sampling of generate, but the sampler of compile is "
+                    f"a {type(self.own_sampler).__name__}. Pass a temperature too, 0 for the "
+                    "likeliest tokens."
+                )
+            return
         if self.samples > 1 and self.num_beams == 1 and self.sampler.temperature is None:
             raise ValueError(
                 f"num_samples must be 1 at a temperature of 0, but is {self.num_samples}: nothing "

@@ -1,7 +1,7 @@
 """Prompts as people write them, and results in the same form (chapter 1, "One token")."""
 
 import dataclasses
-import secrets
+import random
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 from mistral_lib.chat import is_conversation
 from mistral_lib.checks import check_integer
 from mistral_lib.inputs import (
+    as_dictionary,
     as_rows,
     as_texts,
     check_preprocessor,
@@ -39,9 +40,10 @@ class Prompts:
     is_single: bool = False
     padded_length: int | None = None
 
-    def restore(self, results: list) -> Any:
-        """Finished rows, prompt and new tokens or text, in the form of the input."""
-        return self.unwrap(results) if self.padded_length is None else _as_dictionary(results)
+    def room(self) -> list[int]:
+        """How many tokens fit after each prompt in the arrays that it came in."""
+        width = self.padded_length or 0
+        return [width - len(row) for row in self.rows]
 
     def unwrap(self, values: list) -> Any:
         """What belongs to each prompt; without the list, if the prompts came without one."""
@@ -77,6 +79,41 @@ def read_prompts(inputs: Any, preprocessor: Any, vocabulary_size: int) -> Prompt
         rows = check_rows(rows, vocabulary_size)
         prompts = Prompts(rows, shown=rows, is_single=not batched)
     return prompts
+
+
+def results(
+    prompts: Prompts, options: Any, done: list[Any], strip_prompt: bool, tokenizer: Any
+) -> Any:
+    """What `generate` returns, in the form of the input.
+
+    Args:
+        prompts: what was continued.
+        options: the `Options` of the call.
+        done: the `Continuation` of each row.
+        strip_prompt: whether to leave out the prompts.
+        tokenizer: decodes prompts that came as text.
+    """
+    samples, to_width = options.samples, options.has_no_limit
+    rows, log_probs = [], [row.log_probs for row in done]
+    for index, row in enumerate(done):
+        prompt = [] if strip_prompt else prompts.shown[index // samples]
+        if prompts.is_text and row.text is not None:
+            rows.append((tokenizer.decode(prompt) if prompt else "") + row.text)
+        elif prompts.padded_length is not None and to_width:
+            rows.append(prompt + row.tokens[: prompts.room()[index // samples]])
+        else:
+            rows.append(prompt + row.tokens)
+    if prompts.padded_length is not None:
+        width = prompts.padded_length if to_width else max(map(len, rows))
+        rows = as_dictionary(rows, width)
+    else:
+        if options.num_samples is not None:
+            starts = range(0, len(done), samples)
+            rows, log_probs = (
+                [each[start : start + samples] for start in starts] for each in (rows, log_probs)
+            )
+        rows = prompts.unwrap(rows)
+    return (rows, prompts.unwrap(log_probs)) if options.log_probs else rows
 
 
 def new_token_limits(
@@ -116,7 +153,8 @@ def new_token_limits(
 def row_seeds(seed: int | Sequence[int] | np.ndarray | None, num_rows: int) -> list[int]:
     """A seed for each row: `seed`, `seed + 1`, ... for an integer, or the seeds that are given.
 
-    `None` begins with a random integer, another at each call.
+    `None` begins with a random integer, a new one at each call; it comes from Python's `random`, as
+    Keras's own seeds do.
 
     >>> row_seeds(7, 3)
     [7, 8, 9]
@@ -130,7 +168,7 @@ def row_seeds(seed: int | Sequence[int] | np.ndarray | None, num_rows: int) -> l
             )
         seeds = [check_integer("seed", each, minimum=0) for each in seed]
     else:
-        first = secrets.randbelow(2**31) if seed is None else check_integer("seed", seed, minimum=0)
+        first = random.randrange(2**31) if seed is None else check_integer("seed", seed, minimum=0)
         seeds = [first + row for row in range(num_rows)]
     return seeds
 
@@ -140,7 +178,7 @@ def _read_text(inputs: Any, preprocessor: Any) -> Prompts:
     check_preprocessor(preprocessor)
     if is_text(inputs) and not _are_conversations(inputs):
         texts, batched = as_texts(inputs)
-        rows = shown = preprocessor.generate_preprocess(texts)
+        rows = shown = preprocessor.prompt_ids(texts)
     else:
         batched = not is_conversation(inputs)
         template = preprocessor.tokenizer.apply_chat_template
@@ -171,13 +209,3 @@ def _masked_rows(inputs) -> tuple[list[list[int]], int]:
         raise ValueError("padding_mask must mark padding on the right only, 1 1 1 0 0.")
     rows = [ids[real].tolist() for ids, real in zip(token_ids, mask, strict=True)]
     return rows, mask.shape[1]
-
-
-def _as_dictionary(rows) -> dict[str, np.ndarray]:
-    longest = max(map(len, rows))
-    token_ids = np.zeros((len(rows), longest), "int32")
-    mask = np.zeros((len(rows), longest), bool)
-    for index, row in enumerate(rows):
-        token_ids[index, : len(row)] = row
-        mask[index, : len(row)] = True
-    return {"token_ids": token_ids, "padding_mask": mask}

@@ -57,7 +57,8 @@ class PromptReader:
             chunk = [prompts[row][begin:end] if row < batch else [] for row in rows]
             token_ids, counts = padded(chunk, self.chunk_size)
             index = None if len(rows) == batch else np.array(rows, "int32")
-            hidden, cache = self.read_chunk(cache, hidden, token_ids, counts, index)
+            lengths = np.array([len(prompts[row]) if row < batch else 0 for row in rows], "int32")
+            hidden, cache = self.read_chunk(cache, hidden, token_ids, counts, lengths, index)
         if num_samples > 1:
             hidden, cache = select_rows((hidden, cache), np.repeat(np.arange(batch), num_samples))
         return hidden, cache
@@ -77,11 +78,12 @@ class PromptReader:
         hidden: Float[Array, "B D"],
         token_ids: Int[Array, "R C"],
         counts: Int[Array, " R"],
+        lengths: Int[Array, " R"],
         rows: Int[Array, " R"] | None,
     ) -> tuple[Float[Array, "B D"], RollingCache]:
         """The hidden state of each row's last real token; unchanged for a row that has none."""
         before, part = (hidden, cache) if rows is None else select_rows((hidden, cache), rows)
-        states, part = extend(self.backbone, part, token_ids, counts)
+        states, part = extend(self.backbone, part, token_ids, counts, lengths[:, None])
         last = states[jnp.arange(len(counts)), jnp.maximum(counts - 1, 0)]
         last = jnp.where((counts > 0)[:, None], last, before)
         if rows is None:

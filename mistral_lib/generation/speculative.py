@@ -8,7 +8,8 @@ import numpy as np
 from jax import Array
 
 from mistral_lib.arrays import Bool, Float, Int, Key
-from mistral_lib.generation.cache import RollingCache, extend
+from mistral_lib.backbone import MistralBackbone
+from mistral_lib.generation.cache import RollingCache, extend, next_positions
 from mistral_lib.generation.compiled import CompiledFunction, array_tree
 from mistral_lib.generation.decoding import DecodingLoop, DecodingState, append, last_tokens
 from mistral_lib.generation.protocol import Job, mark_used, step_until_finished, watched
@@ -99,7 +100,7 @@ class SpeculativeLoop:
         # One token has not been read, or two where all of the last round were accepted.
         unread = jnp.clip(state.cache.lengths + 1 - state.draft.lengths, 1, 2)
         chunk = last_tokens(state, unread)
-        hidden, cache = extend(backbone, state.draft, chunk, unread * reading)
+        hidden, cache = _extend_one_by_one(backbone, state.draft, chunk, unread * reading)
         hidden = jnp.take_along_axis(hidden, unread[:, None, None] - 1, axis=1)
 
         def choose(hidden, used_tokens, index):
@@ -135,7 +136,7 @@ class SpeculativeLoop:
         backbone, length, reading = self.loop.backbone, state.cache.lengths, ~state.finished
         chunk = jnp.concatenate([last_tokens(state, 1), proposed], axis=1)  # (B, k + 1)
         counts = jnp.where(reading, chunk.shape[1], 0)
-        hidden, cache = extend(backbone, state.cache, chunk, counts)
+        hidden, cache = _extend_one_by_one(backbone, state.cache, chunk, counts)
         raw = logits_of(backbone, hidden)  # (B, k + 1, V)
         logits = filter_logits(raw, sampler, _used_along(state.used_tokens, proposed))
         if sampler.temperature is None:
@@ -155,6 +156,17 @@ class SpeculativeLoop:
         )
         log_probs = None if state.log_probs is None else token_log_probs(raw, tokens)
         return append(state, tokens, accepted + 1, stop_tokens, log_probs)
+
+
+def _extend_one_by_one(
+    backbone: MistralBackbone,
+    cache: RollingCache,
+    token_ids: Int[Array, "B C"],
+    counts: Int[Array, " B"],
+) -> tuple[Float[Array, "B C D"], RollingCache]:
+    """Like `extend`, with the rotary positions of tokens that are read one after another."""
+    lengths = next_positions(cache, token_ids.shape[1]) + 1
+    return extend(backbone, cache, token_ids, counts, lengths)
 
 
 def _accept(

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from mistral_lib.generation.stream_decoder import StreamDecoder
 from mistral_lib.inputs import as_texts
-from mistral_lib.tokenizer import MistralTokenizer
+from mistral_lib.tokenizer_base import Tokenizer
 
 
 class StopStrings:
@@ -55,7 +55,7 @@ class Transcript:
     the embedding. They write nothing, like control tokens.
 
     Args:
-        tokenizer: a `MistralTokenizer`.
+        tokenizer: a `MistralTokenizer` or `MistralTekkenTokenizer`.
         prompt_ids: ids in front, as `StreamDecoder` takes them.
         stop_strings: strings that end the text; the text ends in front of them.
 
@@ -65,7 +65,7 @@ class Transcript:
 
     def __init__(
         self,
-        tokenizer: MistralTokenizer,
+        tokenizer: Tokenizer,
         prompt_ids: Sequence[int] = (),
         stop_strings: Sequence[str] = (),
     ):

@@ -7,23 +7,24 @@ a piece is dropped at the start of a text and nowhere else.
 import codecs
 from collections.abc import Sequence
 
-from mistral_lib.tokenizer import MistralTokenizer
+from mistral_lib.tokenizer_base import Tokenizer
 
 
 class StreamDecoder:
     """Decodes ids block by block; the pieces joined are the text that decoding all at once gives.
 
-    Only the bytes of a character that is not yet complete are held back, three at most, so no piece
-    splits a character. Each block costs the time of decoding itself, however long the text is.
+    Only ids with bytes of a character that is not yet complete are held back, so no piece splits a
+    character. Each block costs the time of decoding itself, however long the text is.
 
     Args:
-        tokenizer: a `MistralTokenizer`.
+        tokenizer: a `MistralTokenizer` or `MistralTekkenTokenizer`.
         prompt_ids: ids that come first. Their text is left out of the pieces, and decides how the
             pieces begin: after a prompt the first piece keeps its leading space, so that
             `tokenizer.decode(prompt_ids)` and the pieces join to the whole text. Where a prompt
             ends inside a character, that character belongs to the first piece.
 
     >>> import io, sentencepiece
+    >>> from mistral_lib import MistralTokenizer
     >>> model = io.BytesIO()
     >>> sentencepiece.SentencePieceTrainer.train(
     ...     sentence_iterator=iter(["the window slides"]),
@@ -39,7 +40,7 @@ class StreamDecoder:
     ['', 't', 'he', ' ', '', '', '☃', ' ', 'i', 's', '']
     """
 
-    def __init__(self, tokenizer: MistralTokenizer, prompt_ids: Sequence[int] = ()):
+    def __init__(self, tokenizer: Tokenizer, prompt_ids: Sequence[int] = ()):
         self._tokenizer = tokenizer
         # The context stands for all ids so far: decoding behind it writes what decoding behind all
         # of them would. Once a text has begun, any id that writes whole characters will do; the
@@ -48,7 +49,7 @@ class StreamDecoder:
             (
                 [id]
                 for id in reversed(range(tokenizer.vocabulary_size()))
-                if tokenizer.decode([id]) not in ("", "\ufffd")
+                if "\ufffd" not in (tokenizer.decode([id]) or "\ufffd")
             ),
             [],
         )
@@ -74,7 +75,9 @@ class StreamDecoder:
             raise RuntimeError("This StreamDecoder was flushed. Make a new one for another text.")
         # Padding writes nothing, not even a break between two bytes.
         ids = self._held + [id for id in ids if id != self._tokenizer.pad_token_id]
-        settled = len(ids) - self._incomplete_bytes(ids)
+        settled = len(ids)
+        while not self._is_settled(ids, settled):
+            settled -= 1
         text = self._write(ids[:settled])
         self._held = ids[settled:]
         return text
@@ -84,16 +87,23 @@ class StreamDecoder:
         self._flushed = True
         return self._write(self._held)
 
-    def _incomplete_bytes(self, ids: list[int]) -> int:
-        """How many of the last ids are bytes that another byte could complete to a character."""
-        data = b""
-        for id in reversed(ids[-3:]):  # four bytes are a character or will never be one
-            byte = self._tokenizer.byte_value(id)
-            if byte is None:
+    def _is_settled(self, ids: list[int], place: int) -> bool:
+        """Whether the text before a place is complete: no character will ever cross that place."""
+        before = self._bytes(ids[max(0, place - 3) : place])  # a character has at most four bytes
+        behind = self._bytes(ids[place:], at_start=True)
+        together, _ = codecs.utf_8_decode(before + behind, "replace", False)
+        apart, _ = codecs.utf_8_decode(behind, "replace", False)
+        return together == before.decode("utf-8", "replace") + apart
+
+    def _bytes(self, ids: list[int], at_start: bool = False) -> bytes:
+        """The bytes at the end, or at the start, of ids that may be of unfinished characters."""
+        data = []
+        for id in ids if at_start else reversed(ids):
+            written = self._tokenizer.unfinished_bytes(id)
+            if written is None:
                 break
-            data = bytes([byte]) + data
-        _, complete = codecs.utf_8_decode(data, "replace", False)
-        return len(data) - complete
+            data.append(written)
+        return b"".join(data if at_start else reversed(data))
 
     def _write(self, ids: list[int]) -> str:
         """The text of ids behind the context, which is brought up to date."""

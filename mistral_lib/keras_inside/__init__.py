@@ -4,6 +4,9 @@ Each function says what it relies on, and in which versions that was seen (versi
 another library is named). Its test fails with a clear message if a new version changes that.
 """
 
+from mistral_lib.keras_inside.calibration import (
+    CalibratedMatrix,
+)
 from mistral_lib.keras_inside.changes import (
     all_or_nothing,
     closing_scopes,
@@ -39,6 +42,7 @@ from mistral_lib.keras_inside.steps import (
 )
 
 __all__ = [
+    "CalibratedMatrix",
     "Cloneable",
     "Steps",
     "SwappedAverages",

@@ -15,7 +15,7 @@ from mistral_lib.layers.configured import ConfiguredLayer
 from mistral_lib.layers.dense import dense_attention
 from mistral_lib.layers.fused import fused_attention, fused_is_available
 from mistral_lib.layers.projection import Projection
-from mistral_lib.layers.rotary import rotary_angles, rotate
+from mistral_lib.layers.rotary import query_scale, rotary_angles, rotate, text_positions
 
 PATHS = {"dense": dense_attention, "banded": banded_attention, "fused": fused_attention}
 
@@ -51,6 +51,8 @@ class MistralAttention(ConfiguredLayer):
         hidden_states: float array (B, S, D).
         padding_mask: bool array (B, S), true for real tokens.
         positions: integer array (S,) or (B, S), absolute; by default 0 to S - 1.
+        text_lengths: integer array (B, 1) or (B, S), beside `positions`: see `rotary_angles`. By
+            default what `padding_mask` says.
         attend: a function of query (B, S, K, G, h), key and value (B, S, K, h), which replaces
             attention over the sequence itself. Generation passes one that knows the cache.
         training: whether dropout is on.
@@ -92,19 +94,29 @@ class MistralAttention(ConfiguredLayer):
         hidden_states: Float[Array, "B S D"],
         padding_mask: Bool[Array, "B S"] | None = None,
         positions: Int[Array, "*#B S"] | None = None,
+        text_lengths: Int[Array, "*#B #S"] | None = None,
         attend: Callable | None = None,
         training: bool | None = None,
     ) -> Float[Array, "B S D"]:
         config = self.config
         batch, length = hidden_states.shape[:2]
+        if positions is None:
+            positions = jnp.arange(length)
+            if config.rope_scaling is not None and padding_mask is not None:
+                positions, text_lengths = text_positions(padding_mask)
         angles = rotary_angles(
-            jnp.arange(length) if positions is None else positions,
+            positions,
             config.head_dim,
             config.rope_max_wavelength,
             config.rope_scaling_factor,
+            config.rope_scaling,
+            text_lengths,
         )
         angles = jnp.broadcast_to(angles, (batch, length, config.head_dim // 2))
         query, key, value = in_chunks(self._project, hidden_states, angles)
+        scale = query_scale(positions, config.rope_scaling)
+        if scale is not None:
+            query = (query * scale[..., None, None, None]).astype(query.dtype)
 
         if attend is None:
             path = self.attention_path

@@ -58,6 +58,7 @@ class MistralDecoder(ConfiguredLayer):
         hidden_states: Float[Array, "B S D"],
         padding_mask: Bool[Array, "B S"] | None = None,
         positions: Int[Array, "*#B S"] | None = None,
+        text_lengths: Int[Array, "*#B #S"] | None = None,
         attend: Callable | None = None,
         training: bool | None = None,
     ) -> Float[Array, "B S D"]:
@@ -65,6 +66,7 @@ class MistralDecoder(ConfiguredLayer):
             self.self_attention_layernorm(hidden_states),
             padding_mask=padding_mask,
             positions=positions,
+            text_lengths=text_lengths,
             attend=attend,
             training=training,
         )

@@ -181,6 +181,23 @@ class Quantizable(keras.layers.Layer):
             getattr(self, f"{name}_zero").assign(zero)
             self.g_idx.assign(np.arange(layout.shape[0]) // layout.block_size)
 
+    def assign_int4(
+        self, name: str, values: np.ndarray, scale: np.ndarray, zero: np.ndarray
+    ) -> None:
+        """Stores a matrix that has been rounded already, in a layer that is quantized to int4.
+
+        Args:
+            name: the name of the matrix, which is not stored transposed.
+            values: int8 (D, N), from -8 to 7.
+            scale: float (G, N).
+            zero: int8 (G, N).
+        """
+        axis = 0 if self._layout(name).pairs == "rows" else 1
+        packed = np.asarray(keras.quantizers.pack_int4(values, axis=axis)[0])
+        getattr(self, matrix_attribute(name)).assign(packed)
+        getattr(self, f"{name}_scale").assign(scale)
+        getattr(self, f"{name}_zero").assign(zero)
+
     def check_finite(self) -> None:
         """Refuses to quantize a float layer whose matrices are not finite, before it changes.
 

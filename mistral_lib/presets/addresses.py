@@ -7,9 +7,9 @@ from mistral_lib.checks import as_path
 from mistral_lib.presets import registry
 from mistral_lib.presets.atomic import finish
 from mistral_lib.presets.hubs import HuggingFaceModel, KaggleModel
-from mistral_lib.presets.sources import LocalFolder, Source
+from mistral_lib.presets.sources import GGUF, LocalFolder, OneFile, Source
 
-SCHEMES = "hf://user/model[@revision] or kaggle://user/model/keras/variant[/version]"
+SCHEMES = "hf://user/model[/file.gguf][@revision] or kaggle://user/model/keras/variant[/version]"
 PART = r"\w[\w.-]*"  # of an address, between slashes
 
 
@@ -18,7 +18,8 @@ def open_source(preset: str | Path) -> Source:
 
     Args:
         preset: a built-in name (see `registry.presets`), `hf://user/model[@revision]`,
-            `kaggle://user/model/keras/variant[/version]`, or a folder.
+            `kaggle://user/model/keras/variant[/version]`, a folder, or a GGUF file: its path, or
+            `hf://user/model/file.gguf[@revision]`.
 
     Raises:
         TypeError: neither a str nor a path.
@@ -39,19 +40,24 @@ def open_source(preset: str | Path) -> Source:
     scheme, separator, rest = address.partition("://")
     if separator:
         return _open_address(scheme.lower(), rest, preset)
-    looks_like_path = any(mark in address for mark in ("/", "\\", "~"))
+    looks_like_path = any(mark in address for mark in ("/", "\\", "~", GGUF))
     if not (looks_like_path or address.startswith(".") or Path(address).exists()):
         raise ValueError(registry.unknown_name(preset))
     return _open_folder(Path(address))
 
 
-def _open_folder(path: Path) -> LocalFolder:
+def _open_folder(path: Path) -> Source:
     path = as_path(path)
+    if path.suffix == GGUF and not path.exists():
+        raise FileNotFoundError(f"There is no file {path}.")
+    if path.is_file() and path.suffix == GGUF:
+        path = path.resolve() if path.is_symlink() else path  # a link means its file
+        return OneFile(LocalFolder(path.parent), path.name)
     if path.is_file():
         hint = " Open it with keras.saving.load_model." if path.suffix == ".keras" else ""
         if path.name.endswith(".lora.h5"):
             hint = " Load the adapter into its base model with backbone.load_lora_weights(file)."
-        raise NotADirectoryError(f"{path} is a file; a preset is a folder.{hint}")
+        raise NotADirectoryError(f"{path} is a file; a preset is a folder, or a {GGUF} file.{hint}")
     if not path.is_dir():
         is_model = re.fullmatch(rf"{PART}/{PART}", path.as_posix())
         hint = f" A model on Hugging Face would be 'hf://{path.as_posix()}'." if is_model else ""
@@ -61,10 +67,13 @@ def _open_folder(path: Path) -> LocalFolder:
 
 
 def _open_address(scheme: str, rest: str, preset: str) -> Source:
+    file, revision = rf"((?:{PART}/)*{PART}\{GGUF})", rf"({PART}(?:/{PART})*)"
     if scheme == "hf" and (
-        match := re.fullmatch(rf"({PART}/{PART})(?:@({PART}(?:/{PART})*))?", rest)
+        match := re.fullmatch(rf"({PART}/{PART})(?:/{file})?(?:@{revision})?", rest)
     ):
-        return HuggingFaceModel(*match.groups())
+        model, name, commit = match.groups()
+        source = HuggingFaceModel(model, commit)
+        return source if name is None else OneFile(source, name)
     if scheme == "kaggle" and re.fullmatch(rf"{PART}/{PART}/{PART}/{PART}(/\d+)?", rest):
         return KaggleModel(rest)
     raise ValueError(f"{preset!r} is no address of a preset. Expected {SCHEMES}.")

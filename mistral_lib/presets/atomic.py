@@ -27,7 +27,7 @@ except ImportError:  # on Windows, where no folder can be locked
 
 PREFIX, JOURNAL = ".saving-", "journal.json"
 # The files that a journal may move.
-SUFFIXES = (".json", ".h5", ".safetensors", ".spm", ".model", ".bin", ".jinja")
+SUFFIXES = (".json", ".h5", ".safetensors", ".spm", ".model", ".bin", ".jinja", ".txt")
 LOST_AND_FOUND = "lost+found"  # in the root folder of a disk
 
 

@@ -2,8 +2,11 @@
 
 Transformers and Mistral write the same tensors under different names. A kernel is (outputs, inputs)
 there and (inputs, outputs) here. Pickled weights are refused: reading them runs the code in them.
+Weights of parts that are not used here, such as a vision encoder, are skipped with a warning.
 """
 
+import re
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
@@ -11,6 +14,7 @@ from typing import ClassVar
 import numpy as np
 
 from mistral_lib.config import EMBEDDINGS, OUTPUT, MistralConfig
+from mistral_lib.presets.dequantizing import Quantization, ScaledTensor, scaled
 from mistral_lib.presets.safetensors_files import SafeTensor, list_tensors
 from mistral_lib.presets.sources import LocalFolder, Source
 from mistral_lib.presets.tensors import Messages, Place, list_shards, match
@@ -50,11 +54,13 @@ class Checkpoint:
 
     def read_tensors(
         self, source: Source, config: MistralConfig, quantization: str | None = None
-    ) -> dict[str, SafeTensor]:
+    ) -> dict[str, SafeTensor | ScaledTensor]:
         """The weights, not yet read: see `mistral_lib.presets.formats.Format`."""
-        where, stored = self._list(source)
+        where, listed = self._list(source)
         # Old checkpoints hold the rotary frequencies, which follow from the config.
-        stored = {n: t for n, t in stored.items() if not n.endswith(".rotary_emb.inv_freq")}
+        listed = {n: t for n, t in listed.items() if not n.endswith(".rotary_emb.inv_freq")}
+        own = self._own(source, listed, where)
+        stored = scaled(own, self.read_weight_quantization(source))
         output = stored.pop(self.names[OUTPUT], None) if config.tie_word_embeddings else None
         tensors = match(self.places(config), stored, where, MESSAGES)
         if output is not None:
@@ -66,6 +72,45 @@ class Checkpoint:
             variable: tensor.arranged(is_transposed(variable), heads.get(variable.split(".")[-2]))
             for variable, tensor in tensors.items()
         }
+
+    def read_weight_quantization(self, source: Source) -> Quantization | None:
+        """How the weights in the files are quantized, if they are."""
+        raise NotImplementedError
+
+    def other_parts(self, source: Source) -> dict[str, str]:
+        """Patterns of the names of tensors outside the decoder, and what such tensors are."""
+        raise NotImplementedError
+
+    def canonical(self, name: str) -> str:
+        """The name that `names` uses for a tensor, whichever it has in a file."""
+        return name
+
+    def _own(
+        self, source: Source, listed: dict[str, SafeTensor], where: Path
+    ) -> dict[str, SafeTensor]:
+        """The tensors of the decoder by their canonical names; a warning names all others."""
+        own, parts, skipped = {}, self.other_parts(source), {}
+        for stored_name, tensor in listed.items():
+            name = self.canonical(stored_name)
+            part = next((p for pattern, p in parts.items() if re.match(pattern, name)), None)
+            if part is not None:
+                skipped.setdefault(part, []).append(stored_name)
+            elif name in own:
+                raise ValueError(
+                    f"{where}: {own[name].name!r} and {stored_name!r} are two names of one weight. "
+                    "The file is a mixture of two formats: get it again from its source."
+                )
+            else:
+                own[name] = tensor
+        if skipped:
+            parts = [
+                f"{part} ({len(n)} tensors, such as {min(n)!r})" for part, n in skipped.items()
+            ]
+            warnings.warn(
+                f"{where}: only the decoder for text is read; skipped {' and '.join(parts)}.",
+                stacklevel=2,
+            )
+        return own
 
     def _list(self, source: Source) -> tuple[Path, dict[str, SafeTensor]]:
         """The file that names the weights, and every tensor by its name."""
@@ -100,7 +145,7 @@ def is_transposed(variable: str) -> bool:
     return variable.endswith(".kernel") or variable == OUTPUT
 
 
-def _check_tied(embeddings: SafeTensor, output: SafeTensor) -> None:
+def _check_tied(embeddings: SafeTensor | ScaledTensor, output: SafeTensor | ScaledTensor) -> None:
     """Refuses an output that the config calls a copy of the embedding and that is none."""
     same = (embeddings.shape, embeddings.dtype) == (output.shape, output.dtype)
     if not (same and np.array_equal(embeddings.read().view("uint8"), output.read().view("uint8"))):

@@ -1,8 +1,7 @@
 """From a model to a checkpoint of transformers (chapter 17, "Presets and checkpoints").
 
-Wavelength and scaling are written where every version of transformers reads them: `rope_theta` and
-`rope_scaling`. What a backbone does not know is written as in Mistral 7B. What a checkpoint
-said and the model has no use for (chat template, added tokens, context length) comes out again.
+Settings that a backbone does not have are written as in Mistral 7B. What a loaded checkpoint said
+and the model does not use (chat template, added tokens, context length) is written out again.
 """
 
 import math
@@ -16,30 +15,39 @@ import numpy as np
 from tqdm import tqdm
 
 from mistral_lib import lora
+from mistral_lib.added_tokens import parse_added_tokens
+from mistral_lib.config import MistralConfig
 from mistral_lib.presets.checkpoints import is_transposed
-from mistral_lib.presets.fast_tokenizer import describe_tokenizer
+from mistral_lib.presets.fast_tokenizer import describe_tekken, describe_tokenizer
 from mistral_lib.presets.json_files import write_json
 from mistral_lib.presets.preset import TRANSFORMERS
 from mistral_lib.presets.progress import progress_bar
+from mistral_lib.presets.rope_config import LENGTH, QUERY_FACTOR, write_rope
 from mistral_lib.presets.safetensors_files import in_file_order, write_tensors
 from mistral_lib.presets.saving import preset_folder, shard_bytes
 from mistral_lib.presets.tensors import Place, owner_of
-from mistral_lib.presets.transformers_format import (
+from mistral_lib.presets.tokenizer_files import (
     ADDED_TOKENS_FILE,
-    ARGUMENTS,
     CHAT_TEMPLATE_FILE,
-    CONFIG_FILE,
-    GENERATION_FILE,
-    TOKENIZER_FILE,
+    FAST_TOKENIZER_FILE,
+    TEKKEN,
+    TEKKEN_FILE,
     VOCABULARY_FILES,
 )
+from mistral_lib.presets.tokenizer_files import CONFIG_FILE as TOKENIZER_FILE
+from mistral_lib.presets.transformers_config import ARGUMENTS
+from mistral_lib.presets.transformers_format import CONFIG_FILE, GENERATION_FILE
 from mistral_lib.settings import CONTEXT_LENGTH
 
 SHARD_FILE = "model-{:05}-of-{:05}.safetensors"
-FAST_TOKENIZER_FILE = "tokenizer.json"
 # What may remain of another model, and would be read in place of this one.
 STALE_FILES = ("model*.safetensors", TRANSFORMERS.index_file, "pytorch_model*.bin*")
-STALE_TOKENIZER_FILES = (ADDED_TOKENS_FILE, CHAT_TEMPLATE_FILE)
+STALE_TOKENIZER_FILES = (
+    ADDED_TOKENS_FILE,
+    CHAT_TEMPLATE_FILE,
+    TEKKEN_FILE,
+    VOCABULARY_FILES[0],
+)
 CHECKPOINT_FILES = {CONFIG_FILE, GENERATION_FILE, TOKENIZER_FILE}
 
 
@@ -96,11 +104,7 @@ def _check_exportable(backbone: Any) -> None:
             f"This backbone is quantized ({quantized[0]}), which a checkpoint of transformers "
             "cannot hold. Export the float model."
         )
-    if isinstance(backbone.config.sliding_window, tuple):
-        raise ValueError(
-            f"The layers of this backbone have different windows ({backbone.sliding_window!r:.80}),"
-            " but in transformers a Mistral has one for all. Save it with save_to_preset."
-        )
+    _kind(backbone.config)
 
 
 def _special_ids(model: Any, tokenizer: Any) -> dict[str, Any]:
@@ -112,21 +116,40 @@ def _special_ids(model: Any, tokenizer: Any) -> dict[str, Any]:
     return {name: ids if len(ids) > 1 else ids[0] for name, ids in entries.items() if ids}
 
 
+def _kind(config: MistralConfig) -> str:
+    """The oldest type of transformers that computes this model: most programs can read that.
+
+    Raises:
+        ValueError: none does.
+    """
+    windows = config.sliding_window if isinstance(config.sliding_window, tuple) else ()
+    scales_queries = bool(config.rope_scaling and config.rope_scaling.llama_4_scaling_beta)
+    if len(set(windows) - {None}) > 1 or (windows and scales_queries):
+        raise ValueError(
+            f"The layers of this backbone have the windows {config.sliding_window!r:.80}"
+            f"{f' and {QUERY_FACTOR}' if scales_queries else ''}, but in transformers a layer "
+            "either has the one window or none, and only models with one window for all scale "
+            "queries. Save it with save_to_preset."
+        )
+    return "ministral3" if scales_queries else "ministral" if windows else "mistral"
+
+
 def _describe(backbone: Any) -> dict[str, Any]:
     """A backbone for config.json."""
+    kind = _kind(backbone.config)
     config = {there: getattr(backbone, name) for name, (there, _) in ARGUMENTS.items()}
-    scaling = None
-    if backbone.rope_scaling_factor != 1:
-        factor = float(backbone.rope_scaling_factor)  # transformers takes no int
-        # Versions before 4.45 call the type `type`.
-        scaling = {"type": "linear", "rope_type": "linear", "factor": factor}
+    if kind == "ministral":
+        windows = config["sliding_window"]
+        config["layer_types"] = [
+            "full_attention" if window is None else "sliding_attention" for window in windows
+        ]
+        config["sliding_window"] = next(filter(None, windows))
     return {
-        "architectures": ["MistralForCausalLM"],
-        "model_type": "mistral",
+        "architectures": [f"{kind.capitalize()}ForCausalLM"],
+        "model_type": kind,
         **config,
-        "rope_theta": float(backbone.rope_max_wavelength),
-        "rope_scaling": scaling,
-        "max_position_embeddings": backbone.context_length or CONTEXT_LENGTH,
+        LENGTH: backbone.context_length or CONTEXT_LENGTH,
+        **write_rope(backbone.config, kind),
         "hidden_act": "silu",
         "attention_dropout": 0.0,
         "initializer_range": 0.02,
@@ -136,25 +159,33 @@ def _describe(backbone: Any) -> dict[str, Any]:
 
 
 def _write_tokenizer(tokenizer: Any, new: Path) -> None:
-    size, extras = tokenizer.vocabulary_size(), tokenizer.extras
-    added = {t: id for t, id in extras.get("added_tokens", {}).items() if id >= size}
-    write_json(new / FAST_TOKENIZER_FILE, describe_tokenizer(tokenizer.proto, added))
+    extras, added = tokenizer.extras, parse_added_tokens(tokenizer.extras.get("added_tokens"))
+    prefix = extras.get("prefix")
+    if tokenizer.kind == TEKKEN:
+        write_json(new / FAST_TOKENIZER_FILE, describe_tekken(tokenizer.vocabulary, added))
+        if not added:  # it has no place for them, and transformers would read it first
+            (new / TEKKEN_FILE).write_bytes(tokenizer.vocabulary.to_json())
+    else:
+        write_json(new / FAST_TOKENIZER_FILE, describe_tokenizer(tokenizer.proto, added, prefix))
+        (new / VOCABULARY_FILES[0]).write_bytes(tokenizer.proto)
     if added:
-        write_json(new / ADDED_TOKENS_FILE, added)
+        write_json(new / ADDED_TOKENS_FILE, {token.content: token.id for token in added})
     content = {
-        "tokenizer_class": "LlamaTokenizer",
+        "tokenizer_class": "PreTrainedTokenizerFast"
+        if tokenizer.kind == TEKKEN
+        else "LlamaTokenizer",
         "bos_token": tokenizer.start_token,
         "eos_token": tokenizer.end_token,
         "unk_token": tokenizer.id_to_token(tokenizer.unk_token_id),
         "add_bos_token": True,
         "add_eos_token": False,
         "clean_up_tokenization_spaces": False,
-        "legacy": False,
+        "legacy": bool(added) and prefix is None,
     }
+    content |= extras.get("special_tokens", {})
     if "chat_template" in extras:
         content["chat_template"] = extras["chat_template"]
     write_json(new / TOKENIZER_FILE, content)
-    (new / VOCABULARY_FILES[0]).write_bytes(tokenizer.proto)
 
 
 def _write_weights(backbone: Any, new: Path, limit: float) -> None:

@@ -10,22 +10,29 @@ transformers, and what follows a token in a text is taken for the beginning of a
 in front.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from sentencepiece import SentencePieceProcessor
 
-SPACE = "▁"
+from mistral_lib.added_tokens import AddedToken
+from mistral_lib.tekken_vocabulary import TekkenVocabulary
+from mistral_lib.vocabulary import SPACE
+
 # What no vocabulary of Mistral's changes: spaces, lines, and characters with a simpler form.
 SAMPLE = "  ﬁ ①Ａe\u0301\t\n  a "
 
 
-def describe_tokenizer(proto: bytes, added: dict[str, int] | None = None) -> dict[str, Any]:
+def describe_tokenizer(
+    proto: bytes, added: Sequence[AddedToken] = (), prefix: str | None = None
+) -> dict[str, Any]:
     """The content of tokenizer.json for a SentencePiece model.
 
     Args:
         proto: a model as it is stored: byte-pair encoding with bytes for unknown characters, which
             leaves text as it is.
-        added: ids beyond the model's, by their tokens.
+        added: tokens beyond the model's.
+        prefix: where a space is put in front: one of `tokenizer_files.PREFIXES`, or `None`.
 
     Raises:
         ValueError: the model is of another kind.
@@ -40,12 +47,12 @@ def describe_tokenizer(proto: bytes, added: dict[str, int] | None = None) -> dic
         "truncation": None,
         "padding": None,
         "added_tokens": [
-            *(_added_token(id, pieces[id], special=True) for id in controls),
-            *(_added_token(id, pieces[id], special=False) for id in words),
-            *(_added_token(id, token, special=True) for token, id in (added or {}).items()),
+            *(vars(AddedToken(id, pieces[id], special=True)) for id in controls),
+            *(vars(AddedToken(id, pieces[id])) for id in words),
+            *(vars(token) for token in added),
         ],
-        "normalizer": _normalizer(has_prefix),
-        "pre_tokenizer": None,
+        "normalizer": None if prefix else _normalizer(has_prefix),
+        "pre_tokenizer": _metaspace(prefix) if prefix else None,
         "post_processor": _post_processor(pieces[model.bos_id()], model.bos_id()),
         "decoder": _decoder(has_prefix),
         "model": {
@@ -84,6 +91,16 @@ def _normalizer(has_prefix: bool) -> dict[str, Any]:
     return {"type": "Sequence", "normalizers": [*prepend, replace]}
 
 
+def _metaspace(prefix: str) -> dict[str, Any]:
+    scheme = prefix.removesuffix("_alone")
+    return {
+        "type": "Metaspace",
+        "replacement": SPACE,
+        "prepend_scheme": scheme,
+        "split": False,
+    }
+
+
 def _decoder(has_prefix: bool) -> dict[str, Any]:
     strip = [{"type": "Strip", "content": " ", "start": 1, "stop": 0}] if has_prefix else []
     replace = {"type": "Replace", "pattern": {"String": SPACE}, "content": " "}
@@ -105,11 +122,6 @@ def _post_processor(start: str, id: int) -> dict[str, Any]:
     }
 
 
-def _added_token(id: int, piece: str, special: bool) -> dict[str, Any]:
-    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
-    return {"id": id, "content": piece, **flags, "special": special}
-
-
 def _merges(model: SentencePieceProcessor, pieces: list[str]) -> tuple[list[int], list[str]]:
     """The pieces that no pair makes, and every pair of pieces that makes one, best piece first."""
     ids = {
@@ -125,3 +137,49 @@ def _merges(model: SentencePieceProcessor, pieces: list[str]) -> tuple[list[int]
             words.append(ids[piece])  # a symbol that was given to the trainer
         merges += [" ".join(pair) for pair in pairs]
     return words, merges
+
+
+def describe_tekken(
+    vocabulary: TekkenVocabulary, added: Sequence[AddedToken] = ()
+) -> dict[str, Any]:
+    """The content of tokenizer.json for a Tekken vocabulary.
+
+    Args:
+        vocabulary: the tokens.
+        added: tokens beyond them, or in place of control tokens.
+    """
+    controls = {
+        id: AddedToken(id, name, special=True) for id, name in enumerate(vocabulary.controls)
+    }
+    tokens = controls | {token.id: token for token in added}
+    names = {token.id: token.content for token in added}
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
+    split = {
+        "type": "Split",
+        "pattern": {"Regex": vocabulary.pattern},
+        "behavior": "Isolated",
+        "invert": False,
+    }
+    cuts = [split, {**byte_level, "use_regex": False}]
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [vars(tokens[id]) for id in sorted(tokens)],
+        "normalizer": None,
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": cuts},
+        "post_processor": _post_processor("<s>", vocabulary.ids["<s>"]),
+        "decoder": {**byte_level, "use_regex": True},
+        "model": {
+            "type": "BPE",
+            "dropout": None,
+            "unk_token": None,
+            "continuing_subword_prefix": None,
+            "end_of_word_suffix": None,
+            "fuse_unk": False,
+            "byte_fallback": False,
+            "ignore_merges": True,
+            "vocab": {names.get(id, name): id for id, name in enumerate(vocabulary.spelled)},
+            "merges": [line.split(" ") for line in vocabulary.merge_lines()],
+        },
+    }

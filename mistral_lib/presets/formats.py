@@ -7,12 +7,12 @@ A `Format` answers the same questions about each: `keras_format`, `transformers_
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 from mistral_lib.config import MistralConfig
 from mistral_lib.presets.sources import Source
 from mistral_lib.presets.tensors import Tensor
+from mistral_lib.presets.tokenizer_files import TokenizerFiles
 
 
 @dataclass(frozen=True)
@@ -23,11 +23,13 @@ class Task:
         name: of the model; `None` where the preset has none.
         end_token_ids: ids that end a text.
         takes_text: whether there is a vocabulary.
+        writes_text: whether there is an output for tokens, which encoders and classifiers lack.
     """
 
     name: str | None
     end_token_ids: tuple[int, ...]
     takes_text: bool
+    writes_text: bool = True
 
 
 class Format(Protocol):
@@ -79,16 +81,12 @@ class Format(Protocol):
         """Arguments of the causal language model, and whether it takes text."""
         ...
 
-    def read_tokenizer_arguments(self, source: Source) -> dict[str, Any]:
-        """Constructor arguments of the tokenizer, without its vocabulary."""
-        ...
+    def find_tokenizer(self, source: Source) -> TokenizerFiles:
+        """Which tokenizer there is, and what it is made of.
 
-    def read_extras(self, source: Source) -> dict[str, Any]:
-        """What a preset says about its tokenizer that is not used here, for an export to repeat.
-
-        Returns:
-            `chat_template`, a template in Jinja; and `added_tokens`, ids by their tokens. Each is
-            there only if the preset has one.
+        Raises:
+            FileNotFoundError: there is none.
+            ValueError: it is of a kind that is not known here.
         """
         ...
 
@@ -98,12 +96,4 @@ class Format(Protocol):
 
     def read_preprocessor_arguments(self, source: Source) -> dict[str, Any]:
         """Constructor arguments of the preprocessor, without its tokenizer."""
-        ...
-
-    def find_vocabulary(self, source: Source) -> Path:
-        """The SentencePiece model.
-
-        Raises:
-            FileNotFoundError: there is none.
-        """
         ...

@@ -21,7 +21,7 @@ from mistral_lib.presets.hub_caches import (
     kaggle_models_folder,
     remember_commit,
 )
-from mistral_lib.presets.sources import Source
+from mistral_lib.presets.sources import GGUF, Source
 
 CONFIG_FILE = "config.json"  # in nearly every preset on a hub
 
@@ -56,6 +56,13 @@ class HuggingFaceModel(Source):
                 raise
             self._not_asked.add(name)  # and without a network it must be taken for missing
             return None
+
+    def gguf_files(self) -> list[str]:
+        try:
+            names = huggingface_hub.HfApi().list_repo_files(self.model, revision=self._commit)
+        except Exception:  # without a network, say; then a file must be named
+            return []
+        return [name for name in names if name.endswith(GGUF)]
 
     def missing(self, message: str) -> OSError:
         if not self._not_asked:

@@ -12,6 +12,7 @@ from mistral_lib import lora
 from mistral_lib.checks import keras_knows
 from mistral_lib.config import MistralConfig
 from mistral_lib.presets import lora_format, registry
+from mistral_lib.presets.gguf_format import GgufFormat
 from mistral_lib.presets.memory import available_bytes, weight_bytes
 from mistral_lib.presets.preset import Preset
 
@@ -29,7 +30,7 @@ LONG = 32768  # tokens; what a model without a window is shown with
 def describe_preset(preset: str | Path) -> str:
     """Architecture, number of parameters and memory of a preset, as a text in columns.
 
-    No weights are read, or downloaded.
+    No weights are read or downloaded; for a name that KerasHub publishes, nothing at all is.
 
     Args:
         preset: as `MistralBackbone.from_preset` takes it.
@@ -39,18 +40,16 @@ def describe_preset(preset: str | Path) -> str:
     >>> print(describe_preset("mistral_tiny_en").splitlines()[0])
     mistral_tiny_en: A few million parameters, trained on the text that comes with Python
     """
-    opened = Preset.open(preset)
-    config, held = opened.config, opened.quantization
+    known = registry.arguments_of(preset) if isinstance(preset, str) else None
+    if known is not None:
+        config, held = MistralConfig.from_arguments(known), None
+        about = [("from", str(registry.source_of(str(preset)))), ("format", "KerasHub")]
+    else:
+        opened = Preset.open(preset)
+        config, held, about = opened.config, opened.quantization, _about(opened)
     policies = {held: f"{held}_from_bfloat16"} if held else POLICIES
     policies = {name: policy for name, policy in policies.items() if keras_knows(policy)}
     description = registry.description_of(str(preset))
-    saved = opened.dtype + (f" and {held}" if held else "")
-    about = [("from", str(opened)), ("format", f"{opened.format.name}, saved in {saved}")]
-    if opened.adapter is not None:
-        plan = lora_format.read_plan(opened.adapter)
-        for path, wanted in plan.items():
-            lora.check_settings(path, wanted)
-        about.append(("LoRA", lora.describe(plan)))
     parts = [
         f"{preset}: {description}" if description else str(preset),
         _columns(about),
@@ -62,10 +61,30 @@ def describe_preset(preset: str | Path) -> str:
     return "".join(c if c.isprintable() or c == "\n" else "?" for c in "\n".join(parts))
 
 
+def _about(opened: Preset) -> list[tuple[str, str]]:
+    """Where the files are, their format, and the adapter among them."""
+    held = opened.quantization
+    saved = opened.dtype + (f" and {held}" if held else "")
+    if isinstance(opened.format, GgufFormat):
+        saved = ", ".join(opened.format.kinds)
+    about = [("from", str(opened)), ("format", f"{opened.format.name}, saved in {saved}")]
+    if opened.adapter is not None:
+        plan = lora_format.read_plan(opened.adapter)
+        for path, wanted in plan.items():
+            lora.check_settings(path, wanted)
+        about.append(("LoRA", lora.describe(plan)))
+    return about
+
+
 def _architecture(config: MistralConfig) -> list[tuple[str, str]]:
     rope = f"wavelength {config.rope_max_wavelength:,.10g}"
     if config.rope_scaling_factor != 1:
         rope += f", positions divided by {config.rope_scaling_factor:g}"
+    scaling = config.rope_scaling
+    if scaling is not None:
+        factor = "" if scaling.factor is None else f" by {scaling.factor:g}"
+        length = scaling.original_max_position_embeddings
+        rope += f", {scaling.rope_type} scaling{factor} beyond {length:,} tokens"
     return [
         ("vocabulary", f"{config.vocabulary_size:,} tokens"),
         ("blocks", f"{config.num_layers:,}"),

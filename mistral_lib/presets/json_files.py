@@ -31,15 +31,19 @@ def check_file(file: Path) -> int:
     return status.st_size
 
 
-def read_json(file: Path) -> dict[str, Any]:
+def read_json(file: Path, largest: int | None = None) -> dict[str, Any]:
     """The object in a JSON file, or an error that names the file and the place.
 
     Standard JSON only: what Python's parser lets through (`NaN`, a key given twice) is refused,
     since two readers could take it in two ways.
 
+    Args:
+        file: where it is.
+        largest: how many bytes it may have; `None` means `LARGEST_FILE`.
+
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not JSON, not an object, or larger than a config can be.
+        ValueError: not JSON, not an object, or larger than `largest`.
 
     >>> import tempfile
     >>> file = Path(tempfile.mkdtemp()) / "config.json"
@@ -49,9 +53,10 @@ def read_json(file: Path) -> dict[str, Any]:
     ValueError: .../config.json is not valid JSON: the key 'hidden_dim' stands twice ...
     """
     size = check_file(file)
-    if size > LARGEST_FILE:
+    largest = LARGEST_FILE if largest is None else largest
+    if size > largest:
         raise ValueError(
-            f"{file} has {size:,} bytes; a JSON file of a preset has at most {LARGEST_FILE:,}."
+            f"{file} has {size:,} bytes; a JSON file of a preset has at most {largest:,}."
         )
     return parse_json(file.read_bytes(), str(file))
 

@@ -5,7 +5,8 @@ A preset in this format is a folder of
     config.json             the backbone's class and constructor arguments
     metadata.json           versions, number of parameters, date
     model.weights.h5        the weights; or model.weights.json and model_00000.weights.h5, …
-    task.json, preprocessor.json, tokenizer.json, assets/tokenizer/vocabulary.spm
+    task.json, preprocessor.json, tokenizer.json
+    assets/tokenizer/       vocabulary.spm; or vocabulary.json and merges.txt of Tekken's
 
 Nothing in it is imported or deserialised by Keras: a class is recognised by its registered name,
 and its arguments are checked by its constructor.
@@ -14,7 +15,6 @@ and its arguments are checked by its constructor.
 from collections import Counter
 from collections.abc import Iterator
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 from mistral_lib.config import EMBEDDINGS, OUTPUT, MistralConfig
@@ -25,6 +25,12 @@ from mistral_lib.presets.json_files import check_ids
 from mistral_lib.presets.quantized_format import check_groups, read_policy, stored_variables
 from mistral_lib.presets.sources import Source
 from mistral_lib.presets.tensors import Messages, Place, list_shards, match
+from mistral_lib.presets.tokenizer_files import (
+    SENTENCEPIECE,
+    TEKKEN,
+    TokenizerFiles,
+    checked_extras,
+)
 
 CONFIG_FILE = "config.json"
 METADATA_FILE = "metadata.json"
@@ -36,6 +42,8 @@ TASK_FILE = "task.json"
 PREPROCESSOR_FILE = "preprocessor.json"
 TOKENIZER_FILE = "tokenizer.json"
 VOCABULARY_FILE = "assets/tokenizer/vocabulary.spm"
+TEKKEN_VOCABULARY_FILE = "assets/tokenizer/vocabulary.json"
+MERGES_FILE = "assets/tokenizer/merges.txt"
 
 # Of each weight the path of its layer in the file, and the layer's name, which Keras notes there.
 # "{}" is the number of a block, and nothing for the first.
@@ -90,6 +98,20 @@ MESSAGES = Messages(
     unexpected="{file}: {name!r} and {others} other tensors have no place in the model that the "
     "config describes.",
 )
+
+
+# KerasHub does not know this name, so it refuses what it would compute differently.
+EXTENDED = "mistral_lib>ExtendedMistralBackbone"
+
+
+def is_extended(config: MistralConfig) -> bool:
+    """Whether a model has windows by layer or scaled positions, which KerasHub ignores.
+
+    >>> sizes = (10, 2, 4, 16, 32, 2)
+    >>> is_extended(MistralConfig(*sizes, sliding_window=[3, 5]))
+    True
+    """
+    return isinstance(config.sliding_window, tuple) or config.rope_scaling is not None
 
 
 class KerasFormat:
@@ -150,25 +172,23 @@ class KerasFormat:
         names = ("sequence_length", "add_start_token", "add_end_token")
         return {name: config[name] for name in names if name in config}
 
-    def read_tokenizer_arguments(self, source: Source) -> dict[str, Any]:
-        """Constructor arguments of the tokenizer."""
-        config = read_object(source, TOKENIZER_FILE, "MistralTokenizer")
-        return {name: config[name] for name in ("add_bos", "add_eos") if name in config}
-
-    def find_vocabulary(self, source: Source) -> Path:
-        """The SentencePiece model."""
-        return source.get(VOCABULARY_FILE)
-
-    def read_extras(self, source: Source) -> dict[str, Any]:
-        """A chat template and added tokens: see `Format`."""
+    def find_tokenizer(self, source: Source) -> TokenizerFiles:
+        """The tokenizer: see `Format`."""
+        name = str(source.json(TOKENIZER_FILE).get("registered_name")).rpartition(">")[2]
+        kind = TEKKEN if name == TEKKEN else SENTENCEPIECE
+        config = read_object(source, TOKENIZER_FILE, kind)
+        vocabulary: dict[str, Any]
+        if kind == TEKKEN:
+            files = {"vocabulary": TEKKEN_VOCABULARY_FILE, "merges": MERGES_FILE}
+            vocabulary = {name: source.get(file) for name, file in files.items()}
+            vocabulary["split_pattern"] = config.get("split_pattern")
+        else:
+            vocabulary = {"proto": source.get(VOCABULARY_FILE)}
         extras = source.json(TOKENIZER_FILE).get("extras")
-        if not isinstance(extras, dict):
-            return {}
-        template, added = extras.get("chat_template"), extras.get("added_tokens")
-        found: dict[str, Any] = {"chat_template": template} if isinstance(template, str) else {}
-        if isinstance(added, dict):
-            found["added_tokens"] = {t: id for t, id in added.items() if type(id) is int}
-        return found
+        place = extras if kind == TEKKEN and isinstance(extras, dict) else config
+        arguments = {name: place[name] for name in ("add_bos", "add_eos") if name in place}
+        extras = checked_extras(extras)
+        return TokenizerFiles(kind, vocabulary, arguments, extras)
 
     def read_context_length(self, source: Source) -> Any:
         """The context length, from the metadata: KerasHub's config has no place for it."""
@@ -244,11 +264,13 @@ def _read_policy(source: Source, content: Any) -> str | None:
 def read_object(source: Source, name: str, class_name: str) -> dict[str, Any]:
     """The `config` of a serialised Keras object, if it is one of KerasHub's class `class_name`.
 
-    Both of KerasHub's names are known: `keras_hub>…`, and `keras_nlp>…` of older presets.
+    Both of KerasHub's names are known: `keras_hub>…`, and `keras_nlp>…` of older presets. So is
+    `EXTENDED`, for a backbone.
     """
     content, file = source.json(name), source.get(name)
-    registered = content.get("registered_name")
-    if registered not in (f"keras_hub>{class_name}", f"keras_nlp>{class_name}"):
+    registered, known = content.get("registered_name"), [f"keras_hub>{class_name}"]
+    known += [f"keras_nlp>{class_name}", *([EXTENDED] if class_name == "MistralBackbone" else [])]
+    if registered not in known:
         raise ValueError(
             f"{file} describes {registered!r}, but only Mistral lives here: expected the "
             f"registered_name 'keras_hub>{class_name}'. For other models use keras_hub."

@@ -9,6 +9,7 @@ Models import this module, so it imports none: the classes to make are arguments
 
 import inspect
 import math
+import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -35,6 +36,7 @@ from mistral_lib.quantization import (
 )
 
 T = TypeVar("T")
+SPARE_ROWS = 512  # of an embedding, above the largest id of the tokenizer
 
 # The arguments on which the shapes and the number of weights depend.
 SHAPE_ARGUMENTS = (
@@ -92,7 +94,7 @@ def load_causal_lm(
     cls: Callable[..., T],
     backbone_class: Callable[..., Any],
     preprocessor_class: Callable[..., Any],
-    tokenizer_class: Callable[..., Any],
+    tokenizer_classes: Mapping[str, Callable[..., Any]],
     preset: Preset,
     load_weights: bool = True,
     **overrides: Any,
@@ -100,43 +102,85 @@ def load_causal_lm(
     """A causal language model from a preset, and its parts: see `MistralCausalLM.from_preset`."""
     _ = preset.arguments  # first: what is no model is refused before a tokenizer is looked for
     task = preset.format.read_task(preset.source)
+    if not task.writes_text:
+        raise ValueError(
+            f"{preset} is an encoder or a classifier: by its config it has no output for tokens, "
+            "so it cannot write text. MistralBackbone.from_preset opens it."
+        )
     arguments = {"name": task.name, "end_token_ids": task.end_token_ids, "trainable": True}
     arguments = {name: overrides.pop(name, value) for name, value in arguments.items()}
     if "preprocessor" in overrides:
         preprocessor = overrides.pop("preprocessor")
     elif task.takes_text:
-        preprocessor = load_preprocessor(preprocessor_class, tokenizer_class, preset)
+        preprocessor = load_preprocessor(preprocessor_class, tokenizer_classes, preset)
     else:
         preprocessor = None
     backbone = load_backbone(backbone_class, preset, load_weights, **overrides)
     if preprocessor is not None:
-        size = preprocessor.tokenizer.vocabulary_size()
-        if size > backbone.vocabulary_size:
-            raise ValueError(
-                f"The tokenizer of {preset} has {size:,} tokens, but the backbone's "
-                f"vocabulary_size is {backbone.vocabulary_size:,}: they belong to different models."
-            )
+        _check_vocabulary(preprocessor.tokenizer, backbone.vocabulary_size, preset)
     return cls(backbone, preprocessor, **arguments)
 
 
+def _check_vocabulary(tokenizer: Any, size: int, preset: Preset) -> None:
+    """Refuses a tokenizer of another model than the embedding, which has a row for each id.
+
+    A few rows without a token are common: tokens may have been added in training that the files do
+    not name, and the number of rows may be rounded up for speed.
+    """
+    known = tokenizer.vocabulary_size()
+    if known > size:
+        raise ValueError(
+            f"The tokenizer of {preset} has {known:,} tokens, but the backbone's vocabulary_size "
+            f"is {size:,}: they belong to different models."
+        )
+    if size - known > SPARE_ROWS:
+        raise ValueError(
+            f"The tokenizer of {preset} has only {known:,} tokens, but the backbone's "
+            f"vocabulary_size is {size:,}: they belong to different models, and ids would mean "
+            "other tokens. Put the tokenizer's files of this model beside its weights, or pass "
+            "preprocessor=None to work with ids."
+        )
+    if known < size and size % 8:  # not rounded up, so each row has a meaning
+        warnings.warn(
+            f"{preset} has {size - known:,} more rows in its embedding than its tokenizer has "
+            f"tokens ({known:,}). Tokens that were added in training have no text here: they can "
+            "only be passed as ids.",
+            stacklevel=2,
+        )
+
+
 def load_preprocessor(
-    cls: Callable[..., T], tokenizer_class: Callable[..., Any], preset: Preset, **overrides: Any
+    cls: Callable[..., T],
+    tokenizer_classes: Mapping[str, Callable[..., Any]],
+    preset: Preset,
+    **overrides: Any,
 ) -> T:
     """A preprocessor from a preset: see `MistralCausalLMPreprocessor.from_preset`."""
-    tokenizer = load_tokenizer(tokenizer_class, preset)
+    tokenizer = load_tokenizer(tokenizer_classes, preset)
     arguments = preset.format.read_preprocessor_arguments(preset.source)
     with preset.errors_naming(preset.format.preprocessor_file):
         cls(tokenizer, **arguments)
     return cls(**{"tokenizer": tokenizer, **arguments, **overrides})
 
 
-def load_tokenizer(cls: Callable[..., T], preset: Preset) -> T:
-    """The tokenizer of a preset: see `MistralTokenizer.from_preset`."""
-    arguments = preset.format.read_tokenizer_arguments(preset.source)
+def load_tokenizer(classes: Mapping[str, Callable[..., T]], preset: Preset) -> T:
+    """The tokenizer of a preset: see `MistralTokenizer.from_preset`.
+
+    Args:
+        classes: the class to make of each kind of vocabulary.
+        preset: the preset.
+    """
+    found = preset.format.find_tokenizer(preset.source)
+    if found.kind not in classes:
+        raise ValueError(
+            f"{preset} has the vocabulary of a {found.kind}, not of a {' or a '.join(classes)}. "
+            f"Call {found.kind}.from_preset."
+        )
+    cls = classes[found.kind]
     with preset.errors_naming(preset.format.tokenizer_file):
-        cls(None, **arguments)
-    tokenizer: Any = cls(preset.format.find_vocabulary(preset.source), **arguments)
-    tokenizer.extras = preset.format.read_extras(preset.source)
+        cls(None, **found.arguments)
+    tokenizer: Any = cls(**found.vocabulary, **found.arguments)
+    tokenizer.extras = {**tokenizer.extras, **found.extras}
     return tokenizer
 
 
@@ -184,12 +228,16 @@ def _choose_policy(
 
 
 def _auto_dtype(preset: Preset, tensors: Mapping[str, Tensor]) -> str:
-    """The dtype of the files: of most numbers, or as the config has it; if this device has it."""
+    """The dtype of most numbers in the files, or of the config, if this device supports it.
+
+    Numbers of fewer bits become what the format says.
+    """
     dtype = preset.dtype
     if tensors and preset.quantization is None:
         sizes = Counter()
         for tensor in tensors.values():
-            sizes[tensor.dtype] += math.prod(tensor.shape)
+            stored = dtype if tensor.is_quantized else tensor.dtype
+            sizes[stored] += math.prod(tensor.shape)
         ((dtype, _),) = sizes.most_common(1)
     if dtype == "bfloat16" and not has_bfloat16():
         return "float16"

@@ -4,20 +4,23 @@ A checkpoint in this format is a folder of
 
     params.json                sizes
     consolidated.safetensors   the weights; or consolidated.safetensors.index.json and its shards
-    tokenizer.model            SentencePiece's vocabulary; or tokenizer.model.v3 or .v7
+    tokenizer.model            SentencePiece's vocabulary; or tekken.json
 
 The rotary positions turn features 2p and 2p + 1 of a head together, where the other formats turn
 p and p + h/2, so the rows of the query and key kernels are reordered while reading.
 
-Source: the package mistral-inference 1.6, `args.py`, `transformer.py`, `rope.py`.
+Source: the package mistral-inference 1.6, `args.py`, `transformer.py`, `rope.py`, `cache.py`; for
+what was added later, vLLM, `transformers_utils/configs/mistral.py`.
 """
 
 from pathlib import Path
 from typing import Any
 
 from mistral_lib.config import EMBEDDINGS, OUTPUT
+from mistral_lib.presets.dequantizing import Quantization, read_quantization
+from mistral_lib.presets.rope_config import read_native_rope
 from mistral_lib.presets.sources import Source
-from mistral_lib.presets.transformers_format import TransformersFormat, check_window
+from mistral_lib.presets.transformers_format import TransformersFormat
 
 CONFIG_FILE = "params.json"
 
@@ -51,8 +54,22 @@ ARGUMENTS = {
 }
 OPTIONAL = {"head_dim": None, "tied_embeddings": False}
 WINDOWS = ("sliding_window", "_sliding_window")
+ROPE = ("rope_theta", "yarn", "llama_4_scaling")
+QUANTIZATIONS = ("quantization", "quantization_config")
 # What says nothing about the numbers; `model_type` only if it is "transformer".
-IGNORED = {"max_batch_size", "max_seq_len", "max_position_embeddings", "model_type"}
+IGNORED = {"max_batch_size", "max_seq_len", "max_position_embeddings", "model_type", "dtype"}
+MOST_LAYERS = 2**16  # that a list of windows is repeated for
+VISION = r"(vision_encoder|vision_language_adapter|patch_merger|pre_mm_projector_norm)\."
+# Parts of Mistral's other models.
+OTHERS = {
+    "moe": "a mixture of experts",
+    **dict.fromkeys(
+        ("q_lora_rank", "kv_lora_rank", "qk_rope_head_dim", "qk_nope_head_dim", "v_head_dim"),
+        "latent attention",
+    ),
+    "multimodal": "an encoder of sound",
+    "lora": "an adapter in the same file",
+}
 
 
 class MistralFormat(TransformersFormat):
@@ -76,7 +93,12 @@ class MistralFormat(TransformersFormat):
         """
         file, params = source.get(CONFIG_FILE), source.json(CONFIG_FILE)
         content = {name: value for name, value in params.items() if value is not None}
-        known = {*ARGUMENTS.values(), *WINDOWS, *IGNORED, "rope_theta"}
+        known = {*ARGUMENTS.values(), *WINDOWS, *ROPE, *QUANTIZATIONS, *IGNORED, "vision_encoder"}
+        for name in sorted(set(content) & set(OTHERS)):
+            raise ValueError(
+                f"{file} has {name}: {OTHERS[name]} is in the model, and only Mistral's dense text "
+                "models live here. Use vLLM or transformers for it."
+            )
         unknown = sorted(set(content) - known)
         if unknown or content.get("model_type", "transformer") != "transformer":
             name = unknown[0] if unknown else "model_type"
@@ -87,21 +109,44 @@ class MistralFormat(TransformersFormat):
         missing = sorted(set(ARGUMENTS.values()) - set(OPTIONAL) - set(content))
         if missing:
             raise ValueError(f"{file} has no {missing[0]}. Get it again from its source.")
+        self.read_weight_quantization(source)
         window = _read_window(file, content)
-        default = 1e6 if window is None else 1e4
         return {
             **{name: content.get(there, OPTIONAL.get(there)) for name, there in ARGUMENTS.items()},
             "sliding_window": window,
-            "rope_max_wavelength": content.get("rope_theta", default),
+            **read_native_rope(content, file, 1e6 if window is None else 1e4),
         }
 
     def read_dtype(self, source: Source) -> str:
         """The dtype of the weights. The params do not say; what Mistral publishes is bfloat16."""
         return "bfloat16"
 
+    def read_context_length(self, source: Source) -> Any:
+        """The context length, under either of its names: see `Format`."""
+        params = source.json(CONFIG_FILE)
+        return params.get("max_position_embeddings") or params.get("max_seq_len")
+
+    def read_weight_quantization(self, source: Source) -> Quantization | None:
+        """How the weights are quantized, if they are."""
+        params = source.json(CONFIG_FILE)
+        found = next((params[name] for name in QUANTIZATIONS if params.get(name)), None)
+        return None if found is None else read_quantization(found, source.get(CONFIG_FILE))
+
+    def other_parts(self, source: Source) -> dict[str, str]:
+        """Vision weights."""
+        return {VISION: "vision weights"} if source.json(CONFIG_FILE).get("vision_encoder") else {}
+
+    def canonical(self, name: str) -> str:
+        """The name itself: this format has one way to name tensors."""
+        return name
+
 
 def _read_window(file: Path, content: dict[str, Any]) -> Any:
-    """The sliding window, which some files have as text, and under either of two names."""
+    """The window of all layers, or a list with that of each.
+
+    It has one of two names, and in some files it is a text. A list may be shorter than the number
+    of layers, and is then repeated: Ministral 8B has [null, 32768, 32768, 32768].
+    """
     windows = [content[name] for name in WINDOWS if name in content]
     if windows and windows[0] != windows[-1]:
         raise ValueError(
@@ -109,5 +154,13 @@ def _read_window(file: Path, content: dict[str, Any]) -> Any:
             "must be the same, or one of them null."
         )
     window = windows[0] if windows else None
-    check_window(window, file)
-    return int(window) if isinstance(window, str) and window.isdecimal() else window
+    if not isinstance(window, list):
+        return int(window) if isinstance(window, str) and window.isdecimal() else window
+    layers = content["n_layers"]
+    fits = window and type(layers) is int and 0 < layers <= MOST_LAYERS
+    if not (fits and layers % len(window) == 0):
+        raise ValueError(
+            f"{file}: sliding_window has {len(window)} entries, which cannot be repeated to give "
+            f"each of the {layers!r:.20} layers one."
+        )
+    return window * (layers // len(window))

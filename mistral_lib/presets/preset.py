@@ -13,13 +13,20 @@ from typing import Any
 
 from mistral_lib.checks import check_boolean, check_name
 from mistral_lib.config import MistralConfig, check_names
-from mistral_lib.presets import peft_config, transformers_format
+from mistral_lib.presets import keras_format, peft_config
 from mistral_lib.presets.addresses import open_source
 from mistral_lib.presets.formats import Format
+from mistral_lib.presets.gguf_files import read_gguf
+from mistral_lib.presets.gguf_format import GgufFormat
 from mistral_lib.presets.keras_format import ADAPTER_FILE, KerasFormat, is_saved_here
 from mistral_lib.presets.mistral_format import MistralFormat
-from mistral_lib.presets.sources import Source
+from mistral_lib.presets.sources import OneFile, Source
 from mistral_lib.presets.tensors import Tensor
+from mistral_lib.presets.tokenizer_files import (
+    FAST_TOKENIZER_FILE,
+    TEKKEN_FILE,
+    VOCABULARY_FILES,
+)
 from mistral_lib.presets.transformers_format import TransformersFormat
 from mistral_lib.quantization import check_dtype, quantization_of
 
@@ -31,20 +38,43 @@ def format_of(source: Source) -> Format:
     """The format that a preset's files have, told by what stands in them.
 
     Returns:
-        One of `FORMATS`. Where nothing decides, KerasHub's, whose messages say what is missing.
+        One of `FORMATS`, or a `GgufFormat` that has read its file. Where nothing decides,
+        KerasHub's, whose messages say what is missing.
 
     >>> format_of(open_source("mistral_tiny_en")).name
     'KerasHub'
     """
+    if isinstance(source, OneFile):
+        return GgufFormat(read_gguf(source.get(source.name)))
     if source.find(TRANSFORMERS.config_file) is not None:
         content = source.json(TRANSFORMERS.config_file)
         from_transformers = "model_type" in content and "registered_name" not in content
         return TRANSFORMERS if from_transformers else KERAS
     if source.find(MISTRAL.config_file) is not None:
         return MISTRAL
+    name = _only_gguf(source)
+    if name is not None:
+        return GgufFormat(read_gguf(source.get(name)))
     # A folder with a tokenizer alone.
-    names = (TRANSFORMERS.tokenizer_file, *transformers_format.VOCABULARY_FILES)
-    return TRANSFORMERS if any(source.find(name) is not None for name in names) else KERAS
+    names = (TRANSFORMERS.tokenizer_file, *VOCABULARY_FILES, TEKKEN_FILE)
+    if any(source.find(name) is not None for name in names):
+        return TRANSFORMERS
+    # Both have a tokenizer.json; in KerasHub's the vocabulary is another file.
+    if source.find(FAST_TOKENIZER_FILE) is None:
+        return KERAS
+    files = (keras_format.VOCABULARY_FILE, keras_format.TEKKEN_VOCABULARY_FILE)
+    return KERAS if any(source.find(file) is not None for file in files) else TRANSFORMERS
+
+
+def _only_gguf(source: Source) -> str | None:
+    """The one GGUF file of a preset, besides vision encoders; `None` if there is none."""
+    names = [name for name in source.gguf_files() if not name.startswith("mmproj")]
+    if len(names) > 1:
+        raise ValueError(
+            f"{source} holds {len(names)} GGUF files: {', '.join(names[:20])}. Name one of them, "
+            f"such as {source.locate(names[0])!r}."
+        )
+    return names[0] if names else None
 
 
 @dataclass(frozen=True)
@@ -140,7 +170,7 @@ class Preset:
         try:
             yield
         except (TypeError, ValueError, OverflowError) as error:
-            raise ValueError(f"{self.source}/{file}: {error}") from error
+            raise ValueError(f"{self.source.locate(file)}: {error}") from error
 
     def __str__(self):
         return str(self.source)

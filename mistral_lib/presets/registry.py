@@ -2,8 +2,9 @@
 
 import difflib
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from mistral_lib.config import MistralConfig
 from mistral_lib.presets.json_files import read_json
 
 DATA = Path(__file__).parent / "data"
@@ -11,14 +12,62 @@ SHIPPED = {
     "mistral_tiny_en": "A few million parameters, trained on the text that comes with Python",
 }
 
-# Presets that KerasHub publishes: description, number of parameters, version on Kaggle.
-PUBLISHED = {
-    "mistral_7b_en": ("Mistral 7B base model", 7_241_732_096, 8),
-    "mistral_instruct_7b_en": ("Mistral 7B instruct model", 7_241_732_096, 8),
-    "mistral_0.2_instruct_7b_en": ("Mistral 7B instruct version 0.2 model", 7_241_732_096, 3),
-    "mistral_0.3_7b_en": ("Mistral 7B base version 0.3 model", 7_248_023_552, 1),
-    "mistral_0.3_instruct_7b_en": ("Mistral 7B instruct version 0.3 model", 7_248_023_552, 1),
+# The architectures of KerasHub's presets, which therefore need not be downloaded to be known.
+MISTRAL_7B = {
+    "vocabulary_size": 32000,
+    "num_layers": 32,
+    "num_query_heads": 32,
+    "hidden_dim": 4096,
+    "intermediate_dim": 14336,
+    "num_key_value_heads": 8,
+    "rope_max_wavelength": 10000.0,
+    "layer_norm_epsilon": 1e-5,
+    "sliding_window": 4096,
 }
+MISTRAL_7B_2 = {**MISTRAL_7B, "rope_max_wavelength": 1e6, "sliding_window": None}
+MISTRAL_7B_3 = {**MISTRAL_7B_2, "vocabulary_size": 32768}
+MAGISTRAL_SMALL = {
+    "vocabulary_size": 131072,
+    "num_layers": 40,
+    "num_query_heads": 32,
+    "hidden_dim": 5120,
+    "intermediate_dim": 32768,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+    "rope_max_wavelength": 1e9,
+    "layer_norm_epsilon": 1e-5,
+    "sliding_window": None,
+}
+MISTRAL, MAGISTRAL = "kaggle://keras/mistral/keras", "kaggle://keras/magistral/keras"
+
+
+class Published(NamedTuple):
+    """A preset that KerasHub publishes."""
+
+    description: str
+    place: str
+    version: int
+    arguments: dict[str, Any]
+
+
+PUBLISHED = {
+    "mistral_7b_en": Published("Mistral 7B base model", MISTRAL, 8, MISTRAL_7B),
+    "mistral_instruct_7b_en": Published("Mistral 7B instruct model", MISTRAL, 8, MISTRAL_7B),
+    "mistral_0.2_instruct_7b_en": Published(
+        "Mistral 7B instruct version 0.2 model", MISTRAL, 3, MISTRAL_7B_2
+    ),
+    "mistral_0.3_7b_en": Published("Mistral 7B base version 0.3 model", MISTRAL, 1, MISTRAL_7B_3),
+    "mistral_0.3_instruct_7b_en": Published(
+        "Mistral 7B instruct version 0.3 model", MISTRAL, 1, MISTRAL_7B_3
+    ),
+    "magistral_small_2506_en": Published(
+        "Magistral Small 2506 model", MAGISTRAL, 1, MAGISTRAL_SMALL
+    ),
+    "magistral_small_2507_en": Published(
+        "Magistral Small 2507 model", MAGISTRAL, 1, MAGISTRAL_SMALL
+    ),
+}
+FAMILY = ("mistral", "ministral", "magistral", "devstral", "mathstral")  # Mistral's own names
 NAMES = (*SHIPPED, *PUBLISHED)
 
 # KerasNLP's documentation has an example with a name that was never published.
@@ -40,8 +89,10 @@ def presets() -> dict[str, dict[str, Any]]:
     for name, description in SHIPPED.items():
         size = read_json(DATA / name / "metadata.json")["parameter_count"]
         found[name] = {"metadata": _metadata(description, size), "folder": source_of(name)}
-    for name, (description, size, _) in PUBLISHED.items():
-        found[name] = {"metadata": _metadata(description, size), "kaggle_handle": source_of(name)}
+    for name, preset in PUBLISHED.items():
+        size = MistralConfig.from_arguments(preset.arguments).count_params()
+        metadata = _metadata(preset.description, size)
+        found[name] = {"metadata": metadata, "kaggle_handle": source_of(name)}
     return found
 
 
@@ -61,13 +112,25 @@ def source_of(name: str) -> str | None:
     name = ALIASES.get(name, name)
     if name in SHIPPED:
         return str(DATA / name)
-    return f"kaggle://keras/mistral/keras/{name}/{PUBLISHED[name][2]}" if name in NAMES else None
+    if name not in PUBLISHED:
+        return None
+    return f"{PUBLISHED[name].place}/{name}/{PUBLISHED[name].version}"
+
+
+def arguments_of(name: str) -> dict[str, Any] | None:
+    """The architecture of a preset that KerasHub publishes; `None` for any other string.
+
+    >>> arguments_of("magistral_small_2506_en")["head_dim"]
+    128
+    """
+    preset = PUBLISHED.get(ALIASES.get(name, name))
+    return None if preset is None else preset.arguments
 
 
 def description_of(name: str) -> str | None:
     """What a built-in preset is; `None` for any other string."""
     name = ALIASES.get(name, name)
-    return SHIPPED.get(name) or PUBLISHED.get(name, (None,))[0]
+    return PUBLISHED[name].description if name in PUBLISHED else SHIPPED.get(name)
 
 
 def unknown_name(name: str) -> str:
@@ -77,7 +140,7 @@ def unknown_name(name: str) -> str:
     There is no preset 'mistral_7b'. Did you mean 'mistral_7b_en'? Built in are ...
     """
     # "mixtral_8_7b_en" is near as well, but no misspelling.
-    named = "mistral" in name.lower()
+    named = any(part in name.lower() for part in FAMILY)
     near = difflib.get_close_matches(name, NAMES, n=1, cutoff=0.6 if named else 0.9)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     if not (near or named):

@@ -24,6 +24,7 @@ from mistral_lib.presets.tensors import Tensor, aligned_empty
 
 LENGTH_BYTES = 8
 DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+DTYPES |= {"F8_E4M3": "float8_e4m3fn", "I8": "int8"}  # of quantized weights
 CODES = {dtype: code for code, dtype in DTYPES.items()}
 CHUNK = 2**17  # bytes at a time: turning rows into columns is fastest while both stay in the cache
 
@@ -47,22 +48,37 @@ class SafeTensor(Tensor):
         """The same tensor, read in another arrangement."""
         return replace(self, transposed=transposed, interleaved_heads=interleaved_heads)
 
+    @property
+    def arranged_shape(self) -> tuple[int, ...]:
+        """The shape that `read` gives."""
+        return self.shape[:: -1 if self.transposed else 1]
+
     def read(self):
         # As unsigned integers: NumPy moves those fastest, and changes no NaN.
-        bits = f"uint{ml_dtypes.finfo(self.dtype).bits}"
-        array = aligned_empty(self.shape[:: -1 if self.transposed else 1], bits)
-        rows = in_file_order(array, self.transposed, self.interleaved_heads)
+        array = aligned_empty(self.arranged_shape, self._bits)
+        for part, stored in self.chunks(array):
+            part[...] = stored
+        return array.view(self.dtype)
+
+    @property
+    def _bits(self) -> str:
+        return f"uint{8 * np.dtype(self.dtype).itemsize}"
+
+    def chunks(self, array: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Views of an array of the `arranged_shape`, each with the stored bits that belong there.
+
+        Together they are the whole array, in the order of the file.
+        """
         check_file(self.file)
         with self.file.open("rb") as file:
             file.seek(self.start)
-            for block in _blocks(rows):
-                stored = np.empty(block.shape, bits)
+            for part in _blocks(in_file_order(array, self.transposed, self.interleaved_heads)):
+                stored = np.empty(part.shape, self._bits)
                 if file.readinto(stored.reshape(-1).view("uint8").data) < stored.nbytes:
                     raise ValueError(
                         f"{self.file} ends inside {self.name!r}: it was cut off while it was read."
                     )
-                block[...] = stored
-        return array.view(self.dtype)
+                yield part, stored
 
 
 def in_file_order(
@@ -94,7 +110,7 @@ def list_tensors(file: Path) -> dict[str, SafeTensor]:
     Raises:
         FileNotFoundError: no such file.
         ValueError: not a safetensors file, cut off, with a header that does not agree with the
-            file, or with a tensor of another dtype than the four floats.
+            file, or with a tensor of a dtype that is not read here.
 
     >>> import tempfile
     >>> file = Path(tempfile.mkdtemp()) / "model.safetensors"
@@ -140,7 +156,7 @@ def _describe(file: Path, name: str, entry: Any, first: int) -> SafeTensor:
     if not (isinstance(code, str) and code in DTYPES):
         raise ValueError(
             f"{file}: {name!r} has the dtype {code!r:.80}; weights must be one of "
-            f"{', '.join(DTYPES)}. Quantized checkpoints are not read."
+            f"{', '.join(DTYPES)}. Packed numbers are not read."
         )
     tensor = SafeTensor(file, name, tuple(shape), DTYPES[code], first + offsets[0])
     if offsets[1] - offsets[0] != tensor.num_bytes:

@@ -22,6 +22,7 @@ from mistral_lib.presets.json_files import write_json
 from mistral_lib.presets.keras_format import (
     ADAPTER_FILE,
     CONFIG_FILE,
+    EXTENDED,
     LAYERS,
     METADATA_FILE,
     PREPROCESSOR_FILE,
@@ -31,12 +32,14 @@ from mistral_lib.presets.keras_format import (
     TOKENIZER_FILE,
     VOCABULARY_FILE,
     WEIGHTS_FILE,
+    is_extended,
 )
 from mistral_lib.presets.preset import KERAS, format_of
 from mistral_lib.presets.progress import progress_bar
 from mistral_lib.presets.quantized_format import write_policy
 from mistral_lib.presets.sources import LocalFolder
 from mistral_lib.presets.tensors import Place, owner_of
+from mistral_lib.presets.tokenizer_files import TEKKEN
 
 PRESET_FILES = {CONFIG_FILE, TASK_FILE, PREPROCESSOR_FILE, TOKENIZER_FILE}
 # Files that may remain from another backbone, and would be read as a part of this one.
@@ -178,7 +181,10 @@ def _write_preprocessor(preprocessor: Any, new: Path) -> None:
 
 
 def _write_tokenizer(tokenizer: Any, new: Path) -> None:
-    extras = {"extras": tokenizer.extras} if tokenizer.extras else {}  # KerasHub ignores them
+    extras = dict(tokenizer.extras)
+    if tokenizer.kind == TEKKEN:  # whose config has no place for them in KerasHub
+        extras |= {name: True for name in ("add_bos", "add_eos") if getattr(tokenizer, name)}
+    extras = {"extras": extras} if extras else {}  # KerasHub ignores them
     write_json(new / TOKENIZER_FILE, {**_describe_tokenizer(tokenizer), **extras})
     tokenizer.save_assets((new / VOCABULARY_FILE).parent)
 
@@ -200,26 +206,38 @@ def _describe_backbone(backbone: Any) -> dict[str, Any]:
     config.pop("settings", None)  # a preset has only architecture and weights
     # Arguments that KerasHub, or its versions before head_dim, would not take.
     del config["tie_word_embeddings"]
-    if config["head_dim"] is None:
-        del config["head_dim"]
+    for name in ("head_dim", "rope_scaling"):
+        if config[name] is None:
+            del config[name]
     if backbone.quantization is not None:
         config["dtype"] = write_policy(backbone, KERAS.quantized_layers(backbone.config))
+    if is_extended(backbone.config):
+        package, _, class_name = EXTENDED.partition(">")
+        return {
+            "module": package,
+            "class_name": class_name,
+            "config": config,
+            "registered_name": EXTENDED,
+        }
     return _describe("MistralBackbone", "mistral_backbone", config)
 
 
 def _describe_tokenizer(tokenizer: Any) -> dict[str, Any]:
-    """A tokenizer for tokenizer.json. Its vocabulary is a file of its own."""
+    """A tokenizer for tokenizer.json. Its vocabulary is in files of its own."""
     config = {
         "name": "mistral_tokenizer",
         "trainable": True,
         "dtype": keras.dtype_policies.serialize(keras.DTypePolicy("int32")),
         "config_file": TOKENIZER_FILE,
-        "proto": None,
         "sequence_length": None,
-        "add_bos": tokenizer.add_bos,
-        "add_eos": tokenizer.add_eos,
     }
-    return _describe("MistralTokenizer", "mistral_tokenizer", config)
+    # Each of KerasHub's two classes has arguments of its own, and would refuse the other's.
+    if tokenizer.kind == TEKKEN:
+        config |= {"add_prefix_space": False, "split_pattern": tokenizer.split_pattern}
+        config["name"] = "mistral_tekken_tokenizer"
+    else:
+        config |= {"proto": None, "add_bos": tokenizer.add_bos, "add_eos": tokenizer.add_eos}
+    return _describe(tokenizer.kind, "mistral_tokenizer", config)
 
 
 def _describe_preprocessor(preprocessor: Any) -> dict[str, Any]:

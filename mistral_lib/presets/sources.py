@@ -12,6 +12,7 @@ from typing import Any
 
 from mistral_lib.presets.json_files import read_json
 
+GGUF = ".gguf"
 MAX_LINKS = 8  # from one to the next
 
 
@@ -33,14 +34,22 @@ class Source:
         """What to raise where a preset lacks what it needs; a hub may know another reason."""
         return FileNotFoundError(message)
 
-    def json(self, name: str) -> dict[str, Any]:
+    def json(self, name: str, largest: int | None = None) -> dict[str, Any]:
         """The object in the JSON file of that name, which is read once. It is not to be changed.
 
         Raises: as `get` and `mistral_lib.presets.json_files.read_json`.
         """
         if name not in self._objects:
-            self._objects[name] = read_json(self.get(name))
+            self._objects[name] = read_json(self.get(name), largest)
         return self._objects[name]
+
+    def gguf_files(self) -> list[str]:
+        """The names of the GGUF files in the preset."""
+        return []
+
+    def locate(self, name: str) -> str:
+        """A file's place for messages, whether there is such a file or not."""
+        return f"{self}/{name}"
 
     @cached_property
     def _objects(self) -> dict[str, dict[str, Any]]:
@@ -65,8 +74,42 @@ class LocalFolder(Source):
             )
         return file
 
+    def gguf_files(self) -> list[str]:
+        return sorted(file.name for file in self.path.glob(f"*{GGUF}"))
+
     def __str__(self):
         return str(self.path)
+
+
+@dataclass(frozen=True)
+class OneFile(Source):
+    """A preset that is one GGUF file, on this machine or in a model on a hub.
+
+    Args:
+        source: where the file is.
+        name: the file's, which may be in a folder there.
+    """
+
+    source: Source
+    name: str
+
+    def find(self, name: str) -> Path | None:
+        return self.source.find(name) if name == self.name else None
+
+    def get(self, name: str) -> Path:
+        return self.source.get(name) if name == self.name else super().get(name)
+
+    def missing(self, message: str) -> OSError:
+        return self.source.missing(message)
+
+    def gguf_files(self) -> list[str]:
+        return [self.name]
+
+    def locate(self, name: str) -> str:
+        return str(self)
+
+    def __str__(self):
+        return f"{self.source}/{self.name}"
 
 
 def _is_in_cache(file: Path) -> bool:

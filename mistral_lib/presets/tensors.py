@@ -19,6 +19,7 @@ import numpy as np
 
 from mistral_lib.presets.sources import Source
 
+FLOATS = ("float16", "bfloat16", "float32", "float64")
 ALIGNMENT = 64  # bytes; what XLA asks of memory that it did not allocate itself
 
 
@@ -30,7 +31,7 @@ class Tensor:
         file: the file.
         name: the tensor's name, or path, in it.
         shape: as stored.
-        dtype: "float16", "bfloat16", "float32", "float64" or, quantized, "int8".
+        dtype: as read: "float16", "bfloat16", "float32", "float64" or, quantized, "int8".
     """
 
     file: Path
@@ -40,8 +41,13 @@ class Tensor:
 
     @property
     def num_bytes(self) -> int:
-        """Size of the tensor as stored."""
+        """Size of the tensor as read."""
         return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether `read` makes floats of numbers with fewer bits."""
+        return False
 
     def read(self) -> np.ndarray:
         """The tensor, each number bit for bit, in memory that JAX can take over without a copy."""
@@ -140,7 +146,7 @@ def match(
         facts["file"] = tensor.file
         if tensor.shape != place.shape:
             raise ValueError(messages.shape.format(**facts, found=tensor.shape))
-        if (tensor.dtype == "int8") != (place.kind == "int8"):
+        if ("float" if tensor.dtype in FLOATS else tensor.dtype) != place.kind:
             facts["expected"] = place.kind
             raise ValueError(messages.dtype.format(**facts, found=tensor.dtype))
         found[place.variable] = tensor

@@ -2,31 +2,36 @@
 
 A checkpoint in this format is a folder of
 
-    config.json             sizes, with `model_type` "mistral"
+    config.json             sizes, with a `model_type` of Mistral's family
     model.safetensors       the weights; or model.safetensors.index.json and its shards
     generation_config.json  the ids that end a text
-    tokenizer.model         SentencePiece's vocabulary; or tokenizer.model.v3 or .v7
+    tokenizer.model         SentencePiece's vocabulary; or another file: see `tokenizer_files`
 
-What the config leaves out has the default of transformers' `MistralConfig`. Anything in it that
-would change the numbers and that this library's Mistral does not have is refused by name.
+What the config says is read by `mistral_lib.presets.transformers_config`.
 """
 
-from pathlib import Path
+import re
 from typing import Any
 
 from mistral_lib.config import EMBEDDINGS, OUTPUT
+from mistral_lib.presets import tokenizer_files
 from mistral_lib.presets.checkpoints import Checkpoint
+from mistral_lib.presets.dequantizing import Quantization
 from mistral_lib.presets.formats import Task
-from mistral_lib.presets.json_files import check_file, check_ids
-from mistral_lib.presets.sources import Source
+from mistral_lib.presets.json_files import check_ids
+from mistral_lib.presets.rope_config import LENGTH
+from mistral_lib.presets.safetensors_files import list_tensors
+from mistral_lib.presets.sources import LocalFolder, Source
+from mistral_lib.presets.tokenizer_files import TokenizerFiles, find_tokenizer
+from mistral_lib.presets.transformers_config import (
+    has_language_output,
+    read_arguments,
+    read_config_quantization,
+    read_text,
+)
 
 CONFIG_FILE = "config.json"
 GENERATION_FILE = "generation_config.json"
-TOKENIZER_FILE = "tokenizer_config.json"
-ADDED_TOKENS_FILE, CHAT_TEMPLATE_FILE = "added_tokens.json", "chat_template.jinja"
-# Of Mistral's larger models too; the number is that of the chat template.
-VOCABULARY_FILES = ("tokenizer.model", "tokenizer.model.v3", "tokenizer.model.v7")
-OTHER_TOKENIZERS = ("tokenizer.json", "tekken.json")
 
 # Each weight of `config.WEIGHTS`: its name there.
 NAMES = {
@@ -49,29 +54,11 @@ NAMES = {
     "sequence_output_layernorm.scale": "model.norm.weight",
     OUTPUT: "lm_head.weight",
 }
-
-# Argument here: its name there, and what `MistralConfig` of transformers 5.23 takes without it.
-ARGUMENTS = {
-    "vocabulary_size": ("vocab_size", 32000),
-    "num_layers": ("num_hidden_layers", 32),
-    "num_query_heads": ("num_attention_heads", 32),
-    "hidden_dim": ("hidden_size", 4096),
-    "intermediate_dim": ("intermediate_size", 14336),
-    "num_key_value_heads": ("num_key_value_heads", 8),
-    "layer_norm_epsilon": ("rms_norm_eps", 1e-6),
-    "sliding_window": ("sliding_window", 4096),
-    "head_dim": ("head_dim", None),
-    "tie_word_embeddings": ("tie_word_embeddings", False),
-}
-# Settings that a Mistral of another make may have: what they are here, in words and in values.
-FIXED = {
-    "hidden_act": ("the activation is SiLU", ("silu",)),
-    "attention_bias": ("projections have no bias", (False, None)),
-    "mlp_bias": ("projections have no bias", (False, None)),
-    "partial_rotary_factor": ("every feature of a head is turned", (1, None)),
-    "quantization_config": ("quantized checkpoints are not read", (None,)),
-}
-DEFAULT_WAVELENGTH = 10000.0
+# What may come before the parts of a text model: nothing in an encoder, "language_model.model." in
+# a multimodal model as transformers 4.50 wrote it and "model.language_model." in a later one.
+PARTS = r"(embed_tokens|layers|norm|lm_head)\."
+PREFIX = re.compile(r"(?:model\.)?(?:language_model\.)?(?:model\.)?" + PARTS)
+VISION = r"(model\.)?(vision_tower|multi_modal_projector)\."
 END_TOKEN = 2
 
 
@@ -80,7 +67,7 @@ class TransformersFormat(Checkpoint):
 
     name = "transformers"
     config_file = CONFIG_FILE
-    tokenizer_file = preprocessor_file = TOKENIZER_FILE
+    tokenizer_file = preprocessor_file = tokenizer_files.CONFIG_FILE
     weight_files = ("model.safetensors",)
     index_file = "model.safetensors.index.json"
     pickled_files = ("pytorch_model.bin", "pytorch_model.bin.index.json")
@@ -89,28 +76,49 @@ class TransformersFormat(Checkpoint):
     def read_arguments(self, source: Source) -> dict[str, Any]:
         """Constructor arguments of the backbone, under their names here: see `Format`."""
         file, content = source.get(CONFIG_FILE), source.json(CONFIG_FILE)
-        if content.get("model_type") != "mistral":
-            raise ValueError(
-                f"{file} describes a model of the type {content.get('model_type')!r}, but only "
-                "Mistral lives here: expected the model_type 'mistral'. For other models use "
-                "transformers."
-            )
-        for name, (rule, values) in FIXED.items():
-            if name in content and content[name] not in values:
-                raise ValueError(f"{file}: {name} is {content[name]!r:.80}, but here {rule}.")
-        config = {name: content.get(*there) for name, there in ARGUMENTS.items()}
-        check_window(config["sliding_window"], file)
-        _check_layer_types(content.get("layer_types"), config["sliding_window"], file)
-        if config["num_key_value_heads"] is None:
-            config["num_key_value_heads"] = config["num_query_heads"]
-        config["rope_max_wavelength"], config["rope_scaling_factor"] = _read_rope(file, content)
-        return config
+        return read_arguments(content, file, lambda: self._has_output(source))
+
+    def _has_output(self, source: Source) -> bool | None:
+        """Whether the weights hold an output matrix; `None` if it would take a download to know."""
+        if isinstance(source, LocalFolder) and source.find(self.weight_files[0]) is not None:
+            names = list_tensors(source.get(self.weight_files[0]))
+        else:
+            try:
+                if source.find(self.index_file) is None:
+                    return None
+            except ConnectionError:  # which may be because there is none
+                return None
+            names = source.json(self.index_file).get("weight_map")
+        names = names if isinstance(names, dict) else {}
+        return any(self.canonical(name) == NAMES[OUTPUT] for name in names)
 
     def read_dtype(self, source: Source) -> str:
         """The dtype of the weights, as the config has it; float32 if it has none."""
         content = source.json(CONFIG_FILE)
-        name = content.get("dtype", content.get("torch_dtype"))
+        text = read_text(content, source.get(CONFIG_FILE))
+        names = [part.get(key) for part in (content, text) for key in ("dtype", "torch_dtype")]
+        name = next((name for name in names if name is not None), None)
         return name if name in ("float16", "bfloat16") else "float32"
+
+    def read_weight_quantization(self, source: Source) -> Quantization | None:
+        """How the weights are quantized, if they are."""
+        return read_config_quantization(source.json(CONFIG_FILE), source.get(CONFIG_FILE))
+
+    def other_parts(self, source: Source) -> dict[str, str]:
+        """Vision weights, and a head that is not a language model's."""
+        content, found = source.json(CONFIG_FILE), {}
+        if content.get("model_type") == "mistral3":
+            found[VISION] = "vision weights"
+        if not has_language_output(content):
+            found[r"(?!model\.|lm_head\.)"] = "the head of a model that writes no text"
+        return found
+
+    def canonical(self, name: str) -> str:
+        """The name in a text model, without the prefixes of encoders and multimodal models."""
+        found = PREFIX.match(name)
+        if found is None:
+            return name
+        return ("" if found[1] == "lm_head" else "model.") + name[found.start(1) :]
 
     def read_task(self, source: Source) -> Task:
         """The ids that end a text, and whether there is a vocabulary; a checkpoint has no name.
@@ -122,108 +130,24 @@ class TransformersFormat(Checkpoint):
         for name, default in ((GENERATION_FILE, None), (CONFIG_FILE, END_TOKEN)):
             file = source.find(name)
             if file is not None:
-                value = source.json(name).get("eos_token_id", default)
+                content = source.json(name)
+                if "eos_token_id" not in content and isinstance(content.get("text_config"), dict):
+                    content = content["text_config"]
+                value = content.get("eos_token_id", default)
                 ends = check_ids(value, f"{file}: eos_token_id")
                 break
-        files = (*VOCABULARY_FILES, *OTHER_TOKENIZERS)
-        takes_text = any(source.find(file) is not None for file in files)
-        return Task(None, ends, takes_text)
+        takes_text = any(source.find(file) is not None for file in tokenizer_files.ALL_FILES)
+        writes_text = has_language_output(source.json(self.config_file))
+        return Task(None, ends, takes_text, writes_text)
 
     def read_preprocessor_arguments(self, source: Source) -> dict[str, Any]:
         """Constructor arguments of the preprocessor: the defaults."""
         return {}
 
-    def read_tokenizer_arguments(self, source: Source) -> dict[str, Any]:
-        """Constructor arguments of the tokenizer: the defaults."""
-        return {}
-
-    def find_vocabulary(self, source: Source) -> Path:
-        """The SentencePiece model.
-
-        Raises:
-            FileNotFoundError: the checkpoint has none, or a tokenizer of another kind.
-        """
-        for name in VOCABULARY_FILES:
-            file = source.find(name)
-            if file is not None:
-                return file
-        expected = " nor ".join(VOCABULARY_FILES)
-        for name in OTHER_TOKENIZERS:
-            if source.find(name) is not None:
-                raise FileNotFoundError(
-                    f"{source} has its vocabulary only in {name}, which is not read here: there is "
-                    f"neither {expected}. Put SentencePiece's tokenizer.model of the original "
-                    "model beside it, or pass preprocessor=None to MistralCausalLM.from_preset."
-                )
-        raise source.missing(f"{source} has no vocabulary: neither {expected}.")
-
-    def read_extras(self, source: Source) -> dict[str, Any]:
-        """Chat template and added tokens: see `Format`."""
-        config = source.json(TOKENIZER_FILE) if source.find(TOKENIZER_FILE) is not None else {}
-        template, file = config.get("chat_template"), source.find(CHAT_TEMPLATE_FILE)
-        if file is not None:  # where newer versions of transformers put it
-            check_file(file)
-            template = file.read_text(encoding="utf-8")
-        added = {} if source.find(ADDED_TOKENS_FILE) is None else source.json(ADDED_TOKENS_FILE)
-        decoder = config.get("added_tokens_decoder")
-        for id, token in decoder.items() if isinstance(decoder, dict) else ():
-            if id.isdecimal() and isinstance(token, dict):
-                added = {token.get("content"): int(id), **added}
-        added = {t: id for t, id in added.items() if isinstance(t, str) and type(id) is int}
-        extras = {"chat_template": template, "added_tokens": added}
-        return {name: value for name, value in extras.items() if value}
+    def find_tokenizer(self, source: Source) -> TokenizerFiles:
+        """The tokenizer: see `Format`."""
+        return find_tokenizer(source)
 
     def read_context_length(self, source: Source) -> Any:
         """The context length of the config: see `Format`."""
-        return source.json(self.config_file).get("max_position_embeddings")
-
-
-def check_window(window: Any, file: Path) -> None:
-    """Refuses a list of windows, one for each layer, for which these files have no place."""
-    if isinstance(window, list):
-        raise ValueError(
-            f"{file}: sliding_window is {window!r:.80}, but here all layers have one window."
-        )
-
-
-def _check_layer_types(types: Any, window: Any, file: Path) -> None:
-    """Refuses layers of several kinds, or of another kind than the window says."""
-    kind = "full_attention" if window is None else "sliding_attention"
-    one_kind = isinstance(types, list) and len(types) > 0 and all(t == kind for t in types)
-    if not (types is None or one_kind):
-        raise ValueError(
-            f"{file}: layer_types is {types!r:.80}, which does not match sliding_window "
-            f"{window!r}: all layers must have the same window here."
-        )
-
-
-def _read_rope(file: Path, content: dict[str, Any]) -> tuple[Any, Any]:
-    """The base wavelength and the factor of linear scaling.
-
-    They stood at the top and in `rope_scaling` once, and stand in `rope_parameters` since
-    transformers 5. As there, the old place of the scaling comes before the new, and the wavelength
-    among the scaling's before the one at the top.
-    """
-    place = next((p for p in ("rope_scaling", "rope_parameters") if content.get(p)), None)
-    rope = content[place] if place else {}
-    if not isinstance(rope, dict):
-        raise ValueError(f"{file}: {place} must be an object, but is {rope!r:.80}.")
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    if kind not in ("default", "linear"):
-        raise ValueError(
-            f"{file}: {place} has the type {kind!r:.80}, but only 'linear' scaling is known here."
-        )
-    known = {"rope_type", "type", "rope_theta", "factor", "partial_rotary_factor"}
-    unknown = sorted(set(rope) - known)
-    if unknown or rope.get("partial_rotary_factor", 1) != 1:
-        name = unknown[0] if unknown else "partial_rotary_factor"
-        raise ValueError(
-            f"{file}: {place} has {name} = {rope[name]!r:.80}, which has no meaning here: every "
-            "feature of every layer is turned in the same way."
-        )
-    factor = 1.0
-    if kind == "linear":
-        if "factor" not in rope:
-            raise ValueError(f"{file}: {place} has the type 'linear', but no factor.")
-        factor = rope["factor"]
-    return rope.get("rope_theta", content.get("rope_theta", DEFAULT_WAVELENGTH)), factor
+        return read_text(source.json(CONFIG_FILE), source.get(CONFIG_FILE)).get(LENGTH)

@@ -98,7 +98,7 @@ def answer_rows(
     """
     pairs = list(pairs)
     x, y, weights = preprocessor([q + a for q, a in pairs], sequence_length=length)
-    questions = preprocessor.generate_preprocess([q for q, _ in pairs])  # <s> and the question
+    questions = preprocessor.prompt_ids([q for q, _ in pairs])  # <s> and the question
     starts = np.array([len(ids) - 1 for ids in questions])  # whose label is the answer's first
     return x, y, weights & (np.arange(length) >= starts[:, None])
 

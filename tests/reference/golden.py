@@ -76,18 +76,18 @@ def names() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("*.npz"))
 
 
-def load(name: str) -> Golden:
+def load(name: str, folder: Path = FOLDER) -> Golden:
     """Reads one golden file."""
-    with np.load(FOLDER / f"{name}.npz", allow_pickle=False) as file:
+    with np.load(folder / f"{name}.npz", allow_pickle=False) as file:
         arrays = {key: file[key] for key in file.files}
     description = json.loads(str(arrays.pop("description")))
     return Golden(name, arrays=arrays, **description)
 
 
-def save(golden: Golden) -> Path:
+def save(golden: Golden, folder: Path = FOLDER) -> Path:
     """Writes one golden file."""
     description = {"config": golden.config, "seed": golden.seed, "gains": golden.gains}
-    path = FOLDER / f"{golden.name}.npz"
+    path = folder / f"{golden.name}.npz"
     np.savez_compressed(path, description=json.dumps(description), **golden.arrays)
     return path
 

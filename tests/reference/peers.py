@@ -23,7 +23,9 @@ _TRANSFORMERS_NAMES = {
 
 
 def transformers_model(config: dict, weights: dict, dtype: str = "float32"):
-    """A `transformers.MistralForCausalLM` with these weights, in eager attention.
+    """A Mistral of transformers with these weights, in eager attention.
+
+    It is a Ministral3 if queries are scaled by their position, a Ministral if windows differ.
 
     Args:
         config: constructor arguments of `mistral_lib.MistralBackbone`.
@@ -36,8 +38,19 @@ def transformers_model(config: dict, weights: dict, dtype: str = "float32"):
     rope = {"rope_type": "default", "rope_theta": float(config.get("rope_max_wavelength", 10000))}
     if config.get("rope_scaling_factor", 1.0) != 1.0:
         rope |= {"rope_type": "linear", "factor": config["rope_scaling_factor"]}
-    model = transformers.MistralForCausalLM(
-        transformers.MistralConfig(
+    scaling, window = config.get("rope_scaling") or {}, config.get("sliding_window", 512)
+    name, more = "Mistral", {}
+    if "llama_4_scaling_beta" in scaling:
+        name = "Ministral3"
+    if isinstance(window, list):
+        name, (size,) = "Ministral", set(window) - {None}
+        kinds = ["sliding_attention" if w else "full_attention" for w in window]
+        window, more = size, {"layer_types": kinds}
+    if scaling.get("rope_type") == "dynamic":  # which goes by the length that the model has
+        scaling = dict(scaling)
+        more["max_position_embeddings"] = scaling.pop("original_max_position_embeddings")
+    model = getattr(transformers, f"{name}ForCausalLM")(
+        getattr(transformers, f"{name}Config")(
             vocab_size=config["vocabulary_size"],
             hidden_size=config["hidden_dim"],
             intermediate_size=config["intermediate_dim"],
@@ -46,12 +59,14 @@ def transformers_model(config: dict, weights: dict, dtype: str = "float32"):
             num_key_value_heads=config["num_key_value_heads"],
             head_dim=config.get("head_dim"),
             rms_norm_eps=config.get("layer_norm_epsilon", 1e-6),
-            sliding_window=config.get("sliding_window", 512),
+            sliding_window=window,
             tie_word_embeddings=config.get("tie_word_embeddings", False),
-            rope_parameters=rope,
+            rope_parameters=rope | scaling,
             bos_token_id=None,
             eos_token_id=None,
+            pad_token_id=None,  # the embedding of such a token would have no gradient
             attn_implementation="eager",
+            **more,
         )
     ).eval()
     with torch.no_grad():

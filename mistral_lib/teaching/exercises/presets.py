@@ -119,14 +119,14 @@ EXERCISES = [
         difficulty=1,
         solution=92,
         mistakes=(
-            (20, "that is the place among the numbers. What stands before them in the file?"),
+            (20, "that is the place among the numbers. What comes before them in the file?"),
             (84, "the eight bytes of the length come before the header."),
-            (76, "numbers are stored row by row: a whole row of five stands before it."),
+            (76, "numbers are stored row by row: a whole row of five comes before it."),
             (77, "a float32 has four bytes."),
             (72, "that is where row 0 begins."),
         ),
         hints=(
-            "What stands in the file before the numbers, and which numbers before this one?",
+            "What comes before the numbers in the file, and which numbers come before this one?",
             "Eight bytes, then 64, then the five numbers of row 0 with four bytes each.",
             "8 + 64 + 5 * 4",
         ),
@@ -139,7 +139,7 @@ EXERCISES = [
         solution=_read,
         cases=_files,
         mistakes={
-            "counts offsets from the start of the file: they begin behind the header.": (
+            "counts offsets from the start of the file: they begin after the header.": (
                 _read_from(lambda length: 0)
             ),
             "forgets the eight bytes of the length.": _read_from(lambda length: length),
@@ -247,25 +247,6 @@ EXERCISES = [
             "How can a path leave a folder without beginning with two dots?",
             "Two dots can come later, and a path can begin at the root.",
             '("shards/../../secret.safetensors",)',
-        ),
-    ),
-    Estimate(
-        name="presets.vocabulary",
-        kind="estimate",
-        minutes=3,
-        difficulty=1,
-        solution=2 * 768 * 4096,
-        factor=1.05,
-        unit="parameters",
-        mistakes=(
-            (768 * 4096, "each token has a row in the embedding and one in the output."),
-            (2 * 32_768 * 4096, "that is both matrices whole; 32,000 tokens were there before."),
-            (768, "that is the number of tokens. Each has 4,096 numbers, twice."),
-        ),
-        hints=(
-            "Which matrices have one row for each token?",
-            "The embedding and the output, 4,096 numbers a token in each.",
-            "2 * 768 * 4096",
         ),
     ),
     Explanation(

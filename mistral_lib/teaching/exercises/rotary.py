@@ -68,6 +68,24 @@ def _score_of_the_turned_query(query, key, position, key_position):
     return float(_turn(np.array([query], float), np.array([position]))[0] @ np.array(key, float))
 
 
+def _multiplier(turns, factor, low, high):
+    """What llama3 multiplies a pair's frequency by, if the pair makes so many turns in training."""
+    kept = np.clip((np.asarray(turns) - low) / (high - low), 0, 1)
+    return kept + (1 - kept) / factor
+
+
+def _unbounded(turns, factor, low, high):
+    kept = (np.asarray(turns) - low) / (high - low)
+    return kept + (1 - kept) / factor
+
+
+def _ramps():
+    """Turns of some pairs, the factor, and the two ends of the ramp; single pairs come first."""
+    for turns in ([0.5], [8.0], [2.0], [4, 1], [10, 3, 1.6, 0.2]):
+        for factor, low, high in ((2, 1, 4), (8, 1, 3)):
+            yield np.array(turns, float), factor, low, high
+
+
 def _refuse(query, key, position, key_position):
     """Whether a query and a key could stand at these positions."""
     if np.shape(query) != (2,) or np.shape(key) != (2,):
@@ -214,6 +232,39 @@ EXERCISES = [
             "A float32 has 24 bits for its digits, wherever the point stands.",
             "From which number on are two neighbouring float32 numbers more than one apart?",
             "2**24",
+        ),
+    ),
+    Function(
+        name="rotary.ramp",
+        kind="missing lines",
+        minutes=7,
+        difficulty=2,
+        solution=_multiplier,
+        cases=_ramps,
+        mistakes={
+            "goes on beyond the ends of the ramp, but the line is level there.": _unbounded,
+            "slows the fast pairs, but pairs that turn often must stay.": lambda turns, f, a, b: (
+                _multiplier(a + b - turns, f, a, b)
+            ),
+            "jumps, but between low and high there is a straight line.": lambda t, f, a, b: (
+                np.where(t < a, 1 / f, 1.0)
+            ),
+            "blends wavelengths, but frequencies are on a straight line.": lambda t, f, a, b: (
+                1 / (np.clip((t - a) / (b - a), 0, 1) * (1 - f) + f)
+            ),
+            "speeds slow pairs up, but they must become slower.": lambda t, f, a, b: _multiplier(
+                t, 1 / f, a, b
+            ),
+            "divides every frequency, even of fast pairs.": lambda t, f, a, b: t * 0 + 1 / f,
+        },
+        also_right=(lambda turns, f, low, high: np.interp(turns, [low, high], [1 / f, 1]),),
+        hints=(
+            "Which share of the frequency stays if a pair turns `low` times? If it turns `high` "
+            "times? And if it is halfway between the two?",
+            "The share that stays is (turns - low) / (high - low), but never below 0 or above 1. "
+            "The rest of the frequency is divided by the factor.",
+            "kept = np.clip((turns - low) / (high - low), 0, 1), and then kept + (1 - kept) / "
+            "factor",
         ),
     ),
     Explanation(

@@ -69,6 +69,38 @@ def _decoded_one_by_one(*characters):
     return "".join(_tokenizer().decode([id]) for id in ids)
 
 
+def _words():
+    """Words, ranks and a number of control tokens: smallest first."""
+    letters = {b"a": 0, b"b": 1, b"c": 2}
+    accent = {bytes([byte]): rank for rank, byte in enumerate("é".encode())}
+    both = {bytes([byte]): rank for rank, byte in enumerate(" théwo".encode())}
+    yield ["a"], {b"a": 0}, 0
+    yield ["a"], {b"a": 0}, 3
+    yield ["ab"], {**letters, b"ab": 3}, 3
+    yield ["a", "b"], {**letters, b"ab": 3}, 3
+    yield ["é"], accent, 3
+    yield ["é"], {**accent, "é".encode(): 2}, 3
+    yield ["abc"], {**letters, b"bc": 3, b"ab": 4}, 3
+    yield ["abc"], {**letters, b"ab": 3, b"bc": 4}, 3
+    yield ["abcab"], {**letters, b"bc": 3, b"ab": 4, b"abc": 5}, 20
+    merges = (b"th", "é".encode(), b" th", b"the")
+    yield ["the", " thé", " two"], {**both, **{m: 7 + i for i, m in enumerate(merges)}}, 20
+
+
+def _merged(word, ranks, choose):
+    """The tokens of a word, if `choose` picks one of the pairs (rank, index) that can be merged."""
+    tokens = [word[i : i + 1] for i in range(len(word))]
+    while pairs := _pairs(tokens, ranks):
+        _, index = choose(pairs)
+        tokens[index : index + 2] = [tokens[index] + tokens[index + 1]]
+    return tokens
+
+
+def _ids(words, ranks, controls, choose=min):
+    rows = (_merged(word.encode(), ranks, choose) for word in words)
+    return [controls + ranks[token] for row in rows for token in row]
+
+
 def _refuse(*characters):
     if not characters or not all(isinstance(part, str) for part in characters):
         return "Give a text of one character or more."
@@ -90,7 +122,7 @@ EXERCISES = [
             ("b a nana", "`nana` is no piece: the two stay apart."),
         ),
         hints=(
-            "Which of the pairs that stand in the word has the lowest rank?",
+            "Which of the pairs in the word has the lowest rank?",
             "`na` comes first, twice. Then look which neighbours still make a piece.",
             '"b a na na"',
         ),
@@ -199,6 +231,51 @@ EXERCISES = [
             "How many tokens is a page of Greek, at one for each character?",
             "3,000 characters, 3,000 tokens. The window has 4,096.",
             "4_096 / 3_000",
+        ),
+    ),
+    Function(
+        name="tokenizer.tekken",
+        kind="missing lines",
+        minutes=8,
+        difficulty=2,
+        solution=_ids,
+        cases=_words,
+        mistakes={
+            "leaves out the control tokens, whose ids come first.": (
+                lambda words, ranks, controls: _ids(words, ranks, 0)
+            ),
+            "merges across words: the pattern cuts first, and each word is merged alone.": (
+                lambda words, ranks, controls: _ids(["".join(words)], ranks, controls)
+            ),
+            "takes the first pair that can be merged, whatever its rank.": (
+                functools.partial(_ids, choose=lambda pairs: min(pairs, key=lambda pair: pair[1]))
+            ),
+            "takes the highest rank: the lowest was learned first and goes first.": (
+                functools.partial(_ids, choose=max)
+            ),
+        },
+        hints=(
+            "It is the merging from above, on each word by itself, and on bytes.",
+            "Begin a word with [bytes([byte]) for byte in word.encode()]; `+` joins bytes as well.",
+            "Merge the pair of lowest rank until none is left, and add controls to each rank.",
+        ),
+    ),
+    Value(
+        name="tokenizer.digits",
+        kind="trace by hand",
+        minutes=2,
+        difficulty=1,
+        solution=13,
+        mistakes=(
+            (10, "that is the digits. The plus sign and the two blanks are tokens too."),
+            (11, "a blank goes with letters that follow it, but not with a digit."),
+            (3, "a number is not one word: the pattern cuts after each digit."),
+            (7, "the pattern takes one digit at a time, not up to three."),
+        ),
+        hints=(
+            "A merge never joins two words, so there are at least as many tokens as words.",
+            "Each digit is a word. What about the blanks, when a digit follows?",
+            "1 + 2 + 1 + 2 + 1 + 6",
         ),
     ),
     Line(
