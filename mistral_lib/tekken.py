@@ -76,6 +76,7 @@ class MistralTekkenTokenizer(Tokenizer):
     """
 
     kind = "MistralTekkenTokenizer"
+    vocabulary_argument = "vocabulary"
 
     def __init__(
         self,
@@ -188,23 +189,6 @@ class MistralTekkenTokenizer(Tokenizer):
             **flags,
             **extras,
         }
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "MistralTekkenTokenizer":
-        """A tokenizer from `get_config()`. Its `vocabulary` is never read as a path."""
-        config = dict(config)
-        extras = dict(config.pop("extras", {}))
-        if isinstance(config.get("vocabulary"), str):
-            try:
-                config["vocabulary"] = base64.b64decode(config["vocabulary"], validate=True)
-            except ValueError as error:
-                raise ValueError(
-                    f"MistralTekkenTokenizer.from_config: vocabulary is not valid base64 ({error})."
-                    " It must be that of get_config(), or null where load_assets follows."
-                ) from error
-        tokenizer = cls(**config)
-        tokenizer.extras = {**tokenizer.extras, **extras}
-        return tokenizer
 
     def save_assets(self, folder: str | os.PathLike) -> None:
         """Writes `vocabulary.json` and `merges.txt` into a folder, which is made if missing."""

@@ -68,6 +68,7 @@ class MistralTokenizer(Tokenizer):
     """
 
     kind = "MistralTokenizer"
+    vocabulary_argument = "proto"
 
     def __init__(
         self,
@@ -180,23 +181,6 @@ class MistralTokenizer(Tokenizer):
         proto = None if self.proto is None else base64.b64encode(self.proto).decode("ascii")
         extras = {"extras": self.extras} if self.extras else {}
         return {"proto": proto, "add_bos": self.add_bos, "add_eos": self.add_eos, **extras}
-
-    @classmethod
-    def from_config(cls, config: dict) -> "MistralTokenizer":
-        """A tokenizer from `get_config()`. Its `proto` is base64, never read as a path."""
-        config = dict(config)
-        extras = dict(config.pop("extras", {}))
-        if isinstance(config.get("proto"), str):
-            try:
-                config["proto"] = base64.b64decode(config["proto"], validate=True)
-            except ValueError as error:
-                raise ValueError(
-                    f"MistralTokenizer.from_config: proto is not valid base64 ({error}). It must "
-                    "be the proto of get_config(), or null where load_assets follows."
-                ) from error
-        tokenizer = cls(**config)
-        tokenizer.extras = extras
-        return tokenizer
 
     def save_assets(self, folder: str | os.PathLike) -> None:
         """Writes the vocabulary to `vocabulary.spm` in a folder, which is made if it is missing."""

@@ -4,13 +4,14 @@ A vocabulary may be SentencePiece's (`tokenizer`) or Tekken's (`tekken`). Batche
 added tokens, chat templates and files are handled in the same way for both.
 """
 
+import base64
 import functools
 import itertools
 import os
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, ClassVar, Self, overload
 
 import numpy as np
 
@@ -34,6 +35,8 @@ class Tokenizer(InPipelines, Vocabulary):
     Raises:
         TypeError: an argument of another type.
     """
+
+    vocabulary_argument: ClassVar[str]  # of the constructor; `get_config` has it in base64
 
     def __init__(self, add_bos: bool = False, add_eos: bool = False):
         super().__init__()
@@ -243,6 +246,23 @@ class Tokenizer(InPipelines, Vocabulary):
     @abstractmethod
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments for JSON."""
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        """A tokenizer from `get_config()`. Its vocabulary is base64, never read as a path."""
+        config, name = dict(config), cls.vocabulary_argument
+        extras = dict(config.pop("extras", {}))
+        if isinstance(config.get(name), str):
+            try:
+                config[name] = base64.b64decode(config[name], validate=True)
+            except ValueError as error:
+                raise ValueError(
+                    f"{cls.kind}.from_config: {name} is not valid base64 ({error}). It must be the "
+                    f"{name} of get_config(), or null where load_assets follows."
+                ) from error
+        tokenizer = cls(**config)
+        tokenizer.extras = {**tokenizer.extras, **extras}
+        return tokenizer
 
     def save_to_preset(self, preset_dir: str | Path) -> None:
         """Saves tokenizer.json and the vocabulary into a preset's folder."""

@@ -94,3 +94,12 @@ def write_as_mistral(source, folder) -> None:
     (folder / "params.json").write_text(json.dumps(params))
     if (source / "tokenizer.model").exists():
         shutil.copy(source / "tokenizer.model", folder)
+
+
+def edit(file, remove=(), **changes):
+    """Changes entries of a JSON file."""
+    content = json.loads(file.read_text())
+    content.update(changes)
+    for name in remove:
+        del content[name]
+    file.write_text(json.dumps(content))

@@ -1,12 +1,12 @@
 """mistral_lib/presets/mistral_format.py: what Mistral's own program computes, computed here."""
 
-import json
 import shutil
 
 import numpy as np
 import pytest
 from reference.make_formats import CASES, FOLDER, TOKEN_IDS, config_of
 from reference.make_keras_preset import vocabulary
+from small_presets import edit
 
 from mistral_lib import MistralBackbone, MistralCausalLM, MistralTokenizer, without_weights
 from mistral_lib.presets.mistral_format import MistralFormat
@@ -21,14 +21,6 @@ MISTRAL = [name for name in CASES if name.startswith("mistral")]
 @pytest.fixture
 def folder(tmp_path):
     return shutil.copytree(FOLDER / "mistral_theta", tmp_path / "mistral")
-
-
-def edit(file, remove=(), **changes):
-    content = json.loads(file.read_text())
-    content.update(changes)
-    for name in remove:
-        del content[name]
-    file.write_text(json.dumps(content))
 
 
 def read_arguments(folder):

@@ -6,6 +6,7 @@ import shutil
 import pytest
 from reference.make_family import CONFIGS
 from reference.make_formats import BASE, CASES, FOLDER, config_of
+from small_presets import edit
 
 from mistral_lib import MistralBackbone, without_weights
 from mistral_lib.presets import rope_config, transformers_config
@@ -19,14 +20,6 @@ TRANSFORMERS = [name for name in CASES if not name.startswith("mistral")]
 @pytest.fixture
 def single(tmp_path):
     return shutil.copytree(FOLDER / "single", tmp_path / "single")
-
-
-def edit(file, remove=(), **changes):
-    content = json.loads(file.read_text())
-    content.update(changes)
-    for name in remove:
-        del content[name]
-    file.write_text(json.dumps(content))
 
 
 def read_arguments(folder):

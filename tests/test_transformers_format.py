@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from reference.make_formats import CASES, FOLDER, TOKEN_IDS, config_of
 from reference.make_keras_preset import TEXTS, vocabulary
-from small_presets import assert_same_weights, small_tokenizer
+from small_presets import assert_same_weights, edit, small_tokenizer
 
 from mistral_lib import MistralBackbone, MistralCausalLM, MistralTokenizer, without_weights
 from mistral_lib.presets.sources import LocalFolder
@@ -22,14 +22,6 @@ TRANSFORMERS = [name for name in CASES if not name.startswith("mistral")]
 @pytest.fixture
 def single(tmp_path):
     return shutil.copytree(FOLDER / "single", tmp_path / "single")
-
-
-def edit(file, remove=(), **changes):
-    content = json.loads(file.read_text())
-    content.update(changes)
-    for name in remove:
-        del content[name]
-    file.write_text(json.dumps(content))
 
 
 def read_arguments(folder):
