@@ -6,13 +6,9 @@ import pytest
 
 from mistral_lib import MistralBackbone, MistralCausalLM
 from mistral_lib.calibration import check_config, token_windows
-from mistral_lib.checks import keras_knows
 from mistral_lib.keras_inside import CalibratedMatrix
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.skipif(not keras_knows("int4"), reason="int4 needs Keras 3.14"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 SIZES = {
     "vocabulary_size": 40,
     "num_layers": 2,

@@ -154,12 +154,14 @@ def is_ctrl_c(error):
     """Whether an error came of Ctrl-C; all others are raised again.
 
     JAX makes other errors of what comes while it looks something up, and so does Python while it
-    takes the lock of a queue. JAX 0.7 forgets Ctrl-C while it looks at the types of arguments.
+    takes the lock of a queue. JAX 0.7 forgets Ctrl-C while it looks at the types of arguments, and
+    then does not know one.
     """
+    forgotten = "couldn't apply typeof to args", "as a data type"
     known = error
     while known is not None:
         text = f"{known!r} {known}"
-        if "KeyboardInterrupt" in text or "couldn't apply typeof to args" in text:
+        if any(words in text for words in ("KeyboardInterrupt", *forgotten)):
             return True
         known = known.__cause__ or known.__context__
     raise error
