@@ -1,5 +1,6 @@
 """mistral_lib/interrupts.py, and Ctrl-C or any other error at any moment: all values stay whole."""
 
+import fcntl
 import itertools
 import os
 import random
@@ -18,7 +19,7 @@ from mistral_lib import MistralBackbone, MistralCausalLM, without_weights
 from mistral_lib.checks import keras_knows
 from mistral_lib.keras_inside import layers_inside
 from mistral_lib.keras_inside.changes import SCOPES
-from mistral_lib.presets.atomic import finish
+from mistral_lib.presets.atomic import finish, replaced
 
 HOOKS = [
     name
@@ -351,6 +352,37 @@ def test_ctrl_c_while_saving(save, tmp_path):
     assert interrupted > MOMENTS / 2
     assert places == ({0, 1} if save == "save_to_preset" else places | {0})
     assert everything(models[1]) == before
+
+
+@pytest.mark.slow
+def test_ctrl_c_leaves_no_lock(tmp_path, monkeypatch):
+    """Nor where the interpreter keeps the last error, and with it all frames, as notebooks do."""
+
+    def lock_at_once(opened, kind):
+        try:
+            flock(opened, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise AssertionError("the next save would wait for ever") from None
+
+    def save(text):
+        with replaced(tmp_path) as new:
+            (new / "a.json").write_text(text)
+
+    flock = fcntl.flock
+    monkeypatch.setattr(fcntl, "flock", lock_at_once)
+    monkeypatch.setattr(os, "fsync", lambda opened: None)
+    with CtrlC() as counted:
+        save("{}")
+    errors = []
+    for number in range(1, counted.calls, 3):
+        try:
+            with CtrlC(number):
+                save("{}")
+        except (KeyboardInterrupt, OSError) as error:  # `shutil.rmtree` closes a file twice
+            errors.append(error)
+        save(f"[{number}]")
+        assert (tmp_path / "a.json").read_text() == f"[{number}]"
+    assert len(errors) > 100
 
 
 # The model in the hands of a callback or of the data ---------------------------------------------

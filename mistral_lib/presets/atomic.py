@@ -14,6 +14,7 @@ import contextlib
 import os
 import secrets
 import shutil
+import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -110,7 +111,7 @@ def finish(folder: Path) -> None:
         ValueError: the folder has a journal that `replaced` did not write.
     """
     if any(folder.glob(f"{PREFIX}*/{JOURNAL}")):
-        with _locked(folder):  # which waits for a save that is still running
+        with _locked(folder.resolve()):  # which waits for a save that is still running
             _settle(folder.resolve())
 
 
@@ -123,18 +124,35 @@ def names_in(folder: Path) -> set[str]:
     return {name for name in names if not name.startswith(PREFIX)}
 
 
+# Descriptors of locked folders, by thread and folder. Ctrl-C can end a save at a moment at which
+# Python does not yet know that there is something to clean up. A thread saves only once at a time,
+# so a lock of its own that it meets is left from such a save.
+_locks: dict[tuple[int, Path], list[int]] = {}
+
+
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[bool]:
     """Waits for other saves into a folder to end; yields whether the folder could be locked."""
-    with contextlib.ExitStack() as stack:
+    key = threading.get_ident(), folder
+    _unlock(_locks.get(key, []))
+    opened = _locks[key] = []
+    try:
         locked = False
         if fcntl is not None:
             with contextlib.suppress(OSError):
-                opened = os.open(folder, os.O_RDONLY)
-                stack.callback(os.close, opened)  # unlocks it, as the end of the process does
-                fcntl.flock(opened, fcntl.LOCK_EX)
+                opened.extend(map(os.open, [folder], [os.O_RDONLY]))  # Ctrl-C comes between no two
+                fcntl.flock(opened[0], fcntl.LOCK_EX)
                 locked = True
         yield locked
+    finally:
+        _unlock(opened)
+        if _locks.get(key) is opened:
+            del _locks[key]
+
+
+def _unlock(opened: list[int]) -> None:
+    """Closes descriptors, as the end of the process does; each is taken out of the list."""
+    list(map(os.close, map(opened.pop, [0] * len(opened))))  # Ctrl-C comes between no two
 
 
 def _commit(saving: Path, folder: Path, stale: Iterable[str]) -> None:
