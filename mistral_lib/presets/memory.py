@@ -79,15 +79,18 @@ def weight_bytes(config: MistralConfig, dtype: Any, whole: bool = True) -> int:
     '6.7 GiB'
     """
     policy = dtype_policy(dtype)
+    return config.total(lambda weight: bytes_of(weight, policy, whole))
+
+
+def bytes_of(weight: Weight, policy: keras.dtype_policies.DTypePolicy, whole: bool = True) -> int:
+    """Bytes of one weight, with the scales of a quantized one; arguments as for `weight_bytes`."""
 
     def count(path: str, shape: tuple[int, ...]) -> int:
         return math.prod(shape) if whole else numbers_in_memory(path, shape)
 
-    return config.total(
-        lambda weight: sum(
-            count(path, shape) * jnp.dtype(dtype).itemsize
-            for path, shape, dtype in _variables(weight, policy)
-        )
+    return sum(
+        count(path, shape) * jnp.dtype(dtype).itemsize
+        for path, shape, dtype in _variables(weight, policy)
     )
 
 
