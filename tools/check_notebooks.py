@@ -76,7 +76,10 @@ def no_errors(chapter: Chapter) -> Iterator[str]:
 def alt_texts(chapter: Chapter) -> Iterator[str]:
     """Every picture says in words what it shows."""
     for where, cell in chapter.cells("code"):
-        if drawn(cell) and not cell.metadata.get("mystnb", {}).get("image", {}).get("alt", "").strip():
+        if (
+            drawn(cell)
+            and not cell.metadata.get("mystnb", {}).get("image", {}).get("alt", "").strip()
+        ):
             yield (
                 f"{where} draws a picture without alt text. Write it into the cell's metadata: "
                 '{"mystnb": {"image": {"alt": "..."}}}.'
@@ -149,7 +152,9 @@ def plain_markdown(chapter: Chapter) -> Iterator[str]:
 def linked(chapter: Chapter) -> Iterator[str]:
     """Every link leads somewhere and says where."""
     for where, cell in chapter.cells("markdown"):
-        yield from (f"{where} {problem}" for problem in links.problems(cell.source, chapter.targets))
+        yield from (
+            f"{where} {problem}" for problem in links.problems(cell.source, chapter.targets)
+        )
 
 
 def captioned(chapter: Chapter) -> Iterator[str]:

@@ -165,7 +165,9 @@ def _of_library() -> Iterator[tuple[str, Target]]:
     modules = re.findall(r"automodule:: (\S+)", (BOOK / "api.md").read_text())
     files = {module: f"{module.replace('.', '/')}.py" for module in modules}
     packages = {m for m in modules if not (ROOT / files[m]).exists()}
-    names = {name: module for module in modules if module not in packages for name in documented(module)}
+    names = {
+        name: module for module in modules if module not in packages for name in documented(module)
+    }
     ends = {name: [name.split(".", n)[n] for n in range(name.count(".") + 1)] for name in names}
     shared = Counter(end for own in ends.values() for end in own)
     for name, module in names.items():

@@ -8,7 +8,7 @@ from docutils import nodes
 TITLE = re.compile(r"\A# @title (.*)\n*")
 
 
-class fold(nodes.Element):  # noqa: N801 - docutils names its nodes so
+class fold(nodes.Element):
     """Something that opens under a label."""
 
 

@@ -23,6 +23,12 @@ def load(app):
     app.targets = targets.load()
 
 
+def outdated(app, env, added, changed, removed):
+    """Names every page if a target has changed: a link says what its target is called."""
+    before, env.targets = getattr(env, "targets", None), app.targets
+    return set() if before == app.targets else env.found_docs - removed
+
+
 def read_keys(app, doctree):
     """Takes the comments with keys out of a page, and leaves the keys at the links and captions."""
     for comment in list(doctree.findall(nodes.raw)):
@@ -39,15 +45,12 @@ def read_keys(app, doctree):
         if key not in app.targets:
             logger.warning("%r is nothing in the book", key, location=paragraph)
     for paragraph in doctree.findall(nodes.paragraph):
-        text = paragraph.astext()
         exercise = targets.EXERCISE.match(paragraph.rawsource)
         term = targets.TERM.match(paragraph.rawsource) if "glossary" in doctree["source"] else None
         if exercise:
             paragraph["ids"].append(f"exercise-{targets.slug(exercise[1])}")
         elif term:
             paragraph["ids"].append(f"term-{targets.slug(term[1])}")
-        elif links.BARE.search(text):
-            logger.warning("a link is not filled in: run `make notebooks`", location=paragraph)
 
 
 def resolve(app, doctree, name):
@@ -65,6 +68,7 @@ def resolve(app, doctree, name):
         link["classes"] = [kind]
         if target.preview:
             link["reftitle"] = target.preview
+            link["classes"].append("has-preview")
         if kind == "cite" and key not in cited:
             cited.add(key)
             link["ids"].append(f"cite-{targets.slug(key)}")
@@ -90,6 +94,7 @@ def make_figure(caption):
 def setup(app):
     """Registers the extension with Sphinx."""
     app.connect("builder-inited", load)
+    app.connect("env-get-outdated", outdated)
     app.connect("doctree-read", read_keys)
     app.connect("doctree-resolved", resolve)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
