@@ -47,8 +47,8 @@ def unfolded_chores(notebook: NotebookNode) -> Iterator[str]:
         found = CHORES.search(cell.source)
         if found:
             yield (
-                f"cell {index} is in view and has {found[0].strip()!r}. Move that into a cell of its "
-                "own whose first line is `# @title` and what it holds."
+                f"cell {index} is in view and has {found[0].strip()!r}. Move that into a cell of "
+                "its own whose first line is `# @title` and what it holds."
             )
 
 

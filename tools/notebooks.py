@@ -2,7 +2,7 @@
 
     python tools/notebooks.py run   [NOTEBOOK ...]    run, then sync everything
     python tools/notebooks.py sync                    without running
-    python tools/notebooks.py short [NOTEBOOK ...]    links as keys, to edit the prose; sync fills them
+    python tools/notebooks.py short [NOTEBOOK ...]    links as keys again, to edit the prose
 
 Syncing writes the set-up cell and the link to Colab, copies recorded numbers into the prose of
 every notebook and page, fills in links, captions and titles of folds (`links.py`, `folds.py`),
