@@ -209,6 +209,18 @@ def test_links_within_the_book_lead_somewhere(visit, address, built, name):
     assert dead == []
 
 
+def test_everything_that_text_may_link_to_is_there(built):
+    ids = {}
+    for page in {target.page.rpartition(".")[0] for target in TARGETS.values()}:
+        ids[page] = set(re.findall(r'\bid="([^"]+)"', (built / f"{page}.html").read_text()))
+    missing = {
+        key
+        for key, target in TARGETS.items()
+        if target.anchor and target.anchor not in ids[target.page.rpartition(".")[0]]
+    }
+    assert missing == set()
+
+
 @pytest.mark.parametrize("name", PAGES)
 def test_the_book_never_leaves_itself(visit, name):
     page = visit(name)
@@ -275,6 +287,7 @@ def test_a_link_says_where_it_leads_before_it_is_followed(visit):
         assert link.get_attribute("aria-describedby") == "preview"
         page.keyboard.press("Escape")
         assert not preview.is_visible()
+    link.blur()
     link.hover()
     assert preview.is_visible()
     preview.hover()

@@ -156,8 +156,9 @@ def documented(module: str) -> Iterator[str]:
 
 
 def _public(node: ast.ClassDef | ast.FunctionDef) -> bool:
-    """Whether the API page shows something."""
-    return not node.name.startswith("_") and ast.get_docstring(node) is not None
+    """Whether the API page shows something: it leaves out what `jax.custom_vjp` makes an object."""
+    wrapped = any("custom_vjp" in ast.unparse(decorator) for decorator in node.decorator_list)
+    return not (node.name.startswith("_") or ast.get_docstring(node) is None or wrapped)
 
 
 def _of_library() -> Iterator[tuple[str, Target]]:
