@@ -233,11 +233,14 @@ def main() -> None:
     parser.add_argument("notebook", nargs="*", type=Path, help="all by default; sync takes all")
     arguments = parser.parse_args()
     chosen = [path.resolve() for path in arguments.notebook or notebook_paths()]
-    for path in chosen:
-        if arguments.action != "sync":
-            {"run": run, "short": shorten}[arguments.action](path)
-    if arguments.action != "short":
-        sync(notebook_paths())
+    if arguments.action == "short":
+        for path in chosen:
+            shorten(path)
+        return
+    if arguments.action == "run":
+        for path in chosen:
+            run(path)
+    sync(notebook_paths())
 
 
 if __name__ == "__main__":
