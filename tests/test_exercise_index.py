@@ -6,11 +6,12 @@ import nbformat
 import pytest
 
 import exercise_index
+import links
 from house import BOOK, notebook_paths
 from mistral_lib.teaching.exercises import all_exercises, find
 
-PAGE = exercise_index.PAGE.read_text()
-ROW = re.compile(r"^\| `([\w.]+)` \| ([^|]+) \| (\d+) \| ([★☆]+) \|$", re.MULTILINE)
+PAGE = links.short(exercise_index.PAGE.read_text())
+ROW = re.compile(r"^\| \[\]\(exercise:([\w.]+)\) \| ([^|]+) \| (\d+) \| ([★☆]+) \|$", re.MULTILINE)
 
 
 def test_page_is_current():
@@ -30,15 +31,15 @@ def test_an_exercise_stands_in_one_notebook_only():
 
 def test_sections_follow_the_book_and_link_to_their_notebooks():
     sections = re.split(r"^## ", PAGE, flags=re.MULTILINE)[1:]
-    links = []
+    files = []
     for text in sections:
-        (link,) = re.findall(r"\]\((\S+)\)", text)
-        links.append(link)
+        (link,) = re.findall(r"\[Open the chapter\]\((\S+)\)", text)
+        files.append(link)
         title, exercises = exercise_index.title_and_exercises(BOOK / link)
         assert text.partition("\n")[0] == title
         assert [name for name, *_ in ROW.findall(text)] == [e.name for e in exercises]
     order = [path.name for path in notebook_paths()]
-    assert links == [name for name in order if name in links]
+    assert files == [name for name in order if name in files]
 
 
 def test_the_card_is_that_of_the_exercise():

@@ -10,11 +10,18 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_output
 
 import check_notebooks
+import folds
 import house
+import links
 import notebooks
+import targets
 
 CHAPTERS = {chapter.path.stem: chapter for chapter in check_notebooks.load(house.notebook_paths())}
 FACTS = {"params": "2,704"}
+TARGETS = {
+    **{key: target for key, target in targets.load().items() if key.startswith(("cite:", "term:"))},
+    "fig:mask": targets.Target("Figure 7.1", "book/07_sliding_windows.ipynb", "fig-mask"),
+}
 PATH = house.BOOK / "07_sliding_windows.ipynb"
 PNG = new_output("display_data", {"image/png": "iVBORw0KGgo=", "text/plain": "<Figure>"})
 
@@ -28,9 +35,10 @@ def test_notebook(name, check):
 @pytest.mark.parametrize(
     "page", [house.ROOT / "README.md", *house.BOOK.glob("*.md")], ids=lambda page: page.name
 )
-def test_numbers_of_page(page):
+def test_numbers_and_links_of_page(page):
     facts = notebooks.gather(house.notebook_paths())
     assert list(check_notebooks.number_problems(page.read_text(), facts)) == []
+    assert list(links.problems(page.read_text(), targets.load())) == []
 
 
 def good() -> nbformat.NotebookNode:
@@ -41,15 +49,17 @@ def good() -> nbformat.NotebookNode:
         ),
         new_code_cell("print(2)", outputs=[new_output("stream", name="stdout", text="2\n")]),
         new_code_cell(
-            "show()",
+            "# @title Code of fig:mask\nshow()",
             outputs=[PNG],
-            metadata={"mystnb": {"image": {"alt": "a mask"}, "figure": {"name": "fig-mask"}}},
+            metadata={"mystnb": {"image": {"alt": "a mask"}}},
         ),
-        new_markdown_cell("As {numref}`fig-mask` shows {cite}`jiang2023mistral`."),
+        new_markdown_cell("**fig:mask.** A mask."),
+        new_markdown_cell("As [](fig:mask) shows ([](cite:jiang2023mistral))."),
     ]
     notebook = nbformat.v4.new_notebook(cells=cells)
     notebooks.place_setup(notebook)
     notebooks.place_colab_link(notebook, PATH)
+    notebooks.tidy(notebook, PATH, FACTS, TARGETS)
     for count, cell in enumerate(c for c in notebook.cells if c.cell_type == "code"):
         cell.execution_count = count
     notebooks.normalise(notebook)
@@ -58,8 +68,7 @@ def good() -> nbformat.NotebookNode:
 
 def problems(check, notebook, path=PATH) -> list[str]:
     """What one check says about a notebook."""
-    labels, sources = check_notebooks.labels(notebook), check_notebooks.sources()
-    return list(check(check_notebooks.Chapter(path, notebook, FACTS, labels, sources)))
+    return list(check(check_notebooks.Chapter(path, notebook, FACTS, TARGETS)))
 
 
 @pytest.mark.parametrize("check", check_notebooks.CHECKS, ids=lambda check: check.__name__)
@@ -102,9 +111,9 @@ BROKEN = {
         lambda nb: nb.cells[3].metadata.mystnb.image.update(alt=" "),
         "cell 3 draws a picture",
     ),
-    "image without alt": ("alt_texts", _source("![](mask.png)"), "cell 4 shows a picture"),
-    "tag without alt": ("alt_texts", _source('<img src="mask.png">'), "cell 4 shows a picture"),
-    "tag with empty alt": ("alt_texts", _source('<img alt="" src="x.png">'), "cell 4 shows"),
+    "image without alt": ("alt_texts", _source("![](mask.png)"), "cell 5 shows a picture"),
+    "tag without alt": ("alt_texts", _source('<img src="mask.png">'), "cell 5 shows a picture"),
+    "tag with empty alt": ("alt_texts", _source('<img alt="" src="x.png">'), "cell 5 shows"),
     "no set-up": ("set_up", lambda nb: nb.cells.pop(1), "not the book's set-up cell"),
     "other set-up": ("set_up", _source("import os", 1), "not the book's set-up cell"),
     "late set-up": ("set_up", lambda nb: nb.cells.append(nb.cells.pop(1)), "set-up cell"),
@@ -112,8 +121,8 @@ BROKEN = {
     "untitled": ("title", _source("Windows", 0), "The first cell starts with 'Windows'"),
     "other number": ("title", _source("# 8. Reach", 0), "The first cell starts with '# 8. Reach'"),
     "no link": ("title", _source("# 7. Sliding windows", 0), "no link to Colab"),
-    "filler": ("wording", _source("This is a Powerful idea."), "cell 4 says 'Powerful'"),
-    "curly filler": ("wording", _source("Now let’s see."), "cell 4 says 'let’s'"),
+    "filler": ("wording", _source("This is a Powerful idea."), "cell 5 says 'Powerful'"),
+    "curly filler": ("wording", _source("Now let’s see."), "cell 5 says 'let’s'"),
     "filler in code": ("wording", _source("x = 1  # simply one", 2), "cell 2 says 'simply'"),
     "wide": ("code_shape", _source("x = 1" + "0" * 84, 2), "a line of 89 columns"),
     "long": ("code_shape", _source("x = 1\n" * 16, 2), "cell 2 has 16 lines"),
@@ -121,13 +130,27 @@ BROKEN = {
     "colon directive": ("plain_markdown", _source(":::{note}\nHm.\n:::"), "a MyST directive"),
     "target": ("plain_markdown", _source("(here)=\n## Here"), "a MyST target"),
     "role": ("plain_markdown", _source("See {doc}`intro`."), "the role {doc}"),
-    "no figure": ("plain_markdown", _source("See {numref}`fig-no`."), "the figure 'fig-no'"),
-    "no source": ("cited", _source("So {cite}`nobody1900`."), "'nobody1900': 0 entries"),
-    "second of two": ("cited", _source("{cite}`jiang2023mistral,no`."), "'no': 0 entries"),
-    "two figures": (
-        "figure_names",
-        lambda nb: nb.cells.append(nb.cells[3]),
-        "'fig-mask' has the name of another",
+    "citation of MyST": ("plain_markdown", _source("{cite}`jiang2023mistral`"), "Write a link"),
+    "long fold": (
+        "code_shape",
+        _source("# @title Set-up\n" + "x = 1\n" * 45, 2),
+        "46 lines; 45 is the limit of a fold",
+    ),
+    "no such key": ("linked", _source("So [](cite:nobody1900)."), "'cite:nobody1900', which is"),
+    "not filled in": ("linked", _source("So [](fig:mask)."), "not filled in"),
+    "no caption": ("captioned", lambda nb: nb.cells.pop(4), "cell 3 draws a picture without a"),
+    "no picture": ("captioned", lambda nb: nb.cells.pop(3), "cell 3 begins with a caption"),
+    "import in view": (
+        "folded",
+        _source("from os import path", 2),
+        "cell 2 is in view and has 'from'",
+    ),
+    "drawing in view": ("folded", _source("plt.show()", 2), "cell 2 is in view and has 'plt.'"),
+    "recording in view": ("folded", _source("record(params=1)", 2), "has 'record('"),
+    "other figure's title": (
+        "folded",
+        _source("# @title Code of Figure 7.2\nshow()", 3),
+        "has another figure's number",
     ),
     "other number in prose": ("numbers", _source("2,703<!-- =params -->"), "has 2,703 for params"),
     "waiting number": ("numbers", _source("?<!-- =params -->"), "has ? for params"),
@@ -175,12 +198,6 @@ def test_two_long_cells_are_accepted_and_three_are_not():
     ]
 
 
-def test_numref_with_its_own_text_is_understood():
-    notebook = good()
-    notebook.cells[-1].source = "See {numref}`picture %s <fig-mask>`."
-    assert problems(check_notebooks.plain_markdown, notebook) == []
-
-
 @pytest.mark.parametrize(
     ("before", "after"),
     [
@@ -206,16 +223,38 @@ def test_one_name_for_two_numbers_is_refused(tmp_path):
 
 
 def test_tidying_twice_changes_nothing():
-    once = notebooks.tidy(good(), PATH, FACTS)
+    once = notebooks.tidy(good(), PATH, FACTS, TARGETS)
     first = nbformat.writes(once)
-    assert nbformat.writes(notebooks.tidy(once, PATH, FACTS)) == first
+    assert nbformat.writes(notebooks.tidy(once, PATH, FACTS, TARGETS)) == first
+
+
+def test_tidying_fills_in_and_folds():
+    notebook = good()
+    assert notebook.cells[1].metadata == {"tags": ["setup"], **folds.METADATA}
+    assert notebook.cells[2].metadata == {}
+    assert notebook.cells[3].source == "# @title Code of Figure 7.1\nshow()"
+    assert notebook.cells[3].metadata.cellView == "form"
+    assert notebook.cells[4].source == "**Figure 7.1.**<!-- =fig:mask --> A mask."
+    assert "[Figure 7.1](https://" in notebook.cells[5].source
+
+
+def test_shortened_links_are_filled_in_again(tmp_path):
+    path = tmp_path / "07_sliding_windows.ipynb"
+    nbformat.write(good(), path)
+    before = nbformat.writes(good())
+    notebooks.shorten(path)
+    cells = nbformat.read(path, 4).cells
+    assert cells[5].source == "As [](fig:mask) shows ([](cite:jiang2023mistral))."
+    assert cells[4].source == "**fig:mask.** A mask."
+    again = notebooks.tidy(nbformat.read(path, 4), PATH, FACTS, TARGETS)
+    assert nbformat.writes(again) == before
 
 
 def test_an_old_link_and_set_up_cell_are_replaced():
     notebook = good()
     notebook.cells[0].source = "# 7. Windows\n\n[Open in Colab](https://example.org/old)\n\nText."
     notebook.cells[1].source = "import old"
-    notebooks.tidy(notebook, PATH, FACTS)
+    notebooks.tidy(notebook, PATH, FACTS, TARGETS)
     link = house.colab_link("book/07_sliding_windows.ipynb")
     assert notebook.cells[0].source == f"# 7. Windows\n\n[Open in Colab]({link})\n\nText."
     assert notebook.cells[1].source == notebooks.setup_source()

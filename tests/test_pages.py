@@ -1,5 +1,6 @@
 """The built pages in a real browser: whole without a network, and readable by everyone."""
 
+import re
 from functools import cache
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -8,11 +9,14 @@ import pytest
 
 import browser
 import build_book
+import house
+import targets
 
 pytestmark = pytest.mark.slow
 
 PAGES = browser.page_names()
 THEMES = ("light", "dark")
+TARGETS = targets.load()
 
 # What a reader sees as text, with its colour and the colour behind it.
 READ_TEXT = """
@@ -48,6 +52,19 @@ TOO_WIDE = """
     return true;
 }).map(e => e.tagName + '.' + e.className).slice(0, 5)
 """
+
+
+# The height of a page's text, and of its code that is in view.
+HEIGHTS = """
+() => {
+    const height = element => element.getBoundingClientRect().height;
+    const article = document.querySelector('.bd-article');
+    const code = [...article.querySelectorAll('.cell_input')].filter(e => e.checkVisibility());
+    return [height(article), code.map(height).reduce((a, b) => a + b, 0)];
+}
+"""
+# What the book may not exceed again; what it aims at is 0.30 and 0.20.
+MOST_CODE = {"a page": 0.35, "the book": 0.28}
 
 
 @pytest.fixture(scope="module")
@@ -190,3 +207,97 @@ def test_links_within_the_book_lead_somewhere(visit, address, built, name):
         if not target.is_file() or (anchor and f'id="{anchor}"' not in target.read_text()):
             dead.append(link)
     assert dead == []
+
+
+def test_everything_that_text_may_link_to_is_there(built):
+    ids = {}
+    for page in {target.page.rpartition(".")[0] for target in TARGETS.values()}:
+        ids[page] = set(re.findall(r'\bid="([^"]+)"', (built / f"{page}.html").read_text()))
+    missing = {
+        key
+        for key, target in TARGETS.items()
+        if target.anchor and target.anchor not in ids[target.page.rpartition(".")[0]]
+    }
+    assert missing == set()
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_the_book_never_leaves_itself(visit, name):
+    page = visit(name)
+    links = page.evaluate(
+        "[...document.querySelectorAll('.bd-article a')].map(a => [a.textContent.trim(), a.href])"
+    )
+    own = (f"{house.REPOSITORY}/blob", house.colab_link("book"), targets.PUBLISHED or "none")
+    outside = {text for text, link in links if link.startswith(own)}
+    assert outside <= {"Open in Colab", "Colab"}
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_nothing_of_the_notation_is_seen(visit, name):
+    notation = r"<!-- =?\w+:.*|@title.*|\{[a-z]+\}`.*|\]\((?:cite|fig|chapter|term|api):.*"
+    assert re.findall(notation, visit(name).inner_text(".bd-article")) == []
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_picture_of_a_cell_has_its_caption_once(visit, name):
+    page = visit(name)
+    pictures = "[...document.querySelectorAll('.cell_output img:not(.only-dark)')]"
+    captions = page.evaluate(
+        f"{pictures}.map(i => i.closest('figure')?.querySelector('figcaption').innerText ?? '')"
+    )
+    numbers = [re.match(r"Figure (\d+\.\d+)\. \S", caption) for caption in captions]
+    assert all(numbers)
+    expected = [
+        t.text for t in TARGETS.values() if t.page == f"{name}.ipynb" and "fig-" in t.anchor
+    ]
+    assert [f"Figure {match[1]}" for match in numbers] == expected
+    for caption in captions:
+        assert page.inner_text(".bd-article").count(caption.strip("#\n ")) == 1
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_folds_have_labels_and_start_closed(visit, name):
+    page = visit(name)
+    folds = "[...document.querySelectorAll('details.fold')]"
+    labels = page.evaluate(f"{folds}.map(d => d.firstChild.textContent)")
+    assert all(label.strip() for label in labels)
+    assert not page.evaluate(f"{folds}.some(d => d.open)")
+    if (house.ROOT / f"{name}.ipynb").exists():
+        assert labels[0].startswith("Set-up for Colab")
+        assert not page.evaluate(f"{folds}.some(d => d.querySelector('.cell_output'))")
+
+
+def test_code_in_view_takes_no_more_than_its_share(visit):
+    heights = {name: visit(name).evaluate(HEIGHTS) for name in PAGES}
+    shares = {name: code / whole for name, (whole, code) in heights.items() if code}
+    assert {n: share for n, share in shares.items() if share > MOST_CODE["a page"]} == {}
+    with_code = [heights[name] for name in shares]
+    share = sum(code for _, code in with_code) / sum(whole for whole, _ in with_code)
+    assert share < MOST_CODE["the book"]
+
+
+def test_a_link_says_where_it_leads_before_it_is_followed(visit):
+    page = visit("book/07_sliding_windows")
+    preview = page.locator("#preview")
+    for kind, start in (("cite", "mistral-inference. Issue 60"), ("term", "A whole number")):
+        link = page.locator(f"a.{kind}").first
+        link.focus()
+        assert preview.is_visible()
+        assert preview.inner_text().startswith(start)
+        assert link.get_attribute("aria-describedby") == "preview"
+        page.keyboard.press("Escape")
+        assert not preview.is_visible()
+    link.blur()
+    link.hover()
+    assert preview.is_visible()
+    preview.hover()
+    page.wait_for_timeout(300)
+    assert preview.is_visible()
+    page.mouse.move(0, 0)
+    preview.wait_for(state="hidden")
+
+
+def test_the_bibliography_leads_back(visit):
+    page = visit("book/bibliography")
+    link = "#jiang2023mistral ~ a.cited[href*='07_sliding']"
+    assert page.get_attribute(link, "href") == "07_sliding_windows.html#cite-jiang2023mistral"

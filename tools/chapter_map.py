@@ -10,6 +10,8 @@ from pathlib import Path
 
 import nbformat
 
+import links
+import targets
 from house import BOOK, ROOT, colab_link
 
 PARTS = {
@@ -56,8 +58,13 @@ def notebook_of(chapter: int) -> Path | None:
     return found[0].relative_to(ROOT) if found else None
 
 
-def table(start: Path) -> str:
-    """The map as a Markdown table between its marks, with links relative to the folder `start`."""
+def table(by_key: bool = False) -> str:
+    """The map as a Markdown table between its marks.
+
+    Args:
+        by_key: whether its links to chapters are keys, as in the book; by default they are paths
+            from the repository's root, as in the README.
+    """
     named = {module: NAMED.search(first_paragraph(module)) for module in modules()}
     lines = ["| chapter | modules | tests |", "|---|---|---|"]
     for chapter, title in CHAPTERS.items():
@@ -65,7 +72,8 @@ def table(start: Path) -> str:
         row = [f"{chapter}. {title} *in preparation*"]
         if notebook:
             colab = colab_link(notebook.as_posix())
-            row = [f"[{chapter}. {title}]({notebook.relative_to(start)}) [Colab]({colab})"]
+            link = f"chapter:{chapter}" if by_key else notebook
+            row = [f"[{chapter}. {title}]({link}) [Colab]({colab})"]
         own = [m for m, match in named.items() if match and int(match[1]) == chapter]
         row.append(", ".join(f"`{m.relative_to('mistral_lib').as_posix()}`" for m in own))
         row.append(", ".join(f"`{tests_of(m).name}`" for m in own))
@@ -76,12 +84,13 @@ def table(start: Path) -> str:
 def main() -> None:
     """Rewrites the map wherever its marks stand."""
     readme = ROOT / "README.md"
-    readme.write_text(MAP.sub(lambda _: table(Path()), readme.read_text()))
+    readme.write_text(MAP.sub(lambda _: table(), readme.read_text()))
     intro = BOOK / "intro.ipynb"
     if intro.exists():
         notebook = nbformat.read(intro, 4)
+        filled = links.fill(table(by_key=True), targets.load())
         for cell in notebook.cells:
-            cell.source = MAP.sub(lambda _: table(Path("book")), cell.source)
+            cell.source = MAP.sub(lambda _: filled, cell.source)
         intro.write_text(nbformat.writes(notebook) + "\n")
 
 

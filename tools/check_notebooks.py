@@ -8,7 +8,6 @@ The test suite runs all checks on all notebooks, and each check on a notebook th
 
 import re
 import sys
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,14 +15,16 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 
+import folds
+import links
+import targets
 from house import BOOK, ROOT, colab_link, notebook_paths
 from notebooks import FACT, SETUP_TAGS, gather, normalise, setup_source
 
-COLUMNS, LINES, LONG_CELLS = 88, 15, 2
+COLUMNS, LINES, FOLDED_LINES, LONG_CELLS = 88, 15, 45, 2
 IGNORED_SHARE = 0.1
 IGNORING = re.compile(r"^\s*#\s*NBVAL_(IGNORE_OUTPUT|SKIP)", re.MULTILINE | re.IGNORECASE)
 IMAGES = ("image/png", "image/jpeg", "image/svg+xml", "image/gif")
-ROLES = ("cite", "numref")
 WORDS = re.compile(
     r"\b(delv(e|es|ed|ing)|crucial(ly)?|powerful(ly)?|let[’']s|as we can see|it is important"
     r"|simply)\b",
@@ -38,8 +39,7 @@ class Chapter:
     path: Path
     notebook: NotebookNode
     facts: dict[str, str]
-    labels: Counter[str]
-    sources: Counter[str]
+    targets: dict[str, targets.Target]
 
     def cells(self, kind: str) -> Iterator[tuple[str, NotebookNode]]:
         """The cells of one kind that hold anything, each with a name for messages."""
@@ -53,15 +53,9 @@ def tags(cell: NotebookNode) -> list[str]:
     return cell.metadata.get("tags", [])
 
 
-def labels(notebook: NotebookNode) -> Counter[str]:
-    """The names that a notebook gives to its figures."""
-    found = (cell.metadata.get("mystnb", {}).get("figure", {}) for cell in notebook.cells)
-    return Counter(figure["name"] for figure in found if "name" in figure)
-
-
-def sources() -> Counter[str]:
-    """The names of the entries of the bibliography."""
-    return Counter(re.findall(r"^@\w+\{([^,\s]+)", (BOOK / "references.bib").read_text(), re.M))
+def drawn(cell: NotebookNode) -> bool:
+    """Whether a cell's output has a picture."""
+    return any(kind in IMAGES for out in cell.get("outputs", []) for kind in out.get("data", {}))
 
 
 def executed(chapter: Chapter) -> Iterator[str]:
@@ -82,8 +76,10 @@ def no_errors(chapter: Chapter) -> Iterator[str]:
 def alt_texts(chapter: Chapter) -> Iterator[str]:
     """Every picture says in words what it shows."""
     for where, cell in chapter.cells("code"):
-        drawn = any(kind in IMAGES for out in cell.outputs for kind in out.get("data", {}))
-        if drawn and not cell.metadata.get("mystnb", {}).get("image", {}).get("alt", "").strip():
+        if (
+            drawn(cell)
+            and not cell.metadata.get("mystnb", {}).get("image", {}).get("alt", "").strip()
+        ):
             yield (
                 f"{where} draws a picture without alt text. Write it into the cell's metadata: "
                 '{"mystnb": {"image": {"alt": "..."}}}.'
@@ -124,14 +120,17 @@ def wording(chapter: Chapter) -> Iterator[str]:
 
 
 def code_shape(chapter: Chapter) -> Iterator[str]:
-    """Cells are short and narrow; a few may be longer if they are tagged long-cell."""
+    """Cells are short and narrow; folded ones, and a few that are tagged, may be longer."""
     long_cells = 0
     for where, cell in chapter.cells("code"):
         lines = [line for line in cell.source.splitlines() if line.strip()]
         wide = [line for line in lines if len(line) > COLUMNS]
         if wide:
             yield f"{where} has a line of {len(wide[0])} columns; {COLUMNS} is the limit."
-        if len(lines) > LINES:
+        if folds.title(cell):
+            if len(lines) > FOLDED_LINES:
+                yield f"{where} has {len(lines)} lines; {FOLDED_LINES} is the limit of a fold."
+        elif len(lines) > LINES:
             long_cells += 1
             if "long-cell" not in tags(cell):
                 yield f"{where} has {len(lines)} lines; {LINES} is the limit. Split it."
@@ -140,34 +139,48 @@ def code_shape(chapter: Chapter) -> Iterator[str]:
 
 
 def plain_markdown(chapter: Chapter) -> Iterator[str]:
-    """The prose reads whole in Jupyter and on Colab: of MyST only two roles, with real targets."""
+    """The prose reads whole in Jupyter and on Colab: nothing of MyST, which they show as text."""
     for where, cell in chapter.cells("markdown"):
         if re.search(r"^\s*(`{3,}|:{3,})\s*\{", cell.source, re.MULTILINE):
             yield f"{where} has a MyST directive, which Jupyter and Colab show as code."
         if re.search(r"^\([\w-]+\)=\s*$", cell.source, re.MULTILINE):
             yield f"{where} has a MyST target, which Jupyter and Colab show as text."
-        for role, target in re.findall(r"\{([\w:+-]+)\}`([^`]*)`", cell.source):
-            name = re.sub(r".*<(.*)>", r"\1", target)
-            if role not in ROLES:
-                yield f"{where} uses the role {{{role}}}; only {ROLES} are allowed."
-            elif role == "numref" and name not in chapter.labels:
-                yield f"{where} refers to the figure {name!r}, which no notebook has."
+        for role in re.findall(r"\{([\w:+-]+)\}`", cell.source):
+            yield f"{where} uses the role {{{role}}}. Write a link, as in [](fig:leak)."
 
 
-def cited(chapter: Chapter) -> Iterator[str]:
-    """Every source that is cited stands in the bibliography, once."""
+def linked(chapter: Chapter) -> Iterator[str]:
+    """Every link leads somewhere and says where."""
     for where, cell in chapter.cells("markdown"):
-        for names in re.findall(r"\{cite\}`([^`]*)`", cell.source):
-            for name in re.split(r",\s*", names):
-                if chapter.sources[name] != 1:
-                    yield f"{where} cites {name!r}: {chapter.sources[name]} entries, expected one."
+        yield from (
+            f"{where} {problem}" for problem in links.problems(cell.source, chapter.targets)
+        )
 
 
-def figure_names(chapter: Chapter) -> Iterator[str]:
-    """No two figures of the book have one name."""
-    for name in labels(chapter.notebook):
-        if chapter.labels[name] > 1:
-            yield f"The figure {name!r} has the name of another, here or in another notebook."
+def captioned(chapter: Chapter) -> Iterator[str]:
+    """A caption follows every picture, and nothing else."""
+    captions = {index for index, _ in targets.captions(chapter.notebook)}
+    pictures = {i for i, cell in enumerate(chapter.notebook.cells) if drawn(cell)}
+    for index in sorted(pictures):
+        if index + 1 not in captions:
+            yield (
+                f"cell {index} draws a picture without a caption. Begin the Markdown after it with "
+                "**fig:name.** and what there is to see."
+            )
+    for index in sorted(captions):
+        if index - 1 not in pictures:
+            yield f"cell {index} begins with a caption, but no picture is right before it."
+
+
+def folded(chapter: Chapter) -> Iterator[str]:
+    """A cell in view teaches; what a reader does not come for is folded, under a title."""
+    yield from folds.unfolded_chores(chapter.notebook)
+    yield from folds.hidden_lessons(chapter.notebook)
+    before = [cell.source for cell in chapter.notebook.cells]
+    copy = nbformat.from_dict(chapter.notebook)
+    folds.fill_titles(copy, chapter.targets)
+    if [cell.source for cell in copy.cells] != before:
+        yield "The title of a fold has another figure's number. Run `make notebooks`."
 
 
 def numbers(chapter: Chapter) -> Iterator[str]:
@@ -184,7 +197,8 @@ def number_problems(text: str, facts: dict[str, str]) -> Iterator[str]:
             yield f"names the number {name}, which no cell records."
         elif found != facts[name]:
             yield f"has {found} for {name}; the cell recorded {facts[name]}. Run `make notebooks`."
-    if text.count("<!-- =") > len(FACT.findall(text)):
+    others = FACT.sub("", links.MARK.sub("", text))
+    if "<!-- =" in others:
         yield "has a mark <!-- =... --> that is not of the form <!-- =name -->."
 
 
@@ -215,8 +229,9 @@ CHECKS = [
     wording,
     code_shape,
     plain_markdown,
-    cited,
-    figure_names,
+    linked,
+    captioned,
+    folded,
     numbers,
     compared,
     tidied,
@@ -226,9 +241,8 @@ CHECKS = [
 def load(paths: list[Path]) -> list[Chapter]:
     """The notebooks as chapters of one book."""
     every = notebook_paths()
-    facts = gather(every)
-    known = sum((labels(nbformat.read(path, 4)) for path in every), Counter())
-    return [Chapter(path, nbformat.read(path, 4), facts, known, sources()) for path in paths]
+    facts, known = gather(every), targets.load()
+    return [Chapter(path, nbformat.read(path, 4), facts, known) for path in paths]
 
 
 def main() -> None:
@@ -241,9 +255,11 @@ def main() -> None:
         for problem in check(chapter)
     ]
     pages = [path for path in [ROOT / "README.md", *BOOK.glob("*.md")] if path.exists()]
-    facts = gather(notebook_paths())
+    facts, known = gather(notebook_paths()), targets.load()
     for page in pages:
-        problems += [f"{page.name}: {p}" for p in number_problems(page.read_text(), facts)]
+        text = page.read_text()
+        found = [*number_problems(text, facts), *links.problems(text, known)]
+        problems += [f"{page.name}: {problem}" for problem in found]
     sys.exit("\n".join(problems) or None)
 
 

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import nbformat
 
+import links
+import targets
 from house import BOOK, notebook_paths
 from mistral_lib.teaching.exercises import find
 from mistral_lib.teaching.exercises.kinds import Exercise
@@ -49,7 +51,7 @@ def section(title: str, link: str, exercises: list[Exercise]) -> str:
     <BLANKLINE>
     | name | kind | minutes | difficulty |
     |---|---|---|---|
-    | `masks.row` | trace by hand | 2 | ★☆☆ |
+    | [](exercise:masks.row) | trace by hand | 2 | ★☆☆ |
     <BLANKLINE>
     """
     minutes = sum(exercise.minutes for exercise in exercises)
@@ -64,12 +66,13 @@ def section(title: str, link: str, exercises: list[Exercise]) -> str:
     ]
     for exercise in exercises:
         stars = "★" * exercise.difficulty + "☆" * (3 - exercise.difficulty)
-        lines.append(f"| `{exercise.name}` | {exercise.kind} | {exercise.minutes} | {stars} |")
+        name = f"[](exercise:{exercise.name})"
+        lines.append(f"| {name} | {exercise.kind} | {exercise.minutes} | {stars} |")
     return "\n".join(lines) + "\n"
 
 
 def page() -> str:
-    """The whole page."""
+    """The whole page, with its links as keys."""
     chapters = [(*title_and_exercises(path), path.name) for path in notebook_paths()]
     every = [exercise for _, exercises, _ in chapters for exercise in exercises]
     head = HEAD.format(
@@ -83,7 +86,7 @@ def page() -> str:
 
 def main() -> None:
     """Writes the page."""
-    PAGE.write_text(page())
+    PAGE.write_text(links.fill(page(), targets.load()))
 
 
 if __name__ == "__main__":

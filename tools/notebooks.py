@@ -1,11 +1,13 @@
 """Runs the notebooks in place, and keeps what several of them share the same everywhere.
 
-    python tools/notebooks.py run  [NOTEBOOK ...]    run, then sync everything
-    python tools/notebooks.py sync                   without running
+    python tools/notebooks.py run   [NOTEBOOK ...]    run, then sync everything
+    python tools/notebooks.py sync                    without running
+    python tools/notebooks.py short [NOTEBOOK ...]    links as keys again, to edit the prose
 
 Syncing writes the set-up cell and the link to Colab, copies recorded numbers into the prose of
-every notebook and page, drops metadata that would only make differences between versions long, and
-writes the index of exercises.
+every notebook and page, fills in links, captions and titles of folds (`links.py`, `folds.py`),
+drops metadata that would only make differences between versions long, and writes the index of
+exercises and the bibliography.
 """
 
 import argparse
@@ -19,7 +21,11 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
 
+import bibliography
 import exercise_index
+import folds
+import links
+import targets
 from house import BOOK, PROJECT, REPOSITORY, ROOT, TAG, colab_link, notebook_paths
 from mistral_lib.teaching.facts import NAME, NUMBER, PREFIX
 
@@ -28,9 +34,9 @@ METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python", "pygments_lexer": "ipython3"},
 }
-SETUP_TAGS = ["hide-cell", "setup"]
+SETUP_TAGS = ["setup"]
 SETUP = """\
-# Set-up: on Google Colab this installs the book's library; elsewhere it does nothing.
+# @title Set-up for Colab: installs the book's library there, does nothing elsewhere
 import importlib.util
 import os
 import subprocess
@@ -119,7 +125,7 @@ def normalise(notebook: NotebookNode) -> None:
     count = 0
     for cell in notebook.cells:
         kept = {key: cell.metadata[key] for key in ("tags", "mystnb") if key in cell.metadata}
-        cell.metadata = NotebookNode(kept)
+        cell.metadata = nbformat.from_dict(kept | (folds.METADATA if folds.title(cell) else {}))
         cell.id = hashlib.sha256(cell.source.encode()).hexdigest()[:8]
         while cell.id in taken:
             cell.id += "-"
@@ -158,26 +164,39 @@ def _joined(outputs: list[NotebookNode]) -> list[NotebookNode]:
     return joined
 
 
-def tidy(notebook: NotebookNode, path: Path, facts: dict[str, str]) -> NotebookNode:
+def tidy(
+    notebook: NotebookNode, path: Path, facts: dict[str, str], known: dict[str, targets.Target]
+) -> NotebookNode:
     """Brings one notebook to the form in which it is committed; changes it in place."""
     place_setup(notebook)
     place_colab_link(notebook, path)
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
-            cell.source = write_facts(cell.source, facts)
+            cell.source = links.fill(write_facts(cell.source, facts), known)
+    folds.fill_titles(notebook, known)
     normalise(notebook)
     return notebook
 
 
 def sync(paths: list[Path]) -> None:
-    """Tidies the notebooks, and refreshes the index and the numbers in pages and README."""
-    facts = gather(paths)
+    """Tidies the notebooks, and refreshes links and numbers in pages and README."""
+    facts, known = gather(paths), targets.load()
     for path in paths:
         notebook = nbformat.read(path, 4)
-        _write(path, nbformat.writes(tidy(notebook, path, facts)) + "\n")
+        _write(path, nbformat.writes(tidy(notebook, path, facts, known)) + "\n")
     for path in [ROOT / "README.md", *BOOK.glob("*.md")]:
-        _write(path, write_facts(path.read_text(), facts))
-    _write(exercise_index.PAGE, exercise_index.page())
+        _write(path, links.fill(write_facts(path.read_text(), facts), known))
+    _write(exercise_index.PAGE, links.fill(exercise_index.page(), known))
+    _write(bibliography.PAGE, links.fill(bibliography.page(), known))
+
+
+def shorten(path: Path) -> None:
+    """Writes the links of a notebook as their keys."""
+    notebook = nbformat.read(path, 4)
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            cell.source = links.short(cell.source)
+    _write(path, nbformat.writes(notebook) + "\n")
 
 
 def _write(path: Path, text: str) -> None:
@@ -210,12 +229,17 @@ def run(path: Path) -> None:
 def main() -> None:
     """Reads the command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("action", choices=["run", "sync"])
-    parser.add_argument("notebook", nargs="*", type=Path, help="those to run; all by default")
+    parser.add_argument("action", choices=["run", "sync", "short"])
+    parser.add_argument("notebook", nargs="*", type=Path, help="all by default; sync takes all")
     arguments = parser.parse_args()
+    chosen = [path.resolve() for path in arguments.notebook or notebook_paths()]
+    if arguments.action == "short":
+        for path in chosen:
+            shorten(path)
+        return
     if arguments.action == "run":
-        for path in arguments.notebook or notebook_paths():
-            run(path.resolve())
+        for path in chosen:
+            run(path)
     sync(notebook_paths())
 
 
