@@ -117,7 +117,7 @@ def named(answer: object) -> str:
     ('the text "many"', 'None', 'a list', 'a function')
     """
     if isinstance(answer, str):
-        return f'the text "{_cut(answer)}"'
+        return f'the text "{cut(answer)}"'
     if callable(answer):
         return "a function"
     if hasattr(answer, "__array__"):
@@ -154,7 +154,12 @@ def shown(array: np.ndarray) -> str:
         return f"{number:,.6g}" if isinstance(number, float) else f"{number:,}"
     if array.dtype.kind == "f":
         array = np.array([float(f"{x:.6g}") for x in array.ravel()]).reshape(array.shape)
-    return _cut(str(array.tolist()), 200)
+    return cut(str(array.tolist()), 200)
+
+
+def cut(text: str, length: int = 60) -> str:
+    """A text, or its beginning."""
+    return text if len(text) <= length else text[: length - 1] + "…"
 
 
 def _number(cell: object) -> float:
@@ -186,7 +191,3 @@ def _numbers_in(text: str) -> np.ndarray:
 
 def _quotient(numerator: str, denominator: str = "1") -> float:
     return float(numerator) / float(denominator)
-
-
-def _cut(text: str, length: int = 60) -> str:
-    return text if len(text) <= length else text[: length - 1] + "…"

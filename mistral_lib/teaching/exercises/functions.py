@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mistral_lib.teaching.exercises.answers import Unreadable, named, numbers
+from mistral_lib.teaching.exercises.answers import Unreadable, cut, named, numbers
 from mistral_lib.teaching.exercises.calls import call, literal
 from mistral_lib.teaching.exercises.exercise import Exercise
 from mistral_lib.teaching.exercises.report import difference, same
@@ -39,35 +39,38 @@ class Function(Exercise):
         cases = list(self.cases())
         check_arguments(mine, len(cases[0]))
         got = [result(mine, case) for case in cases]
-        wrong = [found for pair in zip(cases, got) if (found := self._difference(mine, *pair))]
-        if not wrong or self._equal_to(got, self.also, finite=False):
+        expected = [numbers(self.solution(*case)) for case in cases]
+        triples = list(zip(cases, got, expected, strict=True))
+        wrong = [triple for triple in triples if not alike(*triple[1:])]
+        if not wrong or self._equal_to(got, self.also):
             return None
         # What is wrong with the form of a result comes before what is wrong with its numbers.
-        _, text = min(wrong, key=lambda found: found[0])
-        return text + "".join(
-            f"\nIt {said}" for said in self._equal_to(got, self.mistakes, finite=True)
+        case, its, right = next((t for t in wrong if _differ_in_form(*t[1:])), wrong[0])
+        # A mistake is compared where there are finite numbers, if the answer is wrong there.
+        finite = any(not alike(its, right, finite=True) for _, its, right in wrong)
+        return "\n".join(
+            [
+                f"Smallest failing case: {call(mine, case)}",
+                its if isinstance(its, str) else difference(its, right),
+                *(f"It {said}" for said in self._equal_to(got, self.mistakes, finite=finite)),
+            ]
         )
 
     def praise(self, mine: Any) -> str:
         got = [result(mine, case) for case in self.cases()] if self.also else []
-        return "".join(f" It {said}" for said in self._equal_to(got, self.also, finite=False))
+        return "".join(f" It {said}" for said in self._equal_to(got, self.also))
 
-    def _difference(self, mine: Callable, case: tuple, got: np.ndarray | str):
-        """Where a result is wrong: 0 for its form or 1 for its numbers, and what to say."""
-        expected = numbers(self.solution(*case))
-        if alike(got, expected):
-            return None
-        wrong_form = isinstance(got, str) or got.shape != expected.shape
-        text = got if isinstance(got, str) else difference(got, expected)
-        return 1 - wrong_form, f"Smallest failing case: {call(mine, case)}\n{text}"
-
-    def _equal_to(self, got: list, known: Mapping[str, Callable], *, finite: bool) -> list[str]:
+    def _equal_to(self, got: list, known: Mapping[str, Callable], finite: bool = False) -> list:
         """The sentence of the first known function that gives the same results, if one does."""
         for said, function in known.items():
             pairs = zip(got, self.cases(), strict=True)
             if all(alike(mine, result(function, case), finite=finite) for mine, case in pairs):
                 return [said]
         return []
+
+
+def _differ_in_form(mine: np.ndarray | str, right: np.ndarray) -> bool:
+    return isinstance(mine, str) or mine.shape != right.shape
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,5 +124,5 @@ class BreakingInput(Exercise):
         if not same(self.broken(*arguments), self.right(*arguments)):
             return None
         said = [said for said, fits in self.mistakes.items() if fits(*arguments)]
-        given = ", ".join(map(literal, arguments))
+        given = cut(", ".join(map(literal, arguments)), 200)
         return "\n".join([f"On ({given}) the function is still right.", *said[:1]])

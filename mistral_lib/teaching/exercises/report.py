@@ -35,7 +35,7 @@ def agree(got: np.ndarray, expected: np.ndarray) -> np.ndarray:
         return np.zeros(got.shape, bool)
     mine, right = got.astype(float), expected.astype(float)
     if expected.dtype.kind == "f":
-        return np.isclose(mine, right, RELATIVE, ABSOLUTE)
+        return np.isclose(mine, right, RELATIVE, ABSOLUTE, equal_nan=True)
     return np.isclose(mine, right, 0, WHOLE)
 
 
