@@ -6,8 +6,7 @@ import numpy as np
 
 def in_two_sums(x, attention_norm, attention, feedforward_norm, feedforward):
     after = x + attention(attention_norm(x))
-    after = after + feedforward(feedforward_norm(after))
-    return after
+    return after + feedforward(feedforward_norm(after))
 
 
 def in_place(x, attention_norm, attention, feedforward_norm, feedforward):

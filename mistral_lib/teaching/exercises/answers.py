@@ -15,6 +15,7 @@ THOUSANDS = re.compile(r"(?<=\d)[,_](?=\d{3}(?!\d))")  # the commas of "7,241,73
 BETWEEN = re.compile(r"[\s,;()\[\]]+")
 NAMES = {
     dict: "a dictionary",
+    bytes: "bytes",
     set: "a set",
     frozenset: "a set",
     type(None): "None",
@@ -43,15 +44,15 @@ def numbers(answer: object) -> np.ndarray:
     """
     try:
         array = np.asarray(answer)
-        if array.dtype.kind in "biuf":
+        if array.dtype.kind in "biu":
             return array
-        if array.dtype.kind == "V":  # bfloat16, of which NumPy knows no more than its size
+        if array.dtype.kind in "fV":  # V is bfloat16, of which NumPy knows no more than its size
             return array.astype(float)
         if array.dtype.kind == "U" and array.ndim == 0:
             return _numbers_in(str(array))
         cells = [_number(cell) for cell in array.ravel().tolist()]
-    except Unreadable:
-        raise
+    except Unreadable as what:
+        raise Unreadable(f"{named(answer)} with {what} in it" if array.ndim else what) from None
     except Exception as error:  # rows of several lengths, an object that refuses
         raise Unreadable(f"{named(answer)} that cannot be read as numbers") from error
     return np.array(cells, float).reshape(array.shape)
@@ -151,7 +152,7 @@ def shown(array: np.ndarray) -> str:
         number = array.item()
         if isinstance(number, bool):
             return str(number)
-        return f"{number:,.6g}" if isinstance(number, float) else f"{number:,}"
+        return f"{float(f'{number:.6g}'):,.15g}" if isinstance(number, float) else f"{number:,}"
     if array.dtype.kind == "f":
         array = np.array([float(f"{x:.6g}") for x in array.ravel()]).reshape(array.shape)
     return cut(str(array.tolist()), 200)

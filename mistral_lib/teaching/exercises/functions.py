@@ -125,4 +125,4 @@ class BreakingInput(Exercise):
             return None
         said = [said for said, fits in self.mistakes.items() if fits(*arguments)]
         given = cut(", ".join(map(literal, arguments)), 200)
-        return "\n".join([f"On ({given}) the function is still right.", *said[:1]])
+        return "\n".join([f"({given}) does not break it.", *said[:1]])

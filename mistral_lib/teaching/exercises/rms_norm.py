@@ -123,7 +123,7 @@ EXERCISES = [
         kind="missing lines",
         minutes=4,
         difficulty=1,
-        solution=_norm,
+        solution=lambda x, scale: _norm(x, scale),
         cases=_vectors,
         mistakes={
             "divides by the length of the vector: take the mean of the squares, not the sum.": (

@@ -111,7 +111,8 @@ class Line(Exercise):
         if not 1 <= number <= len(lines):
             raise Unreadable(str(number))
         said = dict(self.mistakes).get(number, "the question is about another one.")
-        return f"Line {number} is `{lines[number - 1].strip()}`: {said}"
+        line = lines[number - 1].strip()
+        return f"Line {number} is {f'`{line}`' if line else 'empty'}: {said}"
 
 
 @dataclass(frozen=True, kw_only=True)
