@@ -92,7 +92,7 @@ ANSWERS = {
             precedence,
             lambda x, gate, up, down: silu(x @ gate) @ up * x @ down,
             lambda x, gate, up, down: (silu(x @ up) * (x @ gate)) @ down,
-            lambda x, gate, up, down: silu(x @ gate) * (x @ up) @ down,
+            lambda x, gate, up, down: silu(x @ gate) * ((x @ up) @ down),
             lambda x, gate, up, down: (silu(x @ gate) * (x @ up)).T @ down,
             lambda x, gate, up, down: (silu(x @ gate) * x) @ (up @ down),
             lambda x, gate, up, down: (silu(x @ gate) * (up @ x)) @ down,
@@ -100,7 +100,12 @@ ANSWERS = {
             lambda x, gate, up, down: (silu(x @ gate) * (x @ up)) @ down.T,
             lambda x, gate, up, down: None,
         ],
-        [unit_by_unit, by_jax, token_by_token],
+        [
+            unit_by_unit,
+            by_jax,
+            token_by_token,
+            lambda x, gate, up, down: silu(x @ gate) * (x @ up) @ down,
+        ],
     ),
     "feedforward.share": (
         [52, 2.43, 0.78, 100 * 3 * 4096 * 14_336 / 7.24e9, 0.779, 26, 7.8, 5.6, "most of it", 33],

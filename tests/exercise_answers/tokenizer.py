@@ -148,7 +148,7 @@ ANSWERS = {
         [600, 200 * 3, "600", 600.0, np.int32(600), "600 tokens"],
     ),
     "tokenizer.stream": (
-        ["prefix", "two  blanks\n", ("",), "", 7, "<0xE2>", ["a", "b"], None, "  \t  ", "<s>"],
+        ["prefix", "two  blanks\n", ("",), "", 7, "<0xE2>", ["a", "b"], None, "  \t  ", "a — b"],
         ["☃", ("☃",), "naïve", "火车", ["a €5 note"], "😀"],
     ),
     "tokenizer.scan": (

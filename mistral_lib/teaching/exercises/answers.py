@@ -44,8 +44,10 @@ def numbers(answer: object) -> np.ndarray:
     """
     try:
         array = np.asarray(answer)
-        if array.dtype.kind in "biu":
+        if array.dtype.kind == "b":
             return array
+        if array.dtype.kind in "iu":  # int8 would overflow in what follows
+            return array.astype(np.result_type(array, np.int64))
         if array.dtype.kind in "fV":  # V is bfloat16, of which NumPy knows no more than its size
             return array.astype(float)
         if array.dtype.kind == "U" and array.ndim == 0:
@@ -106,7 +108,9 @@ def texts(answer: object) -> list[str]:
     Raises:
         Unreadable: it is something else, or something else is in it.
     """
-    if not isinstance(answer, list | tuple | np.ndarray):
+    if isinstance(answer, np.ndarray):
+        answer = answer.tolist()
+    if not isinstance(answer, list | tuple):
         raise Unreadable(named(answer))
     return [text(part) for part in answer]
 

@@ -56,7 +56,7 @@ def _refuse(names):
     """Whether these could be the blocks of a model."""
     for name in names:
         if not NAME.fullmatch(name):
-            return f"{name!r} is not the name of a block: they are decoder, decoder_1, decoder_2, …"
+            return f"{name!r} is not a name like decoder, decoder_1, decoder_2."
     return None if len(set(names)) == len(names) else "No two blocks have the same name."
 
 

@@ -65,8 +65,8 @@ def _written_first(window, sizes):
 
 def _allowed(window, sizes):
     """Whether a prompt can be read in such chunks."""
-    if window < 1:
-        return "The window is a whole number, at least 1."
+    if not 1 <= window <= 100:
+        return "The window is a whole number, from 1 to 100."
     if sizes.ndim != 1 or not sizes.size or (sizes % 1).any() or not (sizes >= 1).all():
         return "The chunks are a list of whole numbers, each at least 1."
     return "A prompt of a hundred tokens is long enough." if sizes.sum() > 100 else None

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from mistral_lib.teaching.exercises.answers import Unreadable, words
 from mistral_lib.teaching.exercises.running import NotTried
@@ -18,6 +21,7 @@ KINDS = (
     "read the library",
     "explain",
 )
+FEWEST_WORDS = 8  # of an explanation
 
 
 @dataclass(frozen=True)
@@ -47,18 +51,20 @@ class Exercise:
     hints: tuple[str, str, str]
 
     def examine(self, mine: Any) -> Verdict:
-        """Judges an answer; never raises."""
-        try:
-            if mine is ...:
-                raise NotTried
-            complaint = self.complaint(mine)
-        except NotTried:
-            return Verdict(None, f"{self.name}: not tried yet.")
-        except Unreadable as what:
-            complaint = self.refusal(what)
-        if complaint is None:
-            return Verdict(True, f"{self.name}: right.{self.praise(mine)}")
-        return Verdict(False, f"{self.name}: not yet.\n{complaint}")
+        """Judges an answer; never raises, and never warns."""
+        with np.errstate(all="ignore"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                if mine is ...:
+                    raise NotTried
+                complaint = self.complaint(mine)
+            except NotTried:
+                return Verdict(None, f"{self.name}: not tried yet.")
+            except Unreadable as what:
+                complaint = self.refusal(what)
+            if complaint is None:
+                return Verdict(True, f"{self.name}: right.{self.praise(mine)}")
+            return Verdict(False, f"{self.name}: not yet.\n{complaint}")
 
     @property
     def asks(self) -> str:

@@ -42,6 +42,11 @@ def _window_of_the_queries(queries, keys, window):
     return attention_mask(queries, keys, min(len(queries), window))
 
 
+def _whole(queries, keys, window):
+    """Positions as whole numbers, where a reader gave 5.0."""
+    return queries.astype(int), keys.astype(int), window
+
+
 def _refuse(queries, keys, window):
     """Whether the input could occur: consecutive positions, queries at the end of the keys."""
     if not keys.size or not np.array_equal(keys, np.arange(keys.size)):
@@ -155,8 +160,8 @@ EXERCISES = [
         kind="break this function",
         minutes=5,
         difficulty=2,
-        right=attention_mask,
-        broken=_window_of_the_queries,
+        right=lambda *call: attention_mask(*_whole(*call)),
+        broken=lambda *call: _window_of_the_queries(*_whole(*call)),
         solution=(np.array([5]), np.arange(6), 3),
         form="Three things (queries, keys, window), as in (np.arange(3), np.arange(3), 2),",
         readers=(numbers, numbers, whole),

@@ -139,7 +139,9 @@ EXERCISES = [
             "A vector of zeros stays what it is, and its product is 0.": (
                 lambda query, key, position, key_position: not (query.any() and key.any())
             ),
-            "The scores differ by less than a ten-thousandth.": lambda *arguments: True,
+            "The key stands so near to a full turn that the scores hardly differ.": (
+                lambda *arguments: True
+            ),
         },
         hints=(
             "For which position of the key is nothing missing?",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import inspect
-import warnings
 from collections.abc import Callable
 
 import numpy as np
@@ -29,9 +28,7 @@ def result(function: Callable, case: tuple) -> np.ndarray | str:
     'It returns None: is a `return` missing?'
     """
     try:
-        with np.errstate(all="ignore"), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            returned = function(*copy.deepcopy(case))
+        returned = function(*copy.deepcopy(case))
         if returned is ...:
             raise NotTried
         if returned is None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from mistral_lib.teaching.exercises.answers import (
     Unreadable,
+    cut,
     described,
     numbers,
     shown,
@@ -69,10 +70,10 @@ class Value(Exercise):
             if got == words(wrong):
                 return f'You answered "{got}": {said}'
         if " " not in expected:
-            return f'"{got}" is none of the names that the question is about.'
+            return f'"{cut(got)}" is none of the names that the question is about.'
         pairs = enumerate(zip(got.split(), expected.split()), 1)
         place = next((number for number, (mine, right) in pairs if mine != right), "the last")
-        return f'"{got}" goes wrong at word {place}.'
+        return f'"{cut(got)}" goes wrong at word {place}.'
 
 
 @dataclass(frozen=True, kw_only=True)
