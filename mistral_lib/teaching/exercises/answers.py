@@ -44,19 +44,20 @@ def numbers(answer: object) -> np.ndarray:
     """
     try:
         array = np.asarray(answer)
-        if array.dtype.kind == "b":
-            return array
-        if array.dtype.kind in "iu":  # int8 would overflow in what follows
-            return array.astype(np.result_type(array, np.int64))
         if array.dtype.kind in "fV":  # V is bfloat16, of which NumPy knows no more than its size
             return array.astype(float)
-        if array.dtype.kind == "U" and array.ndim == 0:
-            return _numbers_in(str(array))
+    except Exception as error:  # rows of several lengths, an object that refuses
+        raise Unreadable(f"{named(answer)} that cannot be read as numbers") from error
+    if array.dtype.kind == "b":
+        return array
+    if array.dtype.kind in "iu":  # int8 would overflow in what follows
+        return array.astype(np.result_type(array, np.int64))
+    if array.dtype.kind == "U" and not array.ndim:
+        return _numbers_in(str(array))
+    try:
         cells = [_number(cell) for cell in array.ravel().tolist()]
     except Unreadable as what:
         raise Unreadable(f"{named(answer)} with {what} in it" if array.ndim else what) from None
-    except Exception as error:  # rows of several lengths, an object that refuses
-        raise Unreadable(f"{named(answer)} that cannot be read as numbers") from error
     return np.array(cells, float).reshape(array.shape)
 
 

@@ -104,9 +104,10 @@ class BreakingInput(Exercise):
         for form in self._forms(mine):
             try:
                 arguments = [read(part) for read, part in zip(self.readers, form)]
-                refusal = self.valid(*arguments)
             except Unreadable as what:
                 refusal = self.refusal(what)
+                continue
+            refusal = self.valid(*arguments)
             if refusal is None:
                 return self._judged(arguments)
         return refusal
