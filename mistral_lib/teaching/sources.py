@@ -63,13 +63,22 @@ def line_number(function: Callable, part: str) -> int:
     >>> line_number(can_see, "visible = distance >= 0")
     2
     """
-    body = _without_docstrings(inspect.getsource(inspect.unwrap(function)))[1]
-    found = [number for number, line in enumerate(body, 1) if part in line]
+    found = [number for number, line in enumerate(body_lines(function), 1) if part in line]
     if len(found) != 1:
         raise ValueError(
             f"{part!r} must be in one line of {function.__qualname__}, but is in {len(found)}."
         )
     return found[0]
+
+
+def body_lines(function: Callable) -> list[str]:
+    """The lines that `show_source(function, numbers=True)` numbers.
+
+    >>> from mistral_lib.masks import can_see
+    >>> body_lines(can_see)[1]
+    '    visible = distance >= 0'
+    """
+    return _without_docstrings(inspect.getsource(inspect.unwrap(function)))[1]
 
 
 def _without_docstrings(source: str) -> tuple[list[str], list[str]]:

@@ -10,7 +10,7 @@ from mistral_lib.teaching.exercises.kinds import Estimate, Explanation, Function
 
 def _vectors():
     """Arrays (S, H x h) that say where each number belongs, and the number of heads."""
-    for length, heads, size in ((1, 1, 2), (2, 2, 2), (3, 2, 4), (4, 3, 2)):
+    for length, heads, size in ((1, 2, 1), (2, 1, 2), (2, 2, 2), (3, 2, 4), (4, 3, 2)):
         yield np.arange(length * heads * size).reshape(length, -1), heads
 
 
@@ -20,9 +20,8 @@ def _split(x, heads):
 
 def _shared():
     """Keys (S, K, h) and the number of query heads."""
-    random = np.random.default_rng(6)
     for length, key_heads, heads in ((1, 1, 2), (1, 2, 4), (2, 2, 6), (3, 3, 6), (2, 2, 2)):
-        yield random.normal(size=(length, key_heads, 2)), heads
+        yield np.arange(length * key_heads * 2).reshape(length, key_heads, 2), heads
 
 
 def _repeat(key, heads):
@@ -48,7 +47,6 @@ EXERCISES = [
                 len(x), heads, -1
             ),
         },
-        also_right=(lambda x, heads: np.stack(np.split(x, heads, axis=1)),),
         hints=(
             "In which order do the numbers of one token lie in memory?",
             "Reshape to (S, heads, size) first, where no number moves. Then exchange two axes.",
@@ -64,7 +62,7 @@ EXERCISES = [
         factor=1.25,
         unit="KiB",
         mistakes=(
-            (4 * 128, "4 × too large: query heads counted? Only keys and values are kept."),
+            (4 * 128, "query heads counted? Only keys and values are kept."),
             (64, "keys or values? Both are kept."),
             (4, "that is one layer. There are 32, each with keys and values of its own."),
             (256, "four bytes are float32. The question is about bfloat16."),
@@ -115,12 +113,6 @@ EXERCISES = [
                 key, heads, axis=1
             ),
         },
-        also_right=(
-            lambda key, heads: key[:, np.arange(heads) // (heads // key.shape[1])],
-            lambda key, heads: np.stack(
-                [key[:, h * key.shape[1] // heads] for h in range(heads)], axis=1
-            ),
-        ),
         hints=(
             "Which key head does query head i use, with G query heads to a key head?",
             "Query head i uses key head i // G. Repeat each head G times, along axis 1.",
@@ -134,7 +126,7 @@ EXERCISES = [
         difficulty=2,
         solution=2 * 4_096 * (32 - 8) * 128 * 32 / 1e9,
         factor=1.25,
-        unit="billion",
+        unit="billion parameters",
         mistakes=(
             (4_096 * 24 * 128 * 32 / 1e9, "keys or values? Both have a kernel."),
             (2 * 4_096 * 24 * 128 / 1e9, "that is one layer. There are 32."),
@@ -158,6 +150,7 @@ EXERCISES = [
         mistakes=(
             (80 * 2**20 / 128 / 8_192, "the weights need room, too: 13.5 GiB of the 80."),
             (66.5 * 2**20 / 512 / 8_192, "that is with 32 key heads, 512 KiB a token."),
+            (16, "that is with 32 key heads, 512 KiB a token."),
             (66.5 * 2**20 / 128, "that is tokens. A text has 8,192 of them."),
         ),
         hints=(

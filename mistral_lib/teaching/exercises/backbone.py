@@ -6,6 +6,7 @@ import re
 
 import numpy as np
 
+from mistral_lib.teaching.exercises.answers import texts
 from mistral_lib.teaching.exercises.kinds import (
     BreakingInput,
     Estimate,
@@ -39,40 +40,37 @@ def _wrongly(**changes):
     return lambda *sizes: _count(*sizes, **changes)
 
 
-def _by_listing(V, n, H, K, D, F):
-    h = D // H
-    shapes = [(D, H * h), (D, K * h), (D, K * h), (H * h, D), (D, F), (D, F), (F, D), (D,), (D,)]
-    shapes = [(V, D), (D, V), (D,), *(n * shapes)]
-    return sum(int(np.prod(shape)) for shape in shapes)
-
-
 def _number(name):
     return int(name.partition("_")[2] or 0)
 
 
-def _numbers_in_order(*names):
+def _numbers_in_order(names):
     return sorted(map(_number, names))
 
 
-def _numbers_by_name(*names):
+def _numbers_by_name(names):
     return [_number(name) for name in sorted(names)]
 
 
-def _refuse(*names):
+def _refuse(names):
     """Whether these could be the blocks of a model."""
     for name in names:
-        if not (isinstance(name, str) and NAME.fullmatch(name)):
-            return f"{name!r} is not the name of a block: they are decoder, decoder_1, decoder_2, …"
+        if not NAME.fullmatch(name):
+            return f"{name!r} is not a name like decoder, decoder_1, decoder_2."
     return None if len(set(names)) == len(names) else "No two blocks have the same name."
 
 
 def _states():
     """States (n + 1, S, D), a scale (D,), a kernel (D, V) and ids (S,): small ones first."""
+    yield np.array([[[3.0, 4.0], [0.0, 1.0]]]), np.array([1.0, 2.0]), np.eye(2), np.array([0, 1])
     random = np.random.default_rng(12)
-    for stations, tokens, size, vocabulary in ((1, 2, 2, 2), (2, 3, 2, 4), (3, 5, 4, 6)):
-        states = 3 * random.normal(size=(stations, tokens, size))
-        scale, kernel = 1 + random.random(size), random.normal(size=(size, vocabulary))
+    for stations, tokens, size, vocabulary in ((2, 3, 2, 4), (3, 4, 3, 5)):
+        states = random.integers(-5, 6, (stations, tokens, size)).astype(float)
+        scale = random.integers(1, 4, size).astype(float)
+        kernel = random.integers(-2, 3, (size, vocabulary)).astype(float)
         yield states, scale, kernel, random.integers(0, vocabulary, tokens)
+    # Logits of 1,000, whose exponentials are infinite.
+    yield np.ones((1, 2, 1)), np.ones(1), np.full((1, 2), 1000.0), np.array([0, 1])
 
 
 def _softmax(z):
@@ -89,16 +87,14 @@ def _lens(states, scale, kernel, ids):
     return chances[:, np.arange(len(ids) - 1), ids[1:]]
 
 
-def _lens_by_loops(states, scale, kernel, ids):
-    rows = []
-    for state in states:
-        chances = _softmax(_norm(state, scale) @ kernel)
-        rows.append([chances[i, following] for i, following in enumerate(ids[1:])])
-    return rows
-
-
 def _without_norm(states, scale, kernel, ids):
     return _softmax(states @ kernel)[:, np.arange(len(ids) - 1), ids[1:]]
+
+
+def _without_maximum(states, scale, kernel, ids):
+    weights = np.exp(_norm(states, scale) @ kernel)
+    chances = weights / weights.sum(axis=-1, keepdims=True)
+    return chances[:, np.arange(len(ids) - 1), ids[1:]]
 
 
 def _without_scale(states, scale, kernel, ids):
@@ -122,10 +118,18 @@ EXERCISES = [
         difficulty=1,
         right=_numbers_in_order,
         broken=_numbers_by_name,
-        solution=("decoder_9", "decoder_10"),
-        also_right=(("decoder_2", "decoder_31", "decoder_11"),),
-        harmless=(("decoder",), ("decoder_2", "decoder", "decoder_1"), ("decoder_11", "decoder")),
+        solution=(["decoder_9", "decoder_10"],),
+        form='A list of names, such as ["decoder", "decoder_1"],',
+        readers=(texts,),
         valid=_refuse,
+        mistakes={
+            "Up to decoder_9, the order of letters is that of the numbers.": (
+                lambda names: all(_number(name) < 10 for name in names)
+            ),
+            "Of these names, those of one digit come first by letters as well as by numbers.": (
+                lambda names: True
+            ),
+        },
         hints=(
             "Names are sorted letter by letter. When is that not the order of the numbers?",
             "The shipped model has 6 blocks, and there it works. Mistral 7B has 32.",
@@ -191,7 +195,6 @@ EXERCISES = [
             "counts two kernels in a network: one with a gate has three.": _wrongly(kernels=2),
             "leaves out the norms.": _wrongly(norms=0, final=0),
         },
-        also_right=(_by_listing,),
         hints=(
             "Add up the sizes of all arrays: two tables, n blocks, one norm.",
             "A block has four kernels of attention, three of the network and two norms.",
@@ -228,6 +231,7 @@ EXERCISES = [
         mistakes=(
             (28, "that is float32, four bytes a number."),
             (116, "that is one byte a number."),
+            (59, "the tables need room, too: 262 million numbers."),
             (53, "a GiB is 2 ** 30 bytes, not a billion."),
         ),
         hints=(
@@ -266,13 +270,15 @@ EXERCISES = [
             "leaves out the last norm: late states are larger, and would look surer.": (
                 _without_norm
             ),
+            "does not subtract the highest logit before exp, which high logits make infinite.": (
+                _without_maximum
+            ),
             "leaves out the scale of the last norm.": _without_scale,
             "asks for the token that was just read: the answer is the one behind it.": (
                 _token_that_was_read
             ),
             "returns logits: probabilities are asked for.": _logits,
         },
-        also_right=(_lens_by_loops,),
         hints=(
             "As if the model ended there: which two parts stand behind the last block?",
             "Norm, scale, kernel, softmax; then row i is asked about token i + 1.",

@@ -13,10 +13,11 @@ SCORES_7B = 32_768**2  # of one head, over a text of 32,768 tokens
 
 
 def _parts():
-    """Pairs of running sums (output, total, highest), one query each: level, rising, falling."""
-    for first_highest, second_highest in ((0.0, 0.0), (0.0, 1.0), (1.0, 0.0), (-3.0, 2.0)):
-        first = (np.array([2.0, 1.0]), 1.5, first_highest)
-        second = (np.array([0.5, 3.0]), 1.25, second_highest)
+    """Pairs of running sums (output, total, highest) of one query, with high scores at the end."""
+    heights = (0.0, 0.0), (0.0, 1.0), (1.0, 0.0), (-3.0, 2.0), (1000.0, 999.0), (-999.0, -1000.0)
+    for first_highest, second_highest in heights:
+        first = (np.array([2.0, 1.0]), 3.0, first_highest)
+        second = (np.array([0.0, 4.0]), 2.0, second_highest)
         yield first, second
 
 
@@ -27,10 +28,13 @@ def _join(first, second):
     return np.array([*output, shrink[0] * first[1] + shrink[1] * second[1], highest])
 
 
-def _join_by_logarithm(first, second):
-    scale = np.exp(np.array([first[2], second[2]]) - max(first[2], second[2]))
-    numbers = np.array([[*first[0], first[1]], [*second[0], second[1]]])
-    return np.array([*(scale @ numbers), max(first[2], second[2])])
+def _from_zero(first, second):
+    """Both parts measured from a score of 0, whose exponentials may be infinite."""
+    highest = np.exp(max(first[2], second[2]))
+    a, b = np.exp(first[2]) / highest, np.exp(second[2]) / highest
+    return np.array(
+        [*(a * first[0] + b * second[0]), a * first[1] + b * second[1], np.log(highest)]
+    )
 
 
 def _unshrunk(first, second):
@@ -131,6 +135,7 @@ EXERCISES = [
         solution=_join,
         cases=_parts,
         mistakes={
+            "measures from a score of 0, and exp of a high score is infinite.": _from_zero,
             "adds as if both parts were measured from the same highest score.": _unshrunk,
             "shrinks the first part only; the second may be the one with the lower scores.": (
                 _first_shrunk
@@ -138,7 +143,6 @@ EXERCISES = [
             "turns the factors round: exp(old - new) is at most 1.": _grown,
             "shrinks the outputs and not the totals.": _output_alone,
         },
-        also_right=(_join_by_logarithm,),
         hints=(
             "Bring both parts to the same unit: the higher of the two highest scores.",
             "Each part is multiplied by exp(its own highest - the new highest), output and total.",
@@ -159,9 +163,6 @@ EXERCISES = [
                     [max(0, first + queries - window), first + queries]
                 )
             ),
-            "starts one key too early: that is right, and multiplies a column for nothing.": (
-                lambda first, queries, window: np.array([max(0, first - window), first + queries])
-            ),
             "may begin before the sequence: what is key number -1?": (
                 lambda first, queries, window: np.array([first - window + 1, first + queries])
             ),
@@ -169,9 +170,11 @@ EXERCISES = [
                 lambda first, queries, window: np.array([max(0, first - window + 1), first + 1])
             ),
         },
-        also_right=(
-            lambda first, queries, window: [first - min(first, window - 1), first + queries],
-        ),
+        also={
+            "starts one key earlier than it must, and multiplies a column for nothing.": (
+                lambda first, queries, window: np.array([max(0, first - window), first + queries])
+            )
+        },
         hints=(
             "Which query of the block looks back furthest, and how far?",
             "The first query sees window - 1 keys before itself; the last one ends the span.",
@@ -188,6 +191,8 @@ EXERCISES = [
         unit="per cent",
         mistakes=(
             (100 * 4096 / 32_768 / 2, "every row has its whole window; nothing is halved."),
+            (100 * 4096 / 32_768, "that is a window. A block of 128 queries meets 127 keys more."),
+            (100 * 4223 / 32_768 / 2, "every row has its whole window; nothing is halved."),
             (200 * 4223 / 32_768, "that is the share of the triangle; dense computes the square."),
             ((4096 + 127) / 32_768, "that is the fraction; per cent are asked for."),
         ),

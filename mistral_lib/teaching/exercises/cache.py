@@ -6,6 +6,7 @@ import numpy as np
 
 from mistral_lib.generation.cache import attend_cached
 from mistral_lib.masks import can_see
+from mistral_lib.teaching.exercises.answers import numbers, whole
 from mistral_lib.teaching.exercises.kinds import (
     BreakingInput,
     Estimate,
@@ -32,13 +33,6 @@ def _held(length, slots):
     return np.maximum(newest - (newest - np.arange(slots)) % slots, -1)
 
 
-def _held_by_loops(length, slots):
-    held = np.full(slots, -1)
-    for position in range(length):
-        held[position % slots] = position
-    return held
-
-
 def _rings():
     """A query's position, what the slots hold after its own key was written, and a window."""
     for slots in range(1, 6):
@@ -53,15 +47,15 @@ def _visible(position, held, window):
 
 def _chunks(window, sizes):
     """Which positions each query of a prompt read in chunks looks at, bool (S, S)."""
-    positions = np.arange(sum(sizes))
+    positions = np.arange(int(sizes.sum()))
     return can_see(positions[:, None], positions, window)
 
 
 def _written_first(window, sizes):
     """As `_chunks`, if each chunk is written into `window` slots before its queries look."""
-    visible = np.zeros((sum(sizes),) * 2, bool)
+    visible = np.zeros((int(sizes.sum()),) * 2, bool)
     start = 0
-    for size in sizes:
+    for size in sizes.astype(int):
         held = _held(start + size, window)
         for query in range(start, start + size):
             visible[query, held[_visible(query, held, window)]] = True
@@ -70,13 +64,12 @@ def _written_first(window, sizes):
 
 
 def _allowed(window, sizes):
-    if not (isinstance(window, int) and window >= 1):
-        return "The window is a whole number, at least 1."
-    if len(sizes) == 0 or any(not isinstance(size, int) or size < 1 for size in sizes):
+    """Whether a prompt can be read in such chunks."""
+    if not 1 <= window <= 100:
+        return "The window is a whole number, from 1 to 100."
+    if sizes.ndim != 1 or not sizes.size or (sizes % 1).any() or not (sizes >= 1).all():
         return "The chunks are a list of whole numbers, each at least 1."
-    if sum(sizes) > 100:
-        return "A prompt of a hundred tokens is long enough."
-    return None
+    return "A prompt of a hundred tokens is long enough." if sizes.sum() > 100 else None
 
 
 EXERCISES = [
@@ -119,7 +112,6 @@ EXERCISES = [
                 lambda length, slots: np.where(np.arange(slots) < length, np.arange(slots), -1)
             ),
         },
-        also_right=(_held_by_loops,),
         hints=(
             "How far back from the newest token is the one in slot s?",
             "The newest is at n = length - 1. Going back (n - s) % slots tokens leads to slot s.",
@@ -152,12 +144,6 @@ EXERCISES = [
                 lambda position, held, window: can_see(position, np.arange(len(held)), window)
             ),
         },
-        also_right=(
-            lambda position, held, window: (held >= 0) & (position - held < window),
-            lambda position, held, window: np.array(
-                [0 <= p <= position and position - p < window for p in held]
-            ),
-        ),
         hints=(
             "The question of chapter 7 is asked about what a slot holds.",
             "can_see(position, held, window) answers it for real tokens. Which slots have none?",
@@ -172,9 +158,20 @@ EXERCISES = [
         right=_chunks,
         broken=_written_first,
         solution=(3, [3, 2]),
+        form="A pair (window, [size, size, ...]), such as (4, [2, 1]),",
+        readers=(whole, numbers),
         valid=_allowed,
-        also_right=((1, [2]), (2, [1, 1, 2]), (4, [6])),
-        harmless=((4, [4]), (3, [1, 1, 1, 1, 1, 1]), (8, [3, 3, 2])),
+        mistakes={
+            "The prompt fits into the window, and nothing is overwritten in the first round.": (
+                lambda window, sizes: sizes.sum() <= window
+            ),
+            "Single tokens overwrite only what they cannot see.": (
+                lambda window, sizes: (sizes == 1).all()
+            ),
+            "No chunk of two or more tokens goes beyond the first round.": (
+                lambda window, sizes: True
+            ),
+        },
         hints=(
             "When does a chunk overwrite a key that one of its own queries still wants?",
             "Fill the slots first. The next chunk's first query looks back window - 1 tokens.",
@@ -212,7 +209,6 @@ EXERCISES = [
         unit="GiB",
         mistakes=(
             (0.5, "that is the rolling cache: 4,096 tokens of 128 KiB."),
-            (BYTES_A_TOKEN * 10**6 / 2**20, "that is in MiB; GiB are asked for."),
             (4 * BYTES_A_TOKEN * 10**6 / 2**30, "query heads counted? There are 8 key heads."),
             (BYTES_A_TOKEN * 10**6 / 2**31, "keys or values? Both are kept."),
         ),
@@ -238,7 +234,6 @@ EXERCISES = [
                 "that cache holds all tokens. The window keeps 4,096.",
             ),
             (4096 * BYTES_A_TOKEN / 4.8e12 * 1e3, "the weights are read, too."),
-            (3.13e-3, "that is in seconds."),
         ),
         hints=(
             "Which two things are read from memory once for every token?",
@@ -256,6 +251,8 @@ EXERCISES = [
         unit="rows",
         mistakes=(
             (WEIGHTS_7B / BYTES_A_TOKEN, "that is how many tokens weigh as much. Rows have 4,096."),
+            (206, "that is FLOPs a byte of the GPU. Weights are shared by rows, caches are not."),
+            (200, "that is FLOPs a byte of the GPU. Weights are shared by rows, caches are not."),
             (2 * WEIGHTS_7B / (4096 * BYTES_A_TOKEN), "four bytes a weight? bfloat16 has two."),
             (WEIGHTS_7B / (32_768 * BYTES_A_TOKEN), "with a window no row keeps 32,768 tokens."),
         ),

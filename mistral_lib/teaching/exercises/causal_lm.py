@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from mistral_lib.generation.reading import PromptReader
+from mistral_lib.teaching.exercises.answers import numbers
 from mistral_lib.teaching.exercises.kinds import (
     BreakingInput,
     Estimate,
@@ -18,37 +19,34 @@ from mistral_lib.teaching.exercises.kinds import (
 
 
 def _guesses():
-    """Log-probabilities (S, V) and token ids (S,): short texts and few words first."""
+    """Logarithms (S, V) and token ids (S,): short texts and few words first."""
+    yield np.array([[-1.0, -2.0], [-3.0, -4.0]]), np.array([0, 1])
+    yield -np.arange(1.0, 10.0).reshape(3, 3), np.array([0, 2, 1])
     random = np.random.default_rng(1)
-    for length in range(2, 6):
-        for vocabulary in range(3, 6):
-            chances = random.dirichlet(np.ones(vocabulary), length)
-            yield np.log(chances), random.permutation(5)[:length] % vocabulary
+    for length, vocabulary in ((4, 3), (3, 5), (5, 4)):
+        ids = random.permutation(5)[:length] % vocabulary
+        yield -random.integers(1, 30, (length, vocabulary)).astype(float), ids
 
 
 def _losses(log_probabilities, ids):
     return -log_probabilities[np.arange(len(ids) - 1), ids[1:]]
 
 
-def _by_loops(log_probabilities, ids):
-    return [-row[following] for row, following in zip(log_probabilities, ids[1:])]
-
-
 def _pooled(bits, sizes):
-    return sum(bits) / sum(sizes)
+    return bits.sum() / sizes.sum()
 
 
 def _mean_of_ratios(bits, sizes):
-    return float(np.mean(np.divide(bits, sizes)))
+    return (bits / sizes).mean()
 
 
 def _refuse(bits, sizes):
     """Whether the lists could have come from texts."""
-    if len(bits) != len(sizes) or len(sizes) < 1:
+    if bits.ndim != 1 or bits.shape != sizes.shape or not bits.size:
         return "Give two lists of the same length: a text has bits and bytes."
-    if min(sizes) < 1 or not np.array_equal(np.round(sizes), sizes):
+    if not (sizes >= 1).all() or (sizes % 1).any():
         return "Every text has at least one byte, and whole bytes only."
-    return None if min(bits) >= 0 else "No text costs less than 0 bits."
+    return None if (np.isfinite(bits) & (bits >= 0)).all() else "No text costs less than 0 bits."
 
 
 EXERCISES = [
@@ -92,6 +90,9 @@ EXERCISES = [
             "shifts the wrong way: it asks each position for the token before it.": (
                 lambda log_p, ids: -log_p[np.arange(1, len(ids)), ids[:-1]]
             ),
+            "asks every position for the token that it has just read, and lacks the minus sign.": (
+                lambda log_p, ids: log_p[np.arange(len(ids)), ids]
+            ),
             "lacks the minus sign: a loss is never negative.": (
                 lambda log_p, ids: -_losses(log_p, ids)
             ),
@@ -99,10 +100,6 @@ EXERCISES = [
                 lambda log_p, ids: _losses(log_p, ids).mean()
             ),
         },
-        also_right=(
-            _by_loops,
-            lambda log_p, ids: -np.take_along_axis(log_p[:-1], ids[1:, None], axis=1)[:, 0],
-        ),
         hints=(
             "Position i has read token i. Which token is it asked about?",
             "S tokens give S - 1 questions: drop the last row of the table and the first token.",
@@ -156,13 +153,18 @@ EXERCISES = [
         right=_pooled,
         broken=_mean_of_ratios,
         solution=([30, 100], [10, 100]),
+        form="A pair of lists (bits, sizes), such as ([8, 4], [2, 2]),",
+        readers=(numbers, numbers),
         valid=_refuse,
-        also_right=(([0, 9], [1, 2]), ([4, 8, 7], [2, 4, 9])),
-        harmless=(
-            ([12], [10]),
-            ([30, 10], [10, 10]),
-            ([20, 200], [10, 100]),
-        ),
+        mistakes={
+            "One text has one ratio, and that is its own mean.": lambda bits, sizes: len(bits) == 1,
+            "All texts are equally long, so that each counts as much as its bytes do.": (
+                lambda bits, sizes: (sizes == sizes[0]).all()
+            ),
+            "All texts cost the same for each byte, so that every average of them is that.": (
+                lambda bits, sizes: np.allclose(bits / sizes, bits[0] / sizes[0])
+            ),
+        },
         hints=(
             "When is an average of ratios the ratio of the sums?",
             "One text, or texts of one length, will not do. Neither will equal ratios.",

@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from mistral_lib.layers.dense import masked_attention
+from mistral_lib.teaching.exercises.answers import numbers
 from mistral_lib.teaching.exercises.kinds import (
     BreakingInput,
     Estimate,
@@ -18,11 +19,17 @@ from mistral_lib.teaching.exercises.kinds import (
 
 
 def _heads():
-    """Queries, keys (S, h) and values (S, 2): one token first, and heads of more than one size."""
+    """Queries, keys (S, h) and values (S, 2): short ones first, then very low and high scores."""
+    ones = np.ones((1, 4))
+    yield ones, ones, np.array([[1.0, 2.0]])
+    yield np.array([[0.0] * 4, [1.0] * 4]), np.array([[1.0, 0, 0, 0], [1.0] * 4]), 4 * np.eye(2)
     random = np.random.default_rng(4)
-    for length, size in ((1, 4), (2, 4), (3, 4), (4, 9), (5, 1)):
-        query, key = random.normal(size=(2, length, size))
-        yield query, key, random.normal(size=(length, 2))
+    for length, size in ((3, 4), (4, 9), (5, 1)):
+        query, key = random.integers(-2, 3, (2, length, size)).astype(float)
+        yield query, key, random.integers(-9, 10, (length, 2)).astype(float)
+    # The first token sees itself alone, with a score of -90,000; the last two have 1,600.
+    yield np.array([[300.0], [1.0]]), np.array([[-300.0], [1.0]]), np.eye(2)
+    yield np.array([[0.0], [40.0]]), np.array([[39.0], [40.0]]), np.eye(2)
 
 
 def _softmax(scores, axis=-1):
@@ -36,12 +43,10 @@ def _attend(query, key, value, *, size=math.sqrt, tri=0, hidden=-np.inf, axis=-1
     return _softmax(np.where(visible, scores, hidden), axis) @ value
 
 
-def _by_loops(query, key, value):
-    rows = []
-    for i in range(len(query)):
-        weights = np.exp(key[: i + 1] @ query[i] / len(query[i]) ** 0.5)
-        rows.append(weights @ value[: i + 1] / weights.sum())
-    return np.array(rows)
+def _without_maximum(query, key, value):
+    scores = query @ key.T / math.sqrt(query.shape[1])
+    weights = np.tril(np.exp(scores))
+    return weights / weights.sum(axis=1, keepdims=True) @ value
 
 
 def _masked_after(query, key, value):
@@ -50,15 +55,13 @@ def _masked_after(query, key, value):
 
 
 def _weights(scores, hidden=-np.inf):
-    scores = np.asarray(scores, float)
     return _softmax(np.where(np.tri(len(scores), dtype=bool), scores, hidden))
 
 
 def _refuse(scores):
     """Whether the scores could come from a sequence of tokens."""
-    scores = np.asarray(scores, float)
     if scores.ndim != 2 or scores.shape[0] != scores.shape[1] or not scores.size:
-        return "Give one square of scores, as a tuple with one entry: ([[...], [...]],)."
+        return "Give one square of scores, a row for each query: [[...], [...]]."
     return None if np.isfinite(scores).all() else "Scores are finite numbers."
 
 
@@ -90,6 +93,12 @@ EXERCISES = [
         solution=_attend,
         cases=_heads,
         mistakes={
+            "does not subtract the highest score before exp, which high scores make infinite.": (
+                _without_maximum
+            ),
+            "hides scores behind a number that is not low enough: a token's own may be lower.": (
+                lambda q, k, v: _attend(q, k, v, hidden=-100.0)
+            ),
             "sees the future: no score is hidden.": lambda q, k, v: (
                 _softmax(q @ k.T / q.shape[1] ** 0.5) @ v
             ),
@@ -111,7 +120,6 @@ EXERCISES = [
             ),
             "lets every token see one token ahead.": lambda q, k, v: _attend(q, k, v, tri=1),
         },
-        also_right=(_by_loops, lambda q, k, v: _attend(q, k, v, hidden=-1e30)),
         hints=(
             "Three steps: a score for every pair, no score for the future, weights from the rest.",
             "Hide scores before the softmax, not weights after it: exp(-inf) is 0.",
@@ -127,13 +135,18 @@ EXERCISES = [
         right=_weights,
         broken=lambda scores: _weights(scores, hidden=-100.0),
         solution=([[-200.0, 0.0], [0.0, 0.0]],),
+        form="A square of scores, such as [[1, 2], [3, 4]],",
+        readers=(numbers,),
         valid=_refuse,
-        also_right=(([[-99.0, 5.0], [1.0, 2.0]],), (np.full((3, 3), -150.0),)),
-        harmless=(
-            ([[-200.0]],),
-            ([[1.0, 2.0], [3.0, 4.0]],),
-            ([[0.0, -200.0], [-50.0, -60.0]],),
-        ),
+        mistakes={
+            "With one token there is no future to hide.": lambda scores: len(scores) == 1,
+            "You made scores of the future large, but those are overwritten.": (
+                lambda scores: abs(np.triu(scores, 1)).max() > abs(np.tril(scores)).max()
+            ),
+            "Every row sees a score that is far above -100, and next to it -100 is nothing.": (
+                lambda scores: True
+            ),
+        },
         hints=(
             "When is -100 not much smaller than a score?",
             "The first row sees one score only. What if that score is very low itself?",

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from mistral_lib.teaching.exercises.answers import numbers, whole
 from mistral_lib.teaching.exercises.kinds import (
     BreakingInput,
     Estimate,
@@ -17,9 +18,10 @@ from mistral_lib.teaching.exercises.kinds import (
 
 def _arrivals():
     """Token ids (S,), the gradients that arrive at their vectors (S, D), and V: short first."""
+    for ids, vocabulary in (([0], 2), ([1, 0], 2), ([1, 1], 2), ([2, 0, 2, 2], 4)):
+        yield np.array(ids), np.arange(1.0, 1 + 2 * len(ids)).reshape(-1, 2), vocabulary
     random = np.random.default_rng(3)
-    for ids, vocabulary in (([0], 2), ([1, 0], 2), ([1, 1], 2), ([2, 0, 2, 2], 4), ([3, 1, 3], 6)):
-        yield np.array(ids), random.normal(size=(len(ids), 3)), vocabulary
+    yield np.array([3, 1, 3]), random.integers(-5, 6, (3, 4)).astype(float), 6
 
 
 def _scatter(ids, arrived, vocabulary):
@@ -39,35 +41,42 @@ def _averaged(ids, arrived, vocabulary):
     return _scatter(ids, arrived, vocabulary) / np.maximum(counts, 1)[:, None]
 
 
-def _by_product(ids, arrived, vocabulary):
-    return np.eye(vocabulary)[ids].T @ arrived
+def _cosines(table, row):
+    """The cosine of every row with one, and -inf for that row itself."""
+    lengths = np.linalg.norm(table, axis=1)
+    return _of_others(table @ table[row] / lengths / lengths[row], row)
 
 
-def _by_loop(ids, arrived, vocabulary):
-    rows = [[0.0] * arrived.shape[1] for _ in range(vocabulary)]
-    for row, vector in zip(ids, arrived):
-        rows[row] = [a + b for a, b in zip(rows[row], vector)]
-    return rows
+def _of_others(scores, row):
+    return np.where(np.arange(len(scores)) == row, -np.inf, scores)
 
 
-def _nearest(table, row, lengths=True):
-    """The other row that is nearest: by cosine, or without `lengths` by the bare product."""
-    table = np.asarray(table, float)
-    scores = table @ table[row]
-    if lengths:
-        scores = scores / np.linalg.norm(table, axis=1)
-    scores[row] = -np.inf
-    return int(scores.argmax())
+def _nearest(table, row):
+    """Which rows have the highest cosine: one, or several."""
+    cosines = _cosines(table, row)
+    return cosines > cosines.max() - 1e-9
+
+
+def _finds_a_nearest(table, row):
+    """Whether the row of the highest product is one of those of the highest cosine."""
+    return _nearest(table, row)[_of_others(table @ table[row], row).argmax()]
 
 
 def _refuse(table, row):
     """Whether this could be a table of vectors and one of its rows."""
-    table = np.asarray(table, float)
     if table.ndim != 2 or len(table) < 3:
         return "Give a table of at least three rows."
-    if not np.isfinite(table).all() or not table.any(axis=1).all():
-        return "The numbers have to be finite, and no row may be all zeros."
-    return None if row in range(len(table)) else f"The row is one of 0 to {len(table) - 1}."
+    sizes = abs(table[table != 0])
+    if not np.isfinite(table).all() or not ((sizes > 1e-50) & (sizes < 1e50)).all():
+        return "The numbers have to be finite, and of ordinary size."
+    if not table.any(axis=1).all():
+        return "No row may be all zeros: it has no direction."
+    return None if 0 <= row < len(table) else f"The row is one of 0 to {len(table) - 1}."
+
+
+def _equally_long(table, row):
+    lengths = np.delete(np.linalg.norm(table, axis=1), row)
+    return np.allclose(lengths, lengths[0])
 
 
 EXERCISES = [
@@ -121,7 +130,6 @@ EXERCISES = [
                 lambda ids, arrived, vocabulary: np.tile(arrived.sum(axis=0), (vocabulary, 1))
             ),
         },
-        also_right=(_by_product, _by_loop),
         hints=(
             "Start with zeros. Then each vector that arrives is added to the row it came from.",
             "NumPy's += with repeated indices keeps one of them. Which function adds them all?",
@@ -133,16 +141,21 @@ EXERCISES = [
         kind="break this function",
         minutes=4,
         difficulty=2,
-        right=_nearest,
-        broken=lambda table, row: _nearest(table, row, lengths=False),
+        right=lambda table, row: True,
+        broken=_finds_a_nearest,
         solution=([[1, 0], [2, 0], [9, 9]], 0),
+        form="A pair (table, row), such as ([[1, 0], [0, 1], [1, 1]], 0),",
+        readers=(numbers, whole),
         valid=_refuse,
-        also_right=(([[0, 1], [5, 5], [0, 2]], 0), ([[9, 0], [1, 1], [1, 1.5]], 2)),
-        harmless=(
-            ([[1, 0], [0, 1], [0.6, 0.8]], 0),
-            ([[2, 0], [0, 2], [-2, 0]], 1),
-            ([[1, 0], [5, 0], [1, 1]], 0),
-        ),
+        mistakes={
+            "The other rows are equally long: then the order of products is that of cosines.": (
+                _equally_long
+            ),
+            "Several rows have the highest cosine, and the function returns one of them.": (
+                lambda table, row: _nearest(table, row).sum() > 1
+            ),
+            "The row of the highest product has the highest cosine, too.": lambda table, row: True,
+        },
         hints=(
             "A product is a cosine times two lengths. Which of them differs between candidates?",
             "Put one row in nearly the same direction and another, much longer, far aside.",

@@ -6,6 +6,7 @@ import numpy as np
 
 from mistral_lib.layers.dense import masked_softmax
 from mistral_lib.masks import attention_mask
+from mistral_lib.teaching.exercises.answers import numbers, whole
 from mistral_lib.teaching.exercises.kinds import (
     BreakingInput,
     Estimate,
@@ -21,16 +22,19 @@ def _windows():
     for length in range(1, 6):
         for window in range(1, length + 2):
             yield np.arange(length), np.arange(length), window
-    for window in range(1, 8):
-        yield np.arange(4, 7), np.arange(7), window
+    for first, length in ((1, 2), (2, 3), (1, 3), (4, 7)):
+        for window in range(1, length + 1):
+            yield np.arange(first, length), np.arange(length), window
 
 
 def _distance(queries, keys):
     return queries[:, None] - keys[None, :]
 
 
-def _loops(queries, keys, window):
-    return [[bool(0 <= query - key < window) for key in keys] for query in queries]
+def _by_triangles(queries, keys, window):
+    """A mask that counts rows and columns, and knows no positions."""
+    shape = len(queries), len(keys)
+    return np.tri(*shape, dtype=bool) & ~np.tri(*shape, -window, dtype=bool)
 
 
 def _window_of_the_queries(queries, keys, window):
@@ -38,12 +42,16 @@ def _window_of_the_queries(queries, keys, window):
     return attention_mask(queries, keys, min(len(queries), window))
 
 
+def _whole(queries, keys, window):
+    """Positions as whole numbers, where a reader gave 5.0."""
+    return queries.astype(int), keys.astype(int), window
+
+
 def _refuse(queries, keys, window):
     """Whether the input could occur: consecutive positions, queries at the end of the keys."""
-    queries, keys = np.asarray(queries), np.asarray(keys)
-    if len(keys) == 0 or not np.array_equal(keys, np.arange(len(keys))):
+    if not keys.size or not np.array_equal(keys, np.arange(keys.size)):
         return "Take consecutive key positions that start with 0: np.arange(…)."
-    if len(queries) == 0 or not np.array_equal(queries, keys[-len(queries) :]):
+    if not queries.size or not np.array_equal(queries, keys[-queries.size :]):
         return "Take the last positions of the keys as queries."
     return None if window >= 1 else "A window has at least one token."
 
@@ -78,7 +86,7 @@ EXERCISES = [
         kind="missing lines",
         minutes=5,
         difficulty=1,
-        solution=attention_mask,
+        solution=lambda queries, keys, window: attention_mask(queries, keys, window),
         cases=_windows,
         mistakes={
             "equals the mask with W + 1: use <, not <=.": lambda q, k, w: attention_mask(
@@ -96,9 +104,9 @@ EXERCISES = [
             "looks ahead instead of back: the distance is query minus key.": lambda q, k, w: (
                 (_distance(q, k) <= 0) & (_distance(q, k) > -w)
             ),
+            "counts rows and columns, not positions: late queries see wrong keys.": _by_triangles,
             "is the causal mask: the window is not used.": lambda q, k, w: attention_mask(q, k),
         },
-        also_right=(_loops, lambda q, k, w: np.isin(_distance(q, k), np.arange(w))),
         hints=(
             "Every cell asks one question: how far back is this key?",
             "Make the table of distances first: queries down, keys across. NumPy's broadcasting "
@@ -116,6 +124,10 @@ EXERCISES = [
         unit="pairs",
         mistakes=(
             (32_768**2, "the whole square was counted, the future with it."),
+            (
+                32_768 * 4_096 // 2,
+                "a window makes a band, and no triangle: nearly every row is full.",
+            ),
             (32_768 * 32_769 // 2, "that is causal attention without a window."),
             (4_096**2, "that is one window by one window: every one of the 32,768 rows has one."),
             (32 * 32_768 * 4_096, "query heads counted? The question is about one head."),
@@ -148,17 +160,20 @@ EXERCISES = [
         kind="break this function",
         minutes=5,
         difficulty=2,
-        right=attention_mask,
-        broken=_window_of_the_queries,
+        right=lambda *call: attention_mask(*_whole(*call)),
+        broken=lambda *call: _window_of_the_queries(*_whole(*call)),
         solution=(np.array([5]), np.arange(6), 3),
+        form="Three things (queries, keys, window), as in (np.arange(3), np.arange(3), 2),",
+        readers=(numbers, numbers, whole),
         valid=_refuse,
-        also_right=((np.array([1]), np.arange(2), 2), (np.arange(6, 8), np.arange(8), 4)),
-        harmless=(
-            (np.arange(6), np.arange(6), 3),
-            (np.arange(6), np.arange(6), 9),
-            (np.array([5]), np.arange(6), 1),
-            (np.arange(3, 8), np.arange(8), 4),
-        ),
+        mistakes={
+            "The queries are all of the keys, and then a window of more tokens changes nothing.": (
+                lambda queries, keys, window: len(queries) == len(keys)
+            ),
+            "There are as many queries as the window has tokens, or more: the window stays.": (
+                lambda queries, keys, window: len(queries) >= window
+            ),
+        },
         hints=(
             "What is the same for every query in a square mask, and differs when decoding?",
             "Make the number of queries smaller than the window.",
@@ -188,7 +203,6 @@ EXERCISES = [
                 lambda length, window, pads: pads - window + 1
             ),
         },
-        also_right=(lambda length, window, pads: max(0, pads - window + 1),),
         hints=(
             "A pad sees no key once its whole window lies among the pads.",
             "Number the pads 1, 2, 3 … from the left. How many pads does the window of the n-th "

@@ -8,20 +8,18 @@ from mistral_lib.teaching.exercises.kinds import Estimate, Function, Value
 
 
 def _projections():
-    """Hidden states (B, S, D) and kernels (D, H, h): small ones first, one of equal sizes."""
+    """Hidden states (B, S, D) and kernels (D, H, h): small ones first, then of several sizes."""
+    yield np.array([[[1.0, 2.0]]]), np.array([[[1.0]], [[10.0]]])
+    yield np.array([[[1.0], [2.0]]]), np.array([[[1.0], [10.0], [100.0]]])
+    yield np.array([[[1.0, 0.0], [0.0, 1.0]]]), np.array([[[1.0], [2.0]], [[3.0], [4.0]]])
     random = np.random.default_rng(0)
-    for B, S, D, H, h in ((1, 1, 2, 1, 1), (1, 2, 3, 2, 2), (2, 2, 2, 2, 2), (2, 5, 4, 3, 2)):
-        yield random.normal(size=(B, S, D)), random.normal(size=(D, H, h))
+    for B, S, D, H, h in ((2, 2, 2, 2, 2), (2, 4, 3, 3, 2)):
+        shapes = (B, S, D), (D, H, h)
+        yield tuple(random.integers(-3, 4, shape).astype(float) for shape in shapes)
 
 
 def _heads(x, kernel):
     return np.einsum("bsd,dnh->bnsh", x, kernel)
-
-
-def _by_matmul(x, kernel):
-    D, H, h = kernel.shape
-    flat = x @ kernel.reshape(D, H * h)
-    return flat.reshape(*x.shape[:2], H, h).transpose(0, 2, 1, 3)
 
 
 def _tokens_first(x, kernel):
@@ -63,7 +61,6 @@ EXERCISES = [
             "is (B, S, H, h): the heads are to stand before the tokens.": _tokens_first,
             "mixes tokens and heads: a reshape moves no axis past another.": _reshaped,
         },
-        also_right=(_by_matmul,),
         hints=(
             "Give every axis a letter, and the two axes that are multiplied the same one.",
             "x is bsd, the kernel dnh. In which order shall b, s, n and h stand?",
@@ -96,7 +93,7 @@ EXERCISES = [
         difficulty=1,
         solution=4096 * 14_336 / 1e6,
         factor=1.1,
-        unit="million",
+        unit="million weights",
         mistakes=(
             (3 * 4096 * 14_336 / 1e6, "that is the whole network. One kernel is asked for."),
             ((4096 + 14_336) / 1e6, "those are the sizes added. A kernel has rows times columns."),

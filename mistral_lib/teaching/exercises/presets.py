@@ -10,6 +10,7 @@ import numpy as np
 
 from mistral_lib.config import MistralConfig
 from mistral_lib.presets.transformers_format import TransformersFormat
+from mistral_lib.teaching.exercises.answers import text
 from mistral_lib.teaching.exercises.kinds import (
     BreakingInput,
     Estimate,
@@ -42,11 +43,12 @@ def _file(**arrays) -> bytes:
 
 def _files():
     """Files and the name of a tensor in them."""
-    first = np.array([1.5], "float32")
+    first = np.array([1], "float32")
     second = np.arange(6, dtype="float32").reshape(2, 3)
     third = np.arange(8, dtype="float16").reshape(4, 2) / 8
     yield _file(a=first), "a"
     yield _file(a=first, b=second), "b"
+    yield _file(a=first, b=second, c=third), "b"
     yield _file(a=first, b=second, c=third), "c"
 
 
@@ -55,13 +57,6 @@ def _read(data, name):
     entry = json.loads(data[8 : 8 + length])[name]
     start, end = (8 + length + offset for offset in entry["data_offsets"])
     return np.frombuffer(data[start:end], DTYPES[entry["dtype"]]).reshape(entry["shape"])
-
-
-def _read_by_count(data, name):
-    length = int.from_bytes(data[:8], "little")
-    entry = json.loads(data[8 : 8 + length])[name]
-    start, count = 8 + length + entry["data_offsets"][0], math.prod(entry["shape"])
-    return np.frombuffer(data, DTYPES[entry["dtype"]], count, start).reshape(entry["shape"])
 
 
 def _read_from(begin, flat=False):
@@ -88,20 +83,20 @@ def _rows(weight, heads):
     return pairs.swapaxes(1, 2).reshape(weight.shape)
 
 
-def _rows_by_index(weight, heads):
-    size = len(weight) // heads
-    order = [*range(0, size, 2), *range(1, size, 2)]
-    return np.concatenate([weight[head * size :][order] for head in range(heads)])
-
-
 def _rows_back(weight, heads):
     halves = weight.reshape(heads, 2, -1, weight.shape[1])
     return halves.swapaxes(1, 2).reshape(weight.shape)
 
 
-def _stays(name):
-    """Whether a path leads to a file in its own folder, or below it."""
-    return posixpath.normpath(posixpath.join("/folder", name)).startswith("/folder/")
+def _leads_out(name):
+    """Whether a path leads to a file outside of the folder from which it is read."""
+    path = posixpath.normpath(name)
+    return path == ".." or path.startswith(("../", "/"))
+
+
+def _is_read_outside(name):
+    """Whether the program reads a file outside of its folder."""
+    return _leads_out(name) and not name.startswith("..")
 
 
 def _header_of_7b() -> int:
@@ -147,7 +142,6 @@ EXERCISES = [
                 _read_from(lambda length: 8 + length, flat=True)
             ),
         },
-        also_right=(_read_by_count,),
         hints=(
             "Length, header, numbers: where does each begin?",
             "The numbers begin at 8 + length, and data_offsets count from there.",
@@ -164,7 +158,6 @@ EXERCISES = [
         unit="KiB",
         mistakes=(
             (_header_of_7b() / 1024 / 32, "that is one block of 32."),
-            (_header_of_7b(), "that is bytes; KiB are asked for."),
             (2 * MISTRAL_7B / 1024, "that is the numbers; the header only describes them."),
         ),
         hints=(
@@ -189,7 +182,6 @@ EXERCISES = [
             ),
             "leaves the rows as they are.": lambda weight, heads: weight,
         },
-        also_right=(_rows_by_index,),
         hints=(
             "In each head, first of all pairs first, then second of all pairs.",
             "Reshape to (heads, h / 2, 2, D), exchange the two axes in the middle, reshape back.",
@@ -237,12 +229,28 @@ EXERCISES = [
         kind="break this function",
         minutes=4,
         difficulty=2,
-        right=_stays,
-        broken=lambda name: not name.startswith(".."),
+        right=lambda name: False,
+        broken=_is_read_outside,
         solution=("shards/../../secret.safetensors",),
-        valid=lambda name: None if isinstance(name, str) and name else "One text is asked for.",
-        also_right=(("/etc/passwd",), ("a/../../b",)),
-        harmless=(("model.safetensors",), ("../secret.safetensors",), ("a/../model.safetensors",)),
+        form='A name, such as "model.safetensors",',
+        readers=(text,),
+        valid=lambda name: None if name else "A name has one character or more.",
+        mistakes={
+            "It leads out, but it begins with two dots, and those are refused.": _leads_out,
+            "It stays in the folder; that it is refused is a mistake, but not the one to find.": (
+                lambda name: name.startswith("..")
+            ),
+            "A program takes ~ for a letter; only a shell makes a folder of it.": (
+                lambda name: name.startswith("~")
+            ),
+            "A path is no address: nothing in it is decoded, and `file:` is a folder's name.": (
+                lambda name: "%" in name or "://" in name
+            ),
+            "A backslash is a letter of the name, except on Windows.": lambda name: "\\" in name,
+            "It stays in the folder. How does one go up in a path, or start from the root?": (
+                lambda name: True
+            ),
+        },
         hints=(
             "How can a path leave a folder without beginning with two dots?",
             "Two dots can come later, and a path can begin at the root.",

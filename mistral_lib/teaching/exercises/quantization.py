@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from mistral_lib.teaching.exercises.answers import numbers
 from mistral_lib.teaching.exercises.kinds import (
     BreakingInput,
     Estimate,
@@ -15,11 +16,10 @@ from mistral_lib.teaching.facts import MISTRAL_7B
 
 
 def _matrices():
-    """Matrices of weights, smallest first; columns of very different size, rows not square."""
-    random = np.random.default_rng(18)
+    """Matrices of weights, smallest first; nothing lies halfway between two lines."""
     yield (np.array([[1.27], [0.334]]),)
-    yield (np.array([[0.5, -2.0], [-0.25, 8.0]]),)
-    yield (random.normal(size=(5, 3)) * [1, 10, 0.1],)
+    yield (np.array([[1.27, -2.54], [0.334, 0.034]]),)
+    yield (np.array([[7.0, -30.0, 0.2], [2.0, 70.0, 0.7], [-5.0, 10.0, -0.3], [3.0, 20.0, 0.1]]),)
 
 
 def _int8(matrix):
@@ -28,33 +28,30 @@ def _int8(matrix):
     return np.round(matrix * scale) / scale
 
 
-def _int8_by_loops(matrix):
-    back = np.empty(matrix.shape)
-    for column in range(matrix.shape[1]):
-        step = max(abs(w) for w in matrix[:, column]) / 127
-        for row in range(matrix.shape[0]):
-            back[row, column] = round(matrix[row, column] / step) * step
-    return back
-
-
 def _blocks():
-    """Blocks of weights that share a scale, of both signs."""
+    """Blocks of weights that share a scale, of both signs; nothing lies halfway between lines."""
+    yield (np.array([-1.0, 4.0, 44.0]),)
+    yield (np.array([-9.0, 5.0, 0.0, 3.0, -4.0, 8.0]),)
     random = np.random.default_rng(4)
-    yield (np.array([-0.7, 0.8]),)
-    yield (np.array([-2.0, 0.1, 1.0, 13.0]),)
-    for size in (8, 32):
-        yield (random.normal(size=size),)
+    yield (np.array([-11.0, 12.0, *random.integers(-11, 13, 30)]),)
 
 
-def _int4(block, low=-8, high=7):
+def _int4(block):
     """Back in float, from whole numbers from -8 to 7, a scale and a zero."""
-    scale = (block.max() - block.min()) / (high - low)
-    zero = np.clip(np.round(-block.min() / scale) + low, low, high)
-    return (np.clip(np.round(block / scale) + zero, low, high) - zero) * scale
+    scale = (block.max() - block.min()) / 15
+    zero = np.clip(np.round(-block.min() / scale) - 8, -8, 7)
+    return (np.clip(np.round(block / scale) + zero, -8, 7) - zero) * scale
 
 
-def _int4_from_zero_to_fifteen(block):
-    return _int4(block, 0, 15)
+def _int4_from_smallest(block):
+    scale = (block.max() - block.min()) / 15
+    return np.round((block - block.min()) / scale) * scale + block.min()
+
+
+def _int4_of_sixteen_steps(block):
+    scale = (block.max() - block.min()) / 16
+    zero = np.clip(np.round(-block.min() / scale) - 8, -8, 7)
+    return (np.clip(np.round(block / scale) + zero, -8, 7) - zero) * scale
 
 
 def _int4_symmetric(block):
@@ -79,27 +76,17 @@ def _unpack(packed):
     return np.stack([low, high], axis=-1).reshape(-1)
 
 
-def _unpack_by_loops(packed):
-    numbers = []
-    for byte in packed:
-        for half in (int(byte) & 15, int(byte) >> 4 & 15):
-            numbers.append(half - 16 if half > 7 else half)
-    return numbers
-
-
-def _near(block):
-    """Whether int4 leaves every weight of a block within one step of where it was."""
-    block = np.asarray(block, float)
+def _far_off(block):
+    """Whether int4 moves a weight of a block by more than two steps."""
     step = (block.max() - block.min()) / 15
-    return bool((abs(_int4(block) - block) <= step).all())
+    return (abs(_int4(block) - block) > 2 * step).any()
 
 
-def _check_block(block=None):
-    block = np.asarray(block, float)
+def _check_block(block):
     if block.ndim != 1 or not 2 <= block.size <= 128:
         return "A list of 2 to 128 numbers is asked for."
-    if not np.isfinite(block).all() or block.min() == block.max():
-        return "The numbers must be finite, and not all the same."
+    if not (abs(block) < 1e100).all() or block.max() - block.min() < 1e-100:
+        return "The numbers must be finite, of ordinary size, and not all the same."
     return None
 
 
@@ -135,6 +122,11 @@ EXERCISES = [
                     np.round(matrix * (127 / abs(matrix).max())) / (127 / abs(matrix).max())
                 )
             ),
+            "takes the largest weight of a column: the largest size is meant, abs comes first.": (
+                lambda matrix: (
+                    np.round(matrix * (127 / matrix.max(axis=0))) / (127 / matrix.max(axis=0))
+                )
+            ),
             "takes a scale for each row; the axis of the maximum is the other one.": (
                 lambda matrix: _int8(matrix.T).T
             ),
@@ -149,7 +141,6 @@ EXERCISES = [
                 )
             ),
         },
-        also_right=(_int8_by_loops,),
         hints=(
             "Which weight of a column becomes 127?",
             "abs(matrix).max(axis=0) is the largest of each column; round what was scaled.",
@@ -183,6 +174,10 @@ EXERCISES = [
         solution=_int4,
         cases=_blocks,
         mistakes={
+            "adds the smallest weight, so that a weight of 0 does not come back as 0.": (
+                _int4_from_smallest
+            ),
+            "has sixteen steps: sixteen lines have fifteen between them.": _int4_of_sixteen_steps,
             "has no zero: the grid must run from the smallest weight to the largest.": (
                 _int4_without_zero
             ),
@@ -191,7 +186,6 @@ EXERCISES = [
             ),
             "is the block as it was: nothing was rounded.": lambda block: block,
         },
-        also_right=(_int4_from_zero_to_fifteen,),
         hints=(
             "Fifteen steps from the smallest weight to the largest. Which number stands for 0?",
             "zero = round(-min / scale) - 8; a weight is stored as round(w / scale) + zero.",
@@ -203,12 +197,19 @@ EXERCISES = [
         kind="break this function",
         minutes=5,
         difficulty=3,
-        right=lambda block: True,
-        broken=_near,
+        right=lambda block: False,
+        broken=_far_off,
         solution=([1.0, 1.1, 1.2, 1.3],),
+        form="A list of 2 to 128 numbers, such as [-1, 2],",
+        readers=(numbers,),
         valid=_check_block,
-        also_right=(([-5.0, -4.0],), ([10, 11, 12],)),
-        harmless=(([-1.0, 0.5, 2.0],), ([0.0, 1.0],), ([-3.0, 3.0],)),
+        mistakes={
+            "There are weights of both signs, or 0, and then the grid has a line for zero, however "
+            "large or small they are.": lambda block: block.min() <= 0 <= block.max(),
+            "All weights have one sign, but are so far apart that zero is near the grid.": (
+                lambda block: True
+            ),
+        },
         hints=(
             "From where to where does the grid run, and does it always contain zero?",
             "The zero is clipped to -8 ... 7: it must lie on the grid. When does it not?",
@@ -236,7 +237,6 @@ EXERCISES = [
                 lambda packed: np.concatenate([((packed & 15) ^ 8) - 8, packed >> 4])
             ),
         },
-        also_right=(_unpack_by_loops,),
         hints=(
             "Which numbers come back wrong: small ones, large ones, negative ones?",
             "A low half from 8 to 15 stands for a negative number, 16 less.",
@@ -269,9 +269,11 @@ EXERCISES = [
         minutes=4,
         difficulty=2,
         solution=round(MISTRAL_7B * 4.1875 / 8 / 1e9, 2),
-        factor=1.06,
+        factor=1.03,
         unit="GB",
         mistakes=(
+            (MISTRAL_7B / 2e9, "four bits and nothing else? Each block has a scale and a zero."),
+            (MISTRAL_7B * 4.125 / 8e9, "the zero of each block takes eight bits, too."),
             (MISTRAL_7B / 1e9, "that is a byte for each weight, int8."),
             (MISTRAL_7B * 4.1875 / 1e9, "that is bits; a byte has eight."),
             (2 * MISTRAL_7B / 1e9, "that is bfloat16."),

@@ -5,19 +5,23 @@ from __future__ import annotations
 import numpy as np
 
 from mistral_lib.layers.rms_norm import RMSNorm
+from mistral_lib.teaching.exercises.answers import numbers
 from mistral_lib.teaching.exercises.kinds import BreakingInput, Estimate, Function, Line, Value
 
 EPSILON = 1e-6
 
 
 def _vectors():
-    """Arrays (S, D) and scales (D,): one vector first, then several, loud and quiet ones."""
-    random = np.random.default_rng(9)
+    """Arrays (S, D) and scales (D,): one vector first, then zeros, quiet ones and several."""
     yield np.array([[3.0, 4.0]]), np.ones(2)
-    yield np.array([[1.0, 2.0, 2.0, 4.0]]), np.array([1.0, 1.0, 2.0, 2.0])
-    for size in (1.0, 100.0, 1e-3):
-        for rows, features in ((2, 3), (3, 2), (4, 8)):
-            yield size * random.normal(size=(rows, features)), random.uniform(0.5, 2, features)
+    yield np.array([[1.0, 1.0], [7.0, 1.0]]), np.array([1.0, 2.0])
+    yield np.array([[0.0, 0.0]]), np.ones(2)
+    yield np.array([[0.001, 0.002]]), np.ones(2)
+    random = np.random.default_rng(9)
+    for size in (1, 100):
+        for rows, features in ((2, 3), (3, 2)):
+            vectors = size * random.integers(-5, 6, (rows, features)).astype(float)
+            yield vectors, random.integers(1, 4, features).astype(float)
 
 
 def _norm(x, scale, epsilon=EPSILON):
@@ -25,27 +29,26 @@ def _norm(x, scale, epsilon=EPSILON):
 
 
 def _over_everything(x):
-    x = np.asarray(x, float)
     return x / np.sqrt((x**2).mean() + EPSILON)
 
 
-def _each_token(x):
-    return _norm(np.asarray(x, float), 1.0)
+def _equally_loud(x):
+    sizes = (x**2).mean(axis=-1)
+    return np.allclose(sizes, sizes[0])
 
 
 def _refuse(x):
     """Whether the array could be the hidden states of a text."""
-    x = np.asarray(x, float)
-    if x.ndim != 2 or x.size == 0:
+    if x.ndim != 2 or not x.size:
         return "Give an array of two axes, tokens and features."
-    return None if np.isfinite(x).all() else "Take finite numbers."
+    return None if (abs(x) < 1e100).all() else "Take finite numbers, of ordinary size."
 
 
 def _gradients():
     """Hidden states, scales and the gradients that arrive, one vector first."""
     random = np.random.default_rng(10)
     for x, scale in _vectors():
-        yield x, scale, random.normal(size=x.shape)
+        yield x, scale, random.integers(1, 4, x.shape).astype(float)
 
 
 def _parts(x, scale, upstream):
@@ -78,21 +81,13 @@ def _not_divided(x, scale, upstream):
     return _gradient(x, scale, upstream) * r
 
 
-def _by_rows(x, scale, upstream):
-    rows = []
-    for vector, arrived in zip(x, upstream * scale):
-        size, mean_square = len(vector), (vector**2).mean() + EPSILON
-        towards = np.eye(size) - np.outer(vector, vector) / size / mean_square
-        rows.append(towards @ arrived / mean_square**0.5)
-    return rows
-
-
 def _kernels():
     """Scales (D,) and kernels (D, D): square, as that of the query is, so that a mix-up runs."""
-    random = np.random.default_rng(11)
     yield np.array([2.0, 3.0]), np.array([[1.0, 1.0], [10.0, 10.0]])
+    random = np.random.default_rng(11)
     for features in (2, 3, 4):
-        yield random.uniform(0.5, 2, features), random.normal(size=(features, features))
+        scale, kernel = random.integers(1, 6, features), random.integers(-5, 6, (features,) * 2)
+        yield scale.astype(float), kernel.astype(float)
 
 
 EXERCISES = [
@@ -128,11 +123,17 @@ EXERCISES = [
         kind="missing lines",
         minutes=4,
         difficulty=1,
-        solution=_norm,
+        solution=lambda x, scale: _norm(x, scale),
         cases=_vectors,
         mistakes={
             "divides by the length of the vector: take the mean of the squares, not the sum.": (
                 lambda x, scale: x / np.sqrt((x**2).sum(axis=-1, keepdims=True) + EPSILON) * scale
+            ),
+            "divides by the length of all vectors together, and leaves the scale out.": (
+                lambda x, scale: x / np.linalg.norm(x)
+            ),
+            "divides by the length of all vectors together: take the mean, of each by itself.": (
+                lambda x, scale: x / np.linalg.norm(x) * scale
             ),
             "takes the mean over all vectors: each has its own root mean square.": (
                 lambda x, scale: x / np.sqrt((x**2).mean() + EPSILON) * scale
@@ -153,12 +154,6 @@ EXERCISES = [
                 lambda x, scale: _norm(x - x.mean(axis=-1, keepdims=True), scale)
             ),
         },
-        also_right=(
-            lambda x, scale: [_norm(vector, scale) for vector in x],
-            lambda x, scale: (
-                scale * x * (np.einsum("sd,sd->s", x, x)[:, None] / x.shape[1] + EPSILON) ** -0.5
-            ),
-        ),
         hints=(
             "One number for each vector: square, mean over the features, root.",
             "The mean runs over the last axis; keepdims=True lets the division broadcast.",
@@ -175,6 +170,7 @@ EXERCISES = [
         unit="numbers",
         mistakes=(
             (33 * 4096, "that is one norm a block. A block has two."),
+            (32 * 4096, "that is one norm a block. A block has two."),
             (65, "that counts the norms; each scales 4,096 features."),
             (2 * 65 * 4096, "that adds a bias to each scale, as LayerNorm has it."),
         ),
@@ -189,16 +185,18 @@ EXERCISES = [
         kind="break this function",
         minutes=4,
         difficulty=2,
-        right=_each_token,
+        right=lambda x: _norm(x, 1.0),
         broken=_over_everything,
         solution=([[1.0, 1.0], [3.0, 3.0]],),
+        form="An array (S, D), such as [[3, 4], [4, 3]],",
+        readers=(numbers,),
         valid=_refuse,
-        also_right=(([[0.0], [5.0]],), (np.eye(2) * [1, 9],)),
-        harmless=(
-            ([[3.0, 4.0]],),
-            ([[1.0, 2.0], [2.0, -1.0]],),
-            (np.ones((3, 4)),),
-        ),
+        mistakes={
+            "With one token, the mean over everything is its own.": lambda x: len(x) == 1,
+            "All tokens have the same root mean square, so that their common mean is that, too.": (
+                _equally_loud
+            ),
+        },
         hints=(
             "What does the mean run over here, and over what should it run?",
             "With one token both are the same. With two tokens, what else must they not share?",
@@ -223,10 +221,6 @@ EXERCISES = [
                 lambda scale, kernel: scale @ kernel
             ),
         },
-        also_right=(
-            lambda scale, kernel: np.diag(scale) @ kernel,
-            lambda scale, kernel: np.einsum("d,df->df", scale, kernel),
-        ),
         hints=(
             "Feature d meets its scale first, and then row d of the kernel.",
             "The product of both can be stored in that row.",
@@ -240,7 +234,6 @@ EXERCISES = [
         difficulty=2,
         solution=float(np.sqrt(65504 / 4096)),
         factor=1.1,
-        unit="is the root mean square",
         mistakes=(
             (65504**0.5, "so large may a single number be. Here 4,096 squares are added up first."),
             (65504 / 4096, "that is the mean square. The question is about its root."),
@@ -285,7 +278,6 @@ EXERCISES = [
             "adds up where the mean is due: the root is one of a mean.": _sum_not_mean,
             "is not divided by the root mean square.": _not_divided,
         },
-        also_right=(_by_rows,),
         hints=(
             "Two ways lead from x to y: through the numerator, and through the root below it.",
             "With w = upstream * scale and n = x / r: which part of w points along n?",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from mistral_lib.teaching.exercises.kinds import Estimate, Explanation, Function, Value
 from mistral_lib.teaching.facts import MISTRAL_7B
 
@@ -28,6 +26,7 @@ EXERCISES = [
         minutes=4,
         difficulty=1,
         solution=(4, 20),
+        unit="ms",
         mistakes=(
             ((0.4, 20), "one vector: 4 MB at 1 GB a second are 4 ms, and that takes longer."),
             ((4, 4), "fifty vectors need 50 times the arithmetic: 100 million FLOPs."),
@@ -61,9 +60,6 @@ EXERCISES = [
                 lambda flops, size, rate, bandwidth: min(rate, flops / size * bandwidth)
             ),
         },
-        also_right=(
-            lambda flops, size, rate, bandwidth: np.maximum(flops / rate, size / bandwidth),
-        ),
         hints=(
             "Two things have to be finished, and neither waits for the other.",
             "One takes flops / rate, the other size / bandwidth.",
@@ -101,6 +97,8 @@ EXERCISES = [
                 "that keeps the first call out of the timing, and does no harm. But the others "
                 "still run on when the clock is read.",
             ),
+            (1, "nothing has been computed before that line."),
+            (4, "nothing is at work before that line but the first call, and that is not timed."),
             (5, "there every call would wait for the one before: with a GPU, a gap each time."),
             (7, "then the clock has been read already."),
         ),
@@ -139,6 +137,7 @@ EXERCISES = [
         factor=1.1,
         unit="tokens a second",
         mistakes=(
+            (4000, "that is the limit of the arithmetic. Bytes come first."),
             (T4_FLOPS / 2 / MISTRAL_7B, "that is the limit of the arithmetic. Bytes come first."),
             (T4_BYTES / (2 * (MISTRAL_7B - TABLE_7B)), "that is float16."),
             (T4_BYTES / INT4_7B / 2, "each byte is read once for a token, not twice."),

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from mistral_lib.teaching.exercises.answers import numbers, whole
 from mistral_lib.teaching.exercises.kinds import (
     BreakingInput,
     Estimate,
@@ -31,11 +32,12 @@ def _turn(x, positions, *, base=10000.0, steps=1.0, sign=1, speed=1.0, layout="h
     return np.concatenate(turned, axis=1)
 
 
-def _complex(x, positions):
+def _in_place(x, positions):
+    """What comes out if the second half is turned with a first half that is turned already."""
     half = x.shape[1] // 2
     angles = np.outer(positions, 10000.0 ** (-np.arange(half) / half))
-    turned = (x[:, :half] + 1j * x[:, half:]) * np.exp(1j * angles)
-    return np.concatenate([turned.real, turned.imag], axis=1)
+    first = x[:, :half] * np.cos(angles) - x[:, half:] * np.sin(angles)
+    return np.concatenate([first, x[:, half:] * np.cos(angles) + first * np.sin(angles)], axis=1)
 
 
 def _mirrored(x, positions):
@@ -48,9 +50,12 @@ def _mirrored(x, positions):
 
 def _vectors():
     """Vectors (S, h) and their positions: one pair at position 0 first."""
+    yield np.array([[1.0, 2.0]]), np.array([0])
+    yield np.array([[1.0, 2.0]]), np.array([1])
+    yield np.array([[1.0, 2.0, 3.0, 4.0]]), np.array([1])
     random = np.random.default_rng(5)
-    for size, positions in ((2, [0]), (2, [1]), (4, [0, 1]), (8, [0, 1, 2]), (6, [7, 3])):
-        yield random.normal(size=(len(positions), size)), np.array(positions)
+    for size, positions in ((8, [0, 1, 2]), (6, [7, 3])):
+        yield random.integers(-5, 6, (len(positions), size)).astype(float), np.array(positions)
 
 
 def _permutation(size):
@@ -59,13 +64,13 @@ def _permutation(size):
 
 def _score(query, key, position, key_position):
     """The product of a turned query and a turned key, one pair at one radian a token."""
-    both = _turn(np.array([query, key], float), np.array([position, key_position]))
-    return float(both[0] @ both[1])
+    both = _turn(np.array([query, key]), np.array([position, key_position]))
+    return both[0] @ both[1]
 
 
 def _score_of_the_turned_query(query, key, position, key_position):
     """What is left if a program forgets to turn the key."""
-    return float(_turn(np.array([query], float), np.array([position]))[0] @ np.array(key, float))
+    return _turn(np.array([query]), np.array([position]))[0] @ key
 
 
 def _multiplier(turns, factor, low, high):
@@ -88,12 +93,13 @@ def _ramps():
 
 def _refuse(query, key, position, key_position):
     """Whether a query and a key could stand at these positions."""
-    if np.shape(query) != (2,) or np.shape(key) != (2,):
+    if query.shape != (2,) or key.shape != (2,):
         return "Give a query and a key of two numbers each."
-    if not (np.isfinite(query).all() and np.isfinite(key).all()):
-        return "The numbers have to be finite."
-    whole = all(float(p).is_integer() and p >= 0 for p in (position, key_position))
-    return None if whole else "Positions are whole numbers from 0 on."
+    if not (abs(np.array([query, key], float)) < 1e100).all():
+        return "The numbers have to be finite, and of ordinary size."
+    if not (0 <= position < 2**24 and 0 <= key_position < 2**24):
+        return "Positions are whole numbers from 0 on, below 2**24."
+    return None
 
 
 EXERCISES = [
@@ -106,7 +112,7 @@ EXERCISES = [
         mistakes=(
             (4, "that is the product before anything was turned."),
             (-3, "that is one quarter turn. They are two positions apart."),
-            (3, "that is one quarter turn, and the other way round."),
+            (3, "one of the two was turned, and the other stayed. Both stand somewhere."),
             (0, "a quarter turn makes a vector upright to itself. Here it is a half turn."),
         ),
         hints=(
@@ -123,13 +129,20 @@ EXERCISES = [
         right=_score,
         broken=_score_of_the_turned_query,
         solution=([1, 0], [1, 0], 1, 1),
+        form="Four things (query, key, position, key_position), as in ([1, 2], [3, 4], 5, 0),",
+        readers=(numbers, numbers, whole, whole),
         valid=_refuse,
-        also_right=(([1, 2], [2, 1], 3, 1), ([0, 1], [1, 1], 0, 2)),
-        harmless=(
-            ([1, 2], [2, 1], 0, 0),
-            ([1, 2], [2, 1], 7, 0),
-            ([0, 0], [2, 1], 5, 3),
-        ),
+        mistakes={
+            "The key is at position 0, where nothing turns it.": (
+                lambda query, key, position, key_position: key_position == 0
+            ),
+            "A vector of zeros stays what it is, and its product is 0.": (
+                lambda query, key, position, key_position: not (query.any() and key.any())
+            ),
+            "The key stands so near to a full turn that the scores hardly differ.": (
+                lambda *arguments: True
+            ),
+        },
         hints=(
             "For which position of the key is nothing missing?",
             "At position 0 the key is not turned anyway. Put it elsewhere.",
@@ -145,6 +158,9 @@ EXERCISES = [
         cases=_vectors,
         mistakes={
             "turns the other way: the sign of the sine.": lambda x, p: _turn(x, p, sign=-1),
+            "turns the second half with a first half that is turned already: keep the old one.": (
+                _in_place
+            ),
             "mirrors: the second feature gets + first * sine.": _mirrored,
             "turns neighbours: a pair is x[p] and x[p + h / 2].": lambda x, p: _turn(
                 x, p, layout="neighbours"
@@ -158,7 +174,6 @@ EXERCISES = [
             ),
             "does not turn at all.": lambda x, p: x,
         },
-        also_right=(_complex,),
         hints=(
             "Each pair of features is a point in a plane. Turn it by position times speed.",
             "Angles are a table (S, h / 2): np.outer of positions and speeds. Then the two lines "
@@ -204,10 +219,6 @@ EXERCISES = [
                 np.arange(size), size // 2
             ),
         },
-        also_right=(
-            lambda size: [p + half for p in range(size // 2) for half in (0, size // 2)],
-            lambda size: np.argsort(np.arange(size).reshape(size // 2, 2).T.reshape(-1)),
-        ),
         hints=(
             "Which two features of the half-split layout are a pair, and where do they go?",
             "Feature p goes to place 2p, and feature p + h / 2 to place 2p + 1.",
@@ -220,9 +231,11 @@ EXERCISES = [
         minutes=4,
         difficulty=3,
         solution=2**24,
-        factor=2.5,
+        factor=1.2,
         unit="tokens",
         mistakes=(
+            (2**23, "float32 stores 23 bits of digits, and a leading 1 that it need not store."),
+            (2**25, "there neighbours are 4 apart. Where do they begin to be 2 apart?"),
             (2**32, "float32 has 32 bits, but only 24 of them hold the number's digits."),
             (2**31, "an int32 ends there. The angle is a float32, with 24 bits of digits."),
             (2**12, "half of the digits are still to the right of the point there."),
@@ -257,7 +270,6 @@ EXERCISES = [
             ),
             "divides every frequency, even of fast pairs.": lambda t, f, a, b: t * 0 + 1 / f,
         },
-        also_right=(lambda turns, f, low, high: np.interp(turns, [low, high], [1 / f, 1]),),
         hints=(
             "Which share of the frequency stays if a pair turns `low` times? If it turns `high` "
             "times? And if it is halfway between the two?",

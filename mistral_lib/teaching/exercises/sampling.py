@@ -25,14 +25,6 @@ def _nucleus(probabilities, top_p):
     return keep
 
 
-def _nucleus_by_loops(probabilities, top_p):
-    keep, total = np.zeros(len(probabilities), bool), 0.0
-    while total < top_p and not keep.all():
-        best = np.where(keep, -1, probabilities).argmax()
-        keep[best], total = True, total + probabilities[best]
-    return keep
-
-
 def _from_ranked(rule):
     """A wrong nucleus: `rule` says of ranked probabilities and their sums which are kept."""
 
@@ -47,11 +39,11 @@ def _from_ranked(rule):
 
 def _penalties():
     """Logits, which tokens the text holds, and a penalty."""
+    yield np.array([2.0]), np.array([True]), 2.0
+    yield np.array([-2.0, 1.0]), np.array([True, False]), 2.0
     random = np.random.default_rng(16)
-    yield np.array([2.0]), np.array([True]), 1.5
-    yield np.array([-2.0, 1.0]), np.array([True, False]), 1.5
     for size in (3, 5):
-        yield random.normal(size=size), random.random(size) < 0.6, 1.3
+        yield random.integers(-5, 6, size).astype(float), random.random(size) < 0.6, 4.0
 
 
 def _penalised(logits, used, penalty):
@@ -60,10 +52,10 @@ def _penalised(logits, used, penalty):
 
 def _pairs():
     """The model's and the draft's probabilities; they differ."""
-    random = np.random.default_rng(16)
     yield np.array([0.75, 0.25]), np.array([0.5, 0.5])
-    for size in (3, 3, 6):
-        yield tuple(random.dirichlet(np.ones(size)) for _ in range(2))
+    yield np.array([0.5, 0.3, 0.2]), np.array([0.2, 0.5, 0.3])
+    yield np.array([0.1, 0.6, 0.3]), np.array([0.0, 0.1, 0.9])
+    yield np.array([0.1, 0.2, 0.1, 0.2, 0.4]), np.array([0.3, 0.1, 0.2, 0.2, 0.2])
 
 
 def _missing(model, draft):
@@ -118,7 +110,6 @@ EXERCISES = [
                 lambda probabilities, top_p: probabilities >= top_p
             ),
         },
-        also_right=(_nucleus_by_loops,),
         hints=(
             "A token stays if the likelier ones together do not yet reach top_p.",
             "Sort downwards, take the cumulative sum without the token itself, compare, sort back.",
@@ -149,11 +140,6 @@ EXERCISES = [
                 lambda logits, used, penalty: np.where(used, logits - penalty, logits)
             ),
         },
-        also_right=(
-            lambda logits, used, penalty: (
-                logits * np.where(logits < 0, penalty, 1 / penalty) ** used
-            ),
-        ),
         hints=(
             "A penalty has to push down. In which direction does a division push?",
             "A positive logit shrinks when it is divided. A negative one has to be multiplied.",
@@ -219,11 +205,6 @@ EXERCISES = [
                 lambda model, draft: _missing(draft, model)
             ),
         },
-        also_right=(
-            lambda model, draft: (
-                (model - np.minimum(model, draft)) / (1 - np.minimum(model, draft).sum())
-            ),
-        ),
         hints=(
             "Of which tokens has the draft proposed too few?",
             "The accepted tokens follow min(p, q). What is missing to p is p - min(p, q).",

@@ -6,6 +6,7 @@ import functools
 from itertools import pairwise
 
 from mistral_lib.preprocessor import MistralCausalLMPreprocessor
+from mistral_lib.teaching.exercises.answers import text
 from mistral_lib.teaching.exercises.kinds import BreakingInput, Estimate, Function, Line, Value
 from mistral_lib.tokenizer import MistralTokenizer
 
@@ -33,17 +34,6 @@ def _best(tokens, ranks):
     return min(_pairs(tokens, ranks), default=(0, -1))[1]
 
 
-def _best_by_loops(tokens, ranks):
-    best = -1
-    for index in range(len(tokens) - 1):
-        piece = tokens[index] + tokens[index + 1]
-        if piece not in ranks:
-            continue
-        if best < 0 or ranks[piece] < ranks[tokens[best] + tokens[best + 1]]:
-            best = index
-    return best
-
-
 def _longest(tokens, ranks):
     found = [(-len(tokens[i] + tokens[i + 1]), i) for _, i in _pairs(tokens, ranks)]
     return min(found, default=(0, -1))[1]
@@ -59,14 +49,12 @@ def _tokenizer():
     return MistralTokenizer.from_preset("mistral_tiny_en")
 
 
-# A text arrives as a tuple of its characters: both functions join what they get.
-def _decoded_whole(*characters):
-    return _tokenizer().decode(_tokenizer().encode("".join(characters)))
+def _decoded_whole(text):
+    return _tokenizer().decode(_tokenizer().encode(text))
 
 
-def _decoded_one_by_one(*characters):
-    ids = _tokenizer().encode("".join(characters))
-    return "".join(_tokenizer().decode([id]) for id in ids)
+def _decoded_one_by_one(text):
+    return "".join(_tokenizer().decode([id]) for id in _tokenizer().encode(text))
 
 
 def _words():
@@ -80,6 +68,7 @@ def _words():
     yield ["a", "b"], {**letters, b"ab": 3}, 3
     yield ["é"], accent, 3
     yield ["é"], {**accent, "é".encode(): 2}, 3
+    yield ["abc"], {**letters, b"abc": 3}, 3
     yield ["abc"], {**letters, b"bc": 3, b"ab": 4}, 3
     yield ["abc"], {**letters, b"ab": 3, b"bc": 4}, 3
     yield ["abcab"], {**letters, b"bc": 3, b"ab": 4, b"abc": 5}, 20
@@ -96,15 +85,29 @@ def _merged(word, ranks, choose):
     return tokens
 
 
+def _longest_from_the_left(words, ranks, controls):
+    ids = []
+    for word in words:
+        rest = word.encode()
+        while rest:
+            lengths = range(len(rest), 0, -1)
+            piece = next(rest[:length] for length in lengths if rest[:length] in ranks)
+            ids.append(controls + ranks[piece])
+            rest = rest[len(piece) :]
+    return ids
+
+
 def _ids(words, ranks, controls, choose=min):
     rows = (_merged(word.encode(), ranks, choose) for word in words)
     return [controls + ranks[token] for row in rows for token in row]
 
 
-def _refuse(*characters):
-    if not characters or not all(isinstance(part, str) for part in characters):
+def _refuse(text):
+    """Whether a text can be cut into tokens."""
+    if not text:
         return "Give a text of one character or more."
-    return None
+    whole = text.encode(errors="ignore").decode() == text
+    return None if whole else "The text has half a character in it, which cannot be written."
 
 
 EXERCISES = [
@@ -149,7 +152,6 @@ EXERCISES = [
                 lambda tokens, ranks: min(_pairs(tokens, ranks), default=(-1, 0))[0]
             ),
         },
-        also_right=(_best_by_loops,),
         hints=(
             "Of all neighbours whose pieces together are a piece, which was learned first?",
             "Collect (rank, index) for every index whose joined piece is in `ranks`.",
@@ -201,12 +203,20 @@ EXERCISES = [
         kind="break this function",
         minutes=4,
         difficulty=2,
-        right=_decoded_whole,
-        broken=_decoded_one_by_one,
+        right=lambda text: True,
+        broken=lambda text: _decoded_one_by_one(text) == _decoded_whole(text),
         solution=("☃",),
+        form='A text, such as "prefix",',
+        readers=(text,),
         valid=_refuse,
-        also_right=(tuple("naïve"), tuple("a €5 note"), tuple("火车")),
-        harmless=(tuple("prefix"), tuple(" two  blanks \n"), tuple("<0xE2> <s>")),
+        mistakes={
+            "The vocabulary has a piece for each of these characters, blanks and line feeds too.": (
+                str.isascii
+            ),
+            "The vocabulary has a piece for each of these characters, English or not.": (
+                lambda text: True
+            ),
+        },
         hints=(
             "When does a token alone not say which character it is part of?",
             "The vocabulary was trained on English. Take a character that English does without.",
@@ -249,6 +259,9 @@ EXERCISES = [
             ),
             "takes the first pair that can be merged, whatever its rank.": (
                 functools.partial(_ids, choose=lambda pairs: min(pairs, key=lambda pair: pair[1]))
+            ),
+            "takes the longest token from the left: only a merge makes a token, pair by pair.": (
+                _longest_from_the_left
             ),
             "takes the highest rank: the lowest was learned first and goes first.": (
                 functools.partial(_ids, choose=max)

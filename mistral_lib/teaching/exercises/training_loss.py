@@ -28,12 +28,6 @@ def _rows(documents, length):
     return stream[starts[:, None] + np.arange(length + 1)]
 
 
-def _rows_by_slices(documents, length):
-    stream = [token for document in documents for token in document]
-    count = (len(stream) - 1) // length
-    return [stream[i * length : (i + 1) * length + 1] for i in range(count)]
-
-
 def _cut(documents, length):
     """Rows of `length` tokens that share none."""
     stream = np.concatenate(documents)
@@ -50,12 +44,14 @@ def _one_row_each(documents, length):
 
 def _states():
     """Weights, gradients, both averages, the number of the step and the rate."""
+    yield 1.0, 2.0, 0.0, 0.0, 1, 0.1
+    yield 1.0, -2.0, 0.5, 4.0, 2, 0.1
+    yield 1.0, 0.0, 0.0, 0.0, 1, 0.1  # only epsilon keeps 0 / 0 away
+    yield 1.0, 0.0001, 0.0, 0.0, 1, 0.1
     random = np.random.default_rng(13)
-    yield 0.02, 0.5, 0.0, 0.0, 1, 0.1
-    yield 0.02, -0.5, 0.3, 0.2, 2, 0.1
     for step in (1, 5, 50):
-        weight, gradient, mean = random.normal(size=(3, 4))
-        yield weight, gradient, mean, random.uniform(size=4), step, 0.1
+        weight, gradient, mean = random.integers(-4, 5, (3, 4)).astype(float)
+        yield weight, gradient, mean, random.integers(1, 9, 4).astype(float), step, 0.1
 
 
 def _averages(gradient, mean, square, step):
@@ -65,17 +61,9 @@ def _averages(gradient, mean, square, step):
     return mean, square
 
 
-def _adam(weight, gradient, mean, square, step, rate):
+def _adam(weight, gradient, mean, square, step, rate, *, epsilon=1e-8, under_root=0.0):
     mean, square = _averages(gradient, mean, square, step)
-    return weight - rate * mean / (np.sqrt(square) + 1e-8)
-
-
-def _adam_rate(weight, gradient, mean, square, step, rate):
-    """The correction moved into the rate, as Keras does it."""
-    rate = rate * math.sqrt(1 - 0.98**step) / (1 - 0.9**step)
-    mean = mean + 0.1 * (gradient - mean)
-    square = square + 0.02 * (gradient**2 - square)
-    return weight - rate * mean / (np.sqrt(square) + 1e-8)
+    return weight - rate * mean / (np.sqrt(square + under_root) + epsilon)
 
 
 def _losses():
@@ -104,15 +92,12 @@ EXERCISES = [
             "cuts rows that share no token: each row's last token is never read, only asked for.": (
                 lambda documents, length: _cut(documents, length + 1)
             ),
+            "cuts rows that share no token, and stops where they do not come out even.": (
+                lambda documents, length: np.concatenate(documents).reshape(-1, length + 1)
+            ),
             "has rows of `length` tokens: the label of the last one is missing.": _cut,
             "gives every document a row of its own, with padding.": _one_row_each,
         },
-        also_right=(
-            _rows_by_slices,
-            lambda documents, length: np.lib.stride_tricks.sliding_window_view(
-                np.concatenate(documents), length + 1
-            )[::length],
-        ),
         hints=(
             "A row of S questions holds S + 1 tokens. Which token do two neighbours share?",
             "Rows start every `length` tokens and are `length + 1` tokens long.",
@@ -146,7 +131,10 @@ EXERCISES = [
         solution=0.023,
         mistakes=(
             (0.017, "a negative gradient says that the loss falls when the weight grows."),
-            (0.0200015, "that is plain gradient descent. Adam divides by the size it has seen."),
+            (
+                0.0200015,
+                "gradient descent moves it that little. Adam divides by the size it has seen.",
+            ),
             (0.02 + 0.003 * 0.1 / math.sqrt(0.02), "both averages start at 0: correct for it."),
             (0.0203, "the mean is corrected from 0.1 g to g. Without it a tenth is left."),
             (0.003, "that is the change. The weight was 0.02 before."),
@@ -170,14 +158,24 @@ EXERCISES = [
                     weight, gradient, mean, square, FOREVER, rate
                 )
             ),
+            "has no epsilon: where nothing has arrived yet, it divides 0 by 0.": (
+                lambda *state: _adam(*state, epsilon=0)
+            ),
+            "adds epsilon to the mean square: it is to be added to the root.": (
+                lambda *state: _adam(*state, epsilon=0, under_root=1e-8)
+            ),
             "divides by the mean square; its root has the unit of the gradient.": (
                 lambda weight, gradient, mean, square, step, rate: (
-                    weight - rate * np.divide(*_averages(gradient, mean, square, step))
+                    weight
+                    - rate
+                    * _averages(gradient, mean, square, step)[0]
+                    / (_averages(gradient, mean, square, step)[1] + 1e-8)
                 )
             ),
             "follows the last gradient; Adam follows the mean of the last ones.": (
                 lambda weight, gradient, mean, square, step, rate: (
-                    weight - rate * gradient / _averages(gradient, mean, square, step)[1] ** 0.5
+                    weight
+                    - rate * gradient / (_averages(gradient, mean, square, step)[1] ** 0.5 + 1e-8)
                 )
             ),
             "goes uphill: a step is subtracted.": (
@@ -190,7 +188,6 @@ EXERCISES = [
                 lambda weight, gradient, mean, square, step, rate: weight - rate * gradient
             ),
         },
-        also_right=(_adam_rate,),
         hints=(
             "Two averages, of the gradient and of its square; a step is their ratio.",
             "Divide the new averages by 1 - 0.9**step and 1 - 0.98**step before the root.",
@@ -217,12 +214,6 @@ EXERCISES = [
                 lambda losses, size: _in_chunks(losses, size).mean(axis=1).sum()
             ),
         },
-        also_right=(
-            lambda losses, size: float(np.mean(losses)),
-            lambda losses, size: (
-                sum(losses[i : i + size].sum() for i in range(0, len(losses), size)) / len(losses)
-            ),
-        ),
         hints=(
             "Take three losses and chunks of two. By what is the total divided?",
             "Keep sums of chunks, and divide once, at the end, by the number of tokens.",

@@ -1,0 +1,193 @@
+"""What readers answer: wrong answers are refused with a helpful sentence, right ones accepted.
+
+The answers stand in `exercise_answers`, and the tempting ones in the chapters: a solution carries
+each in a comment, `<!-- tempting: 512 -->`, as an expression or as the lines of a function.
+"""
+
+import ast
+import functools
+import re
+import textwrap
+from pathlib import Path
+
+import exercise_answers
+import numpy as np
+import pytest
+from exercise_cells import exercises_in, imports_of
+
+from mistral_lib.teaching.exercises import all_exercises, find
+from mistral_lib.teaching.exercises.kinds import BreakingInput, Estimate, Explanation, Function
+from mistral_lib.teaching.exercises.running import alike, result
+
+ANSWERS = exercise_answers.collected()
+EXERCISES = [exercise for exercise in all_exercises() if not isinstance(exercise, Explanation)]
+NAMES = [exercise.name for exercise in EXERCISES]
+ROOT = Path(__file__).parents[1]
+NOTEBOOKS = sorted(ROOT.glob("book/*.ipynb"))
+README = " ".join((ROOT / "README.md").read_text().split())
+
+MACHINERY = re.compile(
+    r"(?<!\w)_\w+\(|positional argument|could not convert|Traceback|0x[0-9a-f]{4}|NoneType|<lambda>"
+    r"|has no attribute|not subscriptable|unsupported|indices must|ambiguous|inhomogeneous|ndarray"
+)
+MARK = re.compile(r"<!-- tempting:\s*(.*?)\s*-->", re.DOTALL)
+CALL = re.compile(r"^Smallest failing case: (.+)$", re.MULTILINE)
+# What a sentence has to say that no author wrote for this very answer: the place, how far off it
+# is, or what was given and what is asked for.
+FINDS = re.compile(
+    r"Smallest failing case: .+\n.+|Yours is .+\. .+ is asked for\.|is .+ × too (large|small)"
+    r"|is right in .+, but .+ are asked for|is not positive|You answered .+(It is too|Its sign)"
+    r"|You answered .+(None of its numbers is right|numbers are right. The first that is not)"
+    r"|goes wrong at word|is none of the names that|Line \d+ is",
+    re.DOTALL,
+)
+
+
+def sentences(exercise):
+    """The sentences that an author wrote for known mistakes."""
+    known = exercise.mistakes
+    return list(known) if hasattr(known, "items") else [said for _, said in known]
+
+
+@functools.cache
+def refusals(name):
+    """The messages for the wrong answers to an exercise, without their first lines."""
+    return [refusal(find(name), answer) for answer in ANSWERS[name][0]]
+
+
+def refusal(exercise, answer):
+    verdict = exercise.examine(answer)
+    assert verdict.right is False, f"accepted: {answer!r}"
+    head, _, message = verdict.message.partition("\n")
+    assert head == f"{exercise.name}: not yet."
+    return message
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_exercise_was_tried(name):
+    wrong, right = ANSWERS[name]
+    assert len(wrong) >= 5
+    assert len(right) >= 3
+
+
+def test_no_answer_is_to_an_exercise_that_is_gone():
+    assert set(ANSWERS) == set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_wrong_answers_are_refused_with_a_helpful_sentence(name):
+    exercise = find(name)
+    for message in refusals(name):
+        assert not MACHINERY.search(message), message
+        assert len(message) < 2_000
+        if isinstance(exercise, BreakingInput):  # what is not allowed is told by its own sentence
+            assert "does not break it." not in message or message.count("\n") == 1
+            assert message.endswith((".", "?"))
+        else:
+            assert FINDS.search(message) or any(s in message for s in sentences(exercise)), message
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_right_answers_are_accepted(name):
+    for answer in ANSWERS[name][1]:
+        verdict = find(name).examine(answer)
+        assert verdict.right is True, verdict.message
+        assert verdict.message.startswith(f"{name}: right.")
+
+
+@pytest.mark.parametrize("exercise", [e for e in EXERCISES if isinstance(e, Function)])
+def test_the_call_that_is_shown_can_be_pasted_and_shows_the_difference(exercise):
+    name = exercise.name
+    for answer, message in zip(ANSWERS[name][0], refusals(name), strict=True):
+        if not (shown := CALL.search(message)):
+            continue
+        called = shown[1].partition("(")[0]
+        case = eval(shown[1], {"np": np, called: lambda *arguments: arguments})
+        with np.errstate(all="ignore"):
+            assert not alike(result(answer, case), result(exercise.solution, case))
+
+
+@pytest.mark.parametrize("exercise", [e for e in EXERCISES if isinstance(e, Function)])
+def test_a_known_mistake_fails_on_a_case_for_paper(exercise):
+    """A short call, of small whole numbers or short decimals."""
+    for wrong in exercise.mistakes.values():
+        shown = CALL.search(exercise.examine(wrong).message)[1]
+        inside = shown.partition("(")[2]
+        assert len(inside) <= 300, shown
+        values = [float(number) for number in re.findall(r"(?<![\w.])\d+\.?\d*(?![\w.])", inside)]
+        short = all(value == round(value, 4) for value in values)
+        assert short or "data_offsets" in inside, shown
+
+
+@pytest.mark.parametrize("exercise", [e for e in EXERCISES if isinstance(e, BreakingInput)])
+def test_each_sentence_about_harmless_input_is_said(exercise):
+    messages = "\n".join(refusals(exercise.name))
+    for sentence in exercise.mistakes:
+        assert sentence in messages
+
+
+# The score ----------------------------------------------------------------------------------------
+
+
+def test_readme_gives_the_score():
+    """How many answers the tests above judge, and how many of them get their own sentence."""
+    wrong = [(e, message) for e in EXERCISES for message in refusals(e.name)]
+    right = sum(len(ANSWERS[name][1]) for name in NAMES)
+    own = sum(any(said in message for said in sentences(e)) for e, message in wrong)
+    score = f"{len(wrong):,} wrong answers and {right:,} right ones"
+    assert score in README, f"{score}, {own:,} with their own sentence"
+    assert f"{own:,} of them with a sentence about that very mistake" in README, f"now {own:,}"
+
+
+# The chapters -------------------------------------------------------------------------------------
+
+
+def tempting_answers(notebook):
+    """For each exercise that is judged: its name, and the answers that its solution marks."""
+    for name, _, details, _ in exercises_in(notebook):
+        if not isinstance(find(name), Explanation):
+            code = "\n".join(re.findall(r"```python\n(.*?)```", details["Solution"], re.DOTALL))
+            yield name, code, MARK.findall(details["Solution"])
+
+
+def evaluated(text, code, namespace):
+    """A tempting answer: a value, or a function with the arguments of the solution's."""
+    exec(code, namespace)
+    functions = [n for n in ast.parse(code).body if isinstance(n, ast.FunctionDef)]
+    if not functions:
+        return eval(text, namespace)
+    arguments = ", ".join(argument.arg for argument in functions[-1].args.args)
+    body = text if "return" in text else f"return {text}"
+    exec(f"def tempting({arguments}):\n{textwrap.indent(body, '    ')}", namespace)
+    return namespace["tempting"]
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_the_check_knows_the_tempting_answer_of_each_solution(notebook):
+    for name, code, marked in tempting_answers(notebook):
+        assert marked, f"{name}: mark a tempting answer in its solution, <!-- tempting: 512 -->"
+        exercise = find(name)
+        for text in marked:
+            namespace = {}
+            exec(imports_of(notebook), namespace)
+            message = refusal(exercise, evaluated(text, code, namespace))
+            known = any(sentence in message for sentence in sentences(exercise))
+            if isinstance(exercise, BreakingInput):
+                known = known or "does not break it" not in message
+            assert known or (isinstance(exercise, Estimate) and "is right in" in message), message
+
+
+def test_a_number_in_words_is_in_the_mark():
+    """Where the prose says "The tempting answer is 512", the mark is about the same number."""
+    said = re.compile(r"tempting\s+answer\s+is\s+(?:line\s+)?([\d.,]*\d)(?=[,.;: ]\D)")
+    seen = 0
+    for notebook in NOTEBOOKS:
+        for name, _, details, _ in exercises_in(notebook):
+            number = said.search(details["Solution"])
+            values = [eval(text) for text in MARK.findall(details["Solution"]) if number]
+            if number and all(np.ndim(value) == 0 for value in values):
+                seen += 1
+                right = float(number[1].replace(",", ""))
+                million = 1e6 if details["Solution"][number.end() :].startswith(" million") else 1
+                assert np.isclose(values, right * million, rtol=0.04).any(), f"{name}: {number[0]}"
+    assert seen > 30
