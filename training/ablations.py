@@ -29,8 +29,9 @@ from mistral_lib.teaching.ablations import BASELINE, RECORDS, best_rate
 SETTINGS = Settings()
 SEEDS = (0, 1, 2)  # at every rate that is tried
 MORE_SEEDS = (3, 4)  # at the best one
-RATES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
-FIRST_RATES = RATES[1:4]
+RATES = (2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2, 6.4e-2, 1.28e-1)
+FIRST_RATES = RATES[2:5]
+ALL_THE_WAY = (*RATES[1:6], 3.2e-2, 1.28e-1)  # of the question on rates
 
 # What each variant changes in the baseline's settings.
 QUESTIONS: dict[str, dict[str, dict]] = {
@@ -46,7 +47,7 @@ QUESTIONS: dict[str, dict[str, dict]] = {
         "relu": {"feedforward": "relu"},
         "geglu": {"feedforward": "geglu"},
     },
-    "learning_rate": {BASELINE: {}},  # at every rate
+    "learning_rate": {BASELINE: {}},
     "positions": {"no_positions": {"positions": "none"}},
     "output_initialisation": {"scaled_outputs": {"scaled_outputs": True}},
     "weight_decay": {
@@ -80,7 +81,7 @@ def next_runs(question: str, runs: list[dict]) -> list[tuple[float, int]]:
         return [pair for pair in wanted if pair not in done]
 
     if question == "learning_rate":
-        return missing(RATES, SEEDS)
+        return missing(ALL_THE_WAY, SEEDS)
     if first := missing(FIRST_RATES, SEEDS):
         return first
     place = RATES.index(best_rate(runs))

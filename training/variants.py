@@ -55,7 +55,7 @@ class Settings:
     positions: str = "rotary"
     scaled_outputs: bool = False
     decayed: str = "matrices"
-    learning_rate: float = 3e-3
+    learning_rate: float = 2e-3
     warmup: float = 0.05
     batch_size: int = 16
     global_clipnorm: float | None = 1.0

@@ -81,7 +81,7 @@ def t_interval(values: Sequence[float]) -> Interval:
         return Interval(np.inf, np.inf, np.inf, count)
     mean = float(np.mean(values))
     half = float(T_95[count] * np.std(values, ddof=1) / np.sqrt(count))
-    return Interval(*(round(x, 4) for x in (mean, mean - half, mean + half)), count)
+    return Interval(round(mean, 4), round(mean - half, 4), round(mean + half, 4), count)
 
 
 def recorded(folder: Path = RECORDS) -> list[str]:
