@@ -412,7 +412,7 @@ def test_rates_are_tried_until_the_best_has_neighbours(best, tried):
 def test_a_rate_that_diverges_is_never_the_best():
     found = finish("norm", lambda rate: None if rate > 5e-4 else 2.0)
     assert found.pop(2.5e-4) == [0, 1, 2, 3, 4]  # the lowest of two that are equal
-    assert found == dict.fromkeys((5e-4, 1e-3, 2e-3, 4e-3), [0, 1, 2])
+    assert found == {rate: [0, 1, 2] for rate in (5e-4, 1e-3, 2e-3, 4e-3)}
 
 
 def test_the_question_on_rates_has_all_of_them():

@@ -82,8 +82,9 @@ def next_runs(question: str, runs: list[dict]) -> list[tuple[float, int]]:
 
     if question == "learning_rate":
         return missing(ALL_THE_WAY, SEEDS)
-    if first := missing(FIRST_RATES, SEEDS):
-        return first
+    begun = sorted({*FIRST_RATES, *(run["learning_rate"] for run in runs)})
+    if unfinished := missing(begun, SEEDS):
+        return unfinished
     place = RATES.index(best_rate(runs))
     around = RATES[max(place - 1, 0) : place + 2]
     return missing(around, SEEDS) or missing([RATES[place]], MORE_SEEDS)
