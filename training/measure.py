@@ -2,7 +2,7 @@
 
 import gzip
 import lzma
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import jax
@@ -60,9 +60,6 @@ def document_bits(
     Returns:
         A float64 array (number of documents,).
     """
-    chunks = [(i, c) for i, d in enumerate(documents) for c in cut(d, length, stride)]
-    # Neighbours of similar length share a batch, so that little padding is computed.
-    chunks.sort(key=lambda pair: len(pair[1].token_ids))
     variables = [v.value for v in model.trainable_variables]
     others = [v.value for v in model.non_trainable_variables]
 
@@ -71,11 +68,32 @@ def document_bits(
         logits, _ = model.stateless_call(
             variables, others, {"token_ids": token_ids[:, :-1], "padding_mask": mask}
         )
-        chances = jax.nn.log_softmax(jnp.asarray(logits, "float32"))
-        picked = jnp.take_along_axis(chances, token_ids[:, 1:, None], axis=-1)[..., 0]  # (B, S)
-        return -(picked * scored).sum(axis=-1) / jnp.log(2.0)
+        return row_bits(logits, token_ids, scored)
 
     total = np.zeros(len(documents))
+    for owners, *arrays in padded_rows(documents, length, stride):
+        costs = np.asarray(bits(variables, *arrays))
+        np.add.at(total, owners, costs[: len(owners)])
+    return total
+
+
+def padded_rows(
+    documents: list[np.ndarray], length: int, stride: int
+) -> Iterator[tuple[list[int], np.ndarray, np.ndarray, np.ndarray]]:
+    """The pieces of documents as batches of few shapes.
+
+    Args:
+        documents: token ids of each, with start and end token.
+        length: number of predictions in one piece of a document, see `cut`.
+        stride: number of new predictions in each further piece.
+
+    Yields:
+        For each row the number of its document (the last batch has rows without one), the token
+        ids (ROWS, S + 1), the padding mask (ROWS, S), and 1.0 where a label is scored (ROWS, S).
+    """
+    chunks = [(i, c) for i, d in enumerate(documents) for c in cut(d, length, stride)]
+    # Neighbours of similar length share a batch, so that little padding is computed.
+    chunks.sort(key=lambda pair: len(pair[1].token_ids))
     for first in range(0, len(chunks), ROWS):
         rows = chunks[first : first + ROWS]
         longest = len(rows[-1][1].token_ids) - 1
@@ -88,9 +106,14 @@ def document_bits(
             token_ids[row, : size + 1] = chunk.token_ids
             mask[row, :size] = True
             scored[row, size - chunk.scored : size] = 1.0
-        costs = np.asarray(bits(variables, token_ids, mask, scored))
-        np.add.at(total, [i for i, _ in rows], costs[: len(rows)])
-    return total
+        yield [i for i, _ in rows], token_ids, mask, scored
+
+
+def row_bits(logits: jax.Array, token_ids: jax.Array, scored: jax.Array) -> jax.Array:
+    """What the scored labels of each row cost, in bits (ROWS,), from logits (ROWS, S, V)."""
+    chances = jax.nn.log_softmax(jnp.asarray(logits, "float32"))
+    picked = jnp.take_along_axis(chances, token_ids[:, 1:, None], axis=-1)[..., 0]  # (ROWS, S)
+    return -(picked * scored).sum(axis=-1) / jnp.log(2.0)
 
 
 def bits_per_byte(bits: np.ndarray, texts: Iterable[str]) -> float:
