@@ -10,12 +10,13 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import nbformat
 from nbformat import NotebookNode
 
+import claims
 from house import BOOK, ROOT, colab_link, notebook_paths
 from notebooks import FACT, SETUP_TAGS, gather, normalise, setup_source
 
@@ -40,6 +41,8 @@ class Chapter:
     facts: dict[str, str]
     labels: Counter[str]
     sources: Counter[str]
+    claims: dict[str, dict] = field(default_factory=dict)  # recorded in the whole book
+    made: Counter[str] = field(default_factory=Counter)  # in its prose
 
     def cells(self, kind: str) -> Iterator[tuple[str, NotebookNode]]:
         """The cells of one kind that hold anything, each with a name for messages."""
@@ -188,6 +191,17 @@ def number_problems(text: str, facts: dict[str, str]) -> Iterator[str]:
         yield "has a mark <!-- =... --> that is not of the form <!-- =name -->."
 
 
+def claimed(chapter: Chapter) -> Iterator[str]:
+    """What the prose says about the model was measured, and what was measured is said."""
+    yield from claims.claim_problems(chapter.notebook, chapter.claims, chapter.made)
+
+
+def counted(chapter: Chapter) -> Iterator[str]:
+    """Numbers about the model are recorded as examples or as claims, not as counts."""
+    if chapter.path.stem not in claims.UNCONVERTED:
+        yield from claims.number_problems(chapter.notebook)
+
+
 def compared(chapter: Chapter) -> Iterator[str]:
     """Nearly every output is compared when the notebook is run again."""
     code = [cell for _, cell in chapter.cells("code")]
@@ -218,6 +232,8 @@ CHECKS = [
     cited,
     figure_names,
     numbers,
+    claimed,
+    counted,
     compared,
     tidied,
 ]
@@ -228,7 +244,19 @@ def load(paths: list[Path]) -> list[Chapter]:
     every = notebook_paths()
     facts = gather(every)
     known = sum((labels(nbformat.read(path, 4)) for path in every), Counter())
-    return [Chapter(path, nbformat.read(path, 4), facts, known, sources()) for path in paths]
+    shared = facts, known, sources(), claims.gather(every), claims.written([*every, *pages()])
+    return [Chapter(path, nbformat.read(path, 4), *shared) for path in paths]
+
+
+def pages() -> list[Path]:
+    """The pages of the book that are no notebooks, and the README."""
+    return [path for path in [ROOT / "README.md", *BOOK.glob("*.md")] if path.exists()]
+
+
+def page_problems(page: Path, facts: dict[str, str], recorded: dict[str, dict]) -> Iterator[str]:
+    """What is wrong with the numbers and claims of a page."""
+    yield from number_problems(page.read_text(), facts)
+    yield from claims.prose_problems(page.read_text(), recorded)
 
 
 def main() -> None:
@@ -240,10 +268,9 @@ def main() -> None:
         for check in CHECKS
         for problem in check(chapter)
     ]
-    pages = [path for path in [ROOT / "README.md", *BOOK.glob("*.md")] if path.exists()]
-    facts = gather(notebook_paths())
-    for page in pages:
-        problems += [f"{page.name}: {p}" for p in number_problems(page.read_text(), facts)]
+    facts, recorded = gather(notebook_paths()), claims.gather(notebook_paths())
+    for page in pages():
+        problems += [f"{page.name}: {p}" for p in page_problems(page, facts, recorded)]
     sys.exit("\n".join(problems) or None)
 
 

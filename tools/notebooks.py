@@ -5,7 +5,7 @@
 
 Syncing writes the set-up cell and the link to Colab, copies recorded numbers into the prose of
 every notebook and page, drops metadata that would only make differences between versions long, and
-writes the index of exercises.
+writes the index of exercises and the page of all claims.
 """
 
 import argparse
@@ -19,6 +19,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
 
+import claims
 import exercise_index
 from house import BOOK, PROJECT, REPOSITORY, ROOT, TAG, colab_link, notebook_paths
 from mistral_lib.teaching.facts import NAME, NUMBER, PREFIX
@@ -58,7 +59,8 @@ def recorded(notebook: NotebookNode) -> dict[str, str]:
     """The numbers that a notebook's cells recorded, by name."""
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     marked = [output for output in outputs if "scrapbook" in output.get("metadata", {})]
-    return {out.metadata["scrapbook"]["name"]: out.data[f"{PREFIX}text/plain"] for out in marked}
+    kept = {out.metadata["scrapbook"]["name"]: out.data[f"{PREFIX}text/plain"] for out in marked}
+    return {name: text for name, text in kept.items() if not name.startswith(claims.CLAIM)}
 
 
 def gather(paths: list[Path]) -> dict[str, str]:
@@ -178,6 +180,7 @@ def sync(paths: list[Path]) -> None:
     for path in [ROOT / "README.md", *BOOK.glob("*.md")]:
         _write(path, write_facts(path.read_text(), facts))
     _write(exercise_index.PAGE, exercise_index.page())
+    _write(claims.PAGE, claims.page())
 
 
 def _write(path: Path, text: str) -> None:

@@ -231,13 +231,13 @@ def direct_effects(model: MistralCausalLM, prompts: Prompts) -> Float32[np.ndarr
     found = activations(model, prompts, "heads", "stream")
     last = found["stream"][-1][texts, prompts.ends]  # (B, D)
     size = np.sqrt((last**2).mean(axis=1, keepdims=True) + backbone.layer_norm_epsilon)
-    columns = np.asarray(backbone.token_embedding.reverse_embeddings)  # (D, V)
+    columns = np.asarray(backbone.token_embedding.reverse_embeddings.value)  # (D, V)
     lead = columns[:, prompts.answers[:, 0]] - columns[:, prompts.partners[:, 0]]
-    directions = lead.T * np.asarray(backbone.layer_norm.scale) / size  # (B, D)
+    directions = lead.T * np.asarray(backbone.layer_norm.scale.value) / size  # (B, D)
     heads = found["heads"][:, texts, prompts.ends]  # (L, B, H, h)
-    kernels = np.array(
-        [block.self_attention.attention_output.kernel for block in backbone.transformer_layers]
-    ).reshape(*heads.shape[:1], *heads.shape[2:], -1)  # (L, H, h, D)
+    outputs = [block.self_attention.attention_output for block in backbone.transformer_layers]
+    kernels = np.array([output.kernel.value for output in outputs])
+    kernels = kernels.reshape(len(heads), *heads.shape[2:], -1)  # (L, H, h, D)
     return np.einsum("lbnh,lnhd,bd->lnb", heads, kernels, directions)
 
 
