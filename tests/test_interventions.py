@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 
 from mistral_lib import MistralBackbone, MistralCausalLM
-from mistral_lib.teaching import interventions, measures, panel
+from mistral_lib.teaching import interventions, panel
 from mistral_lib.teaching.interventions import (
     activations,
-    direct_effects,
     each_head,
     lens,
     read,
@@ -248,23 +247,6 @@ def test_the_lens_ends_with_the_model(model):
     assert found.shape == (L + 1, *ROWS.token_ids.shape, V)
     assert same(found[-1], direct(model))
     assert same(found[0], read(model, ROWS, order=[]))
-
-
-def test_direct_effects_of_all_parts_add_up_to_the_lead(model):
-    effects = direct_effects(model, ROWS)
-    assert effects.shape == (L, H, 2)
-    found = activations(model, ROWS, "stream", "attention")
-    lead = np.asarray(measures.logit_difference(read(model, ROWS), ROWS))
-    texts = np.arange(2)
-    last = found["stream"][-1][texts, ROWS.ends]
-    by_heads = found["attention"][:, texts, ROWS.ends].sum(axis=0)
-    # Without norm and kernel between them the rest of the stream has the rest of the lead.
-    norm = model.backbone.layer_norm
-    factor = np.asarray(norm(last)) / last
-    kernel = np.asarray(model.backbone.token_embedding.reverse_embeddings.value)
-    direction = (kernel[:, ROWS.answers[:, 0]] - kernel[:, ROWS.partners[:, 0]]).T
-    rest = ((last - by_heads) * factor * direction).sum(axis=1)
-    assert np.allclose(effects.sum(axis=(0, 1)) + rest, lead, atol=1e-4)
 
 
 def test_a_transplanted_norm_is_called_by_edited_passes(model):

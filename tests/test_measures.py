@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from mistral_lib import MistralCausalLM
-from mistral_lib.teaching import measures, panel
+from mistral_lib.teaching import measures, panel, repeats
 from mistral_lib.teaching.interventions import activations
 from mistral_lib.tokenizer import MistralTokenizer
 
 TOKENIZER = MistralTokenizer.from_preset("mistral_tiny_en")
 PROMPTS = panel.docstrings(TOKENIZER).where([number % 9 == 0 for number in range(72)])
-REPEATS = panel.sentences(TOKENIZER).where([number < 4 for number in range(24)])
+REPEATS = repeats.sentences(TOKENIZER).where([number < 4 for number in range(24)])
 V = TOKENIZER.vocabulary_size()
 
 
@@ -116,6 +116,26 @@ def test_attention_to_the_name_is_from_the_end_to_its_first_mention():
         mention = PROMPTS.mentions[row]
         assert PROMPTS.token_ids[row, mention] == name[0]
         assert np.array_equal(found[:, :, row], weights[:, row, :, end, mention])
+
+
+@pytest.mark.slow
+def test_direct_effects_and_the_rest_of_the_stream_make_the_lead():
+    model = MistralCausalLM.from_preset("mistral_tiny_en")
+    effects = measures.direct_effects(model, PROMPTS)
+    assert effects.shape == (6, 6, len(PROMPTS))
+    found = activations(model, PROMPTS, "stream", "attention")
+    texts, backbone = np.arange(len(PROMPTS)), model.backbone
+    last = found["stream"][-1][texts, PROMPTS.ends]
+    rest = last - found["attention"][:, texts, PROMPTS.ends].sum(axis=0)
+    factor = np.asarray(backbone.layer_norm(last)) / last  # scale and size of the last norm
+    logits = np.asarray(backbone.token_embedding(rest[:, None] * factor[:, None], reverse=True))
+    lead = [
+        z[0, name[0]] - z[0, partner[0]]
+        for z, name, partner in zip(logits, PROMPTS.answers, PROMPTS.partners)
+    ]
+    whole = measures.logit_difference(model.predict(PROMPTS.inputs, verbose=0), PROMPTS)
+    assert np.allclose(effects.sum(axis=(0, 1)) + lead, whole, atol=1e-3)
+    assert abs(effects).max() > 0.5
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from mistral_lib.teaching import panel
+from mistral_lib.teaching import panel, repeats
 from mistral_lib.tokenizer import MistralTokenizer
 
 TOKENIZER = MistralTokenizer.from_preset("mistral_tiny_en")
@@ -18,8 +18,8 @@ SETS = {
     "docstrings": PROMPTS,
     "documents": panel.documents(TOKENIZER),
     "prose": panel.prose(TOKENIZER),
-    "sentences": panel.sentences(TOKENIZER),
-    "random repeats": panel.random_repeats(TOKENIZER),
+    "sentences": repeats.sentences(TOKENIZER),
+    "random repeats": repeats.random_repeats(TOKENIZER),
 }
 
 
@@ -103,6 +103,18 @@ def test_counterfactuals_differ_in_the_name_alone():
         assert {first, end} <= differing  # the first pieces are never the same
 
 
+def test_regions_cover_each_prompt_once():
+    regions = PROMPTS.regions()
+    places = np.arange(PROMPTS.token_ids.shape[1])
+    covered = sum(region.astype(int) for region in regions.values())
+    assert np.array_equal(covered, places <= PROMPTS.ends[:, None])
+    for row, item in enumerate(PROMPTS.items):
+        named = regions["name"][row] | regions["rest of the name"][row]
+        assert "".join(pieces(PROMPTS.token_ids[row, named])) == item.name
+        assert pieces(PROMPTS.token_ids[row, regions["after"][row]])[0].startswith("*")
+        assert pieces(PROMPTS.token_ids[row, regions["end"][row]]) == ["▁*"]
+
+
 def test_no_two_texts_share_eight_words_in_a_row():
     record = json.loads(panel.RECORD.read_text())
     texts = [entry["text"] for entry in record["docstrings"]]
@@ -130,29 +142,6 @@ def test_documents_are_whole_and_short_enough_for_one_batch(name):
         assert len(text.encode()) == size
         assert 60 < real.sum() < 256
     assert rows.token_ids.shape[1] > (128 if name == "documents" else 60)
-
-
-@pytest.mark.parametrize("name", ["sentences", "random repeats"])
-def test_repeats_come_twice(name):
-    rows = SETS[name]
-    for ids, real, period in zip(rows.token_ids, rows.padding_mask, rows.periods):
-        assert ids[0] == TOKENIZER.start_token_id
-        assert real.sum() == 2 * period + 1
-        assert np.array_equal(ids[1 : period + 1], ids[period + 1 : 2 * period + 1])
-
-
-def test_random_repeats_are_printable_pieces_each_once():
-    rows = SETS["random repeats"]
-    for ids, period in zip(rows.token_ids, rows.periods):
-        sequence = ids[1 : period + 1]
-        assert len({*sequence.tolist()}) == period
-        assert all(re.fullmatch(r"[ -~]+", piece.replace("▁", " ")) for piece in pieces(sequence))
-
-
-def test_random_repeats_are_the_same_everywhere():
-    assert SETS["random repeats"].token_ids[0, 1:5].tolist() == [1115, 1181, 529, 1445]
-    other = panel.random_repeats(TOKENIZER, seed=1)
-    assert not np.array_equal(other.token_ids, SETS["random repeats"].token_ids)
 
 
 def test_some_rows():

@@ -22,6 +22,8 @@ from model_numbers import recorded_as_counts
 
 PAGE = BOOK / "claims.md"
 MARK = re.compile(rf"<!-- {CLAIM}(?P<name>{NAME.pattern}) -->")
+# The space before a new sentence: after a stop, and up to two closing marks.
+STOP = re.compile(r"(?<=[.!?]) |(?<=[.!?][)\"”*_]) |(?<=[.!?][)\"”*_]{2}) ")
 COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
 INTERVAL = re.compile(r"\(\S+ to \S+, [\d,]+ \w+\)|\(\S+ to \S+, n = [\d,]+\)")
 HEAD = """\
@@ -107,9 +109,9 @@ def sentences(text: str) -> Iterator[tuple[str, str]]:
         around = re.sub(r"\{\w+\}`[^`]*`", "", around)  # citations
         around = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", around)
         (paragraph,) = [p for p in re.split(r"\n\s*\n|\n(?=\s*[-*#>]\s)", around) if "\0" in p]
-        paragraph = " ".join(paragraph.split()).lstrip("-*#> ")
-        paragraph = re.sub(r"([.!?:][)\"”*_]*) ?\0", "\0\\1", paragraph)  # the mark before the stop
-        (sentence,) = [s for s in re.split(r"(?<=[.!?])[)\"”*_]* ", paragraph) if "\0" in s]
+        paragraph = re.sub(r"^[-*#>]+ ", "", " ".join(paragraph.split()))
+        paragraph = re.sub(r"([.!?][)\"”*_]*)\0", "\0\\1", paragraph)  # the mark before the stop
+        (sentence,) = [s for s in re.split(STOP, paragraph) if "\0" in s]
         yield match["name"], sentence.replace(" \0", "\0").replace("\0", "")
 
 

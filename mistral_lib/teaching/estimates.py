@@ -21,7 +21,7 @@ import statistics
 
 import numpy as np
 
-from mistral_lib.arrays import Array, Float, Shaped
+from mistral_lib.arrays import Array, Shaped
 
 SHARE = 0.95
 SAMPLES = 10_000
@@ -64,7 +64,7 @@ class Estimate:
         return [written(x, spec or ".2f") for x in (self.mean, self.low, self.high)]
 
 
-def mean(values: Float[Array, " n"]) -> Estimate:
+def mean(values: Shaped[Array, " n"]) -> Estimate:
     """The mean over items, such as texts.
 
     Args:
@@ -77,12 +77,12 @@ def mean(values: Float[Array, " n"]) -> Estimate:
     return _estimate(values, np.ones(len(values)))
 
 
-def paired(before: Float[Array, " n"], after: Float[Array, " n"]) -> Estimate:
+def paired(before: Shaped[Array, " n"], after: Shaped[Array, " n"]) -> Estimate:
     """The mean of the differences `before - after` of the same items."""
     return mean(_checked(before) - _checked(after))
 
 
-def ratio(numerators: Float[Array, " n"], denominators: Shaped[Array, " n"]) -> Estimate:
+def ratio(numerators: Shaped[Array, " n"], denominators: Shaped[Array, " n"]) -> Estimate:
     """A ratio of two sums over items, such as bits per byte over documents.
 
     Whole items are drawn again, each with its numerator and its denominator. The difference of two
@@ -94,7 +94,7 @@ def ratio(numerators: Float[Array, " n"], denominators: Shaped[Array, " n"]) -> 
     return _estimate(_checked(numerators), _checked(denominators))
 
 
-def over_seeds(values: Float[Array, " n"]) -> Estimate:
+def over_seeds(values: Shaped[Array, " n"]) -> Estimate:
     """The mean over runs that differ by their seed alone, two to ten of them.
 
     With so few, the interval is Student's, which is wide: it takes the runs for draws from a normal

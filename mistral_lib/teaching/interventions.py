@@ -25,7 +25,7 @@ from mistral_lib.arrays import Array, Bool, Float, Float32, Int
 from mistral_lib.generation.compiled import CompiledFunction
 from mistral_lib.layers.dense import masked_softmax
 from mistral_lib.masks import attention_mask
-from mistral_lib.teaching.panel import Prompts, Rows
+from mistral_lib.teaching.panel import Rows
 
 # Where an edit is asked, and with what. `layer` is the number of the block, but for the stream.
 SITES = {
@@ -99,10 +99,11 @@ def sweep(
     Returns:
         The measures, an array (N, ...).
 
-    >>> from mistral_lib.teaching import measures, panel
+    >>> from mistral_lib.teaching import panel
+    >>> from mistral_lib.teaching.measures import chance
     >>> model = MistralCausalLM.from_preset("mistral_tiny_en")
     >>> prompts = panel.docstrings(model.preprocessor.tokenizer).where([True, True] + 70 * [False])
-    >>> sweep(model, prompts, silence, each_head(model), measures.chance).shape
+    >>> sweep(model, prompts, silence, each_head(model), chance).shape
     (36, 2)
     """
 
@@ -128,10 +129,10 @@ def activations(
     Raises:
         ValueError: no site has that name.
 
-    >>> from mistral_lib.teaching import panel
+    >>> from mistral_lib.teaching import repeats
     >>> model = MistralCausalLM.from_preset("mistral_tiny_en")
-    >>> repeats = panel.sentences(model.preprocessor.tokenizer)
-    >>> activations(model, repeats, "weights")["weights"].shape  # (L, B, H, S, S)
+    >>> sentences = repeats.sentences(model.preprocessor.tokenizer)
+    >>> activations(model, sentences, "weights")["weights"].shape  # (L, B, H, S, S)
     (6, 24, 6, 51, 51)
     """
     if unknown := set(sites) - SITES.keys():
@@ -209,36 +210,6 @@ def each_head(model: MistralCausalLM) -> Bool[np.ndarray, "N L 1 1 H"]:
     """For `sweep` and `silence`: one setting for each head, which silences it alone."""
     layers, heads = model.backbone.num_layers, model.backbone.num_query_heads
     return np.eye(layers * heads, dtype=bool).reshape(-1, layers, 1, 1, heads)
-
-
-def direct_effects(model: MistralCausalLM, prompts: Prompts) -> Float32[np.ndarray, "L H B"]:
-    """What each head by itself adds to the lead of the name over its partner, in logits.
-
-    Only the direct way counts: from the head's output at the end of the prompt into the residual
-    stream, and past all later blocks to the logits of the first pieces. The last norm divides by
-    what it divides by in the whole model, so that the effects of all parts add up to the lead.
-
-    Args:
-        model: a model with an output kernel of its own.
-        prompts: the prompts.
-
-    Returns:
-        A float32 array (L, H, B).
-
-    Source: Elhage et al., "A Mathematical Framework for Transformer Circuits", 2021.
-    """
-    backbone, texts = model.backbone, np.arange(len(prompts))
-    found = activations(model, prompts, "heads", "stream")
-    last = found["stream"][-1][texts, prompts.ends]  # (B, D)
-    size = np.sqrt((last**2).mean(axis=1, keepdims=True) + backbone.layer_norm_epsilon)
-    columns = np.asarray(backbone.token_embedding.reverse_embeddings.value)  # (D, V)
-    lead = columns[:, prompts.answers[:, 0]] - columns[:, prompts.partners[:, 0]]
-    directions = lead.T * np.asarray(backbone.layer_norm.scale.value) / size  # (B, D)
-    heads = found["heads"][:, texts, prompts.ends]  # (L, B, H, h)
-    outputs = [block.self_attention.attention_output for block in backbone.transformer_layers]
-    kernels = np.array([output.kernel.value for output in outputs])
-    kernels = kernels.reshape(len(heads), *heads.shape[2:], -1)  # (L, H, h, D)
-    return np.einsum("lbnh,lnhd,bd->lnb", heads, kernels, directions)
 
 
 def unembed(

@@ -11,8 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mistral_lib import MistralCausalLM
 from mistral_lib.arrays import Array, Float, Float32, Int
-from mistral_lib.teaching.panel import NOTHING, Prompts, Repeats, Rows
+from mistral_lib.teaching.interventions import activations
+from mistral_lib.teaching.panel import NOTHING, Prompts, Rows
+from mistral_lib.teaching.repeats import Repeats
 
 
 def log_chances(logits: Float[Array, "B S V"], rows: Rows) -> Float32[Array, "B T"]:
@@ -120,6 +123,36 @@ def attention_to_name(
     """
     texts = np.arange(len(prompts))
     return np.moveaxis(weights[:, texts, :, prompts.ends, prompts.mentions], 0, -1)
+
+
+def direct_effects(model: MistralCausalLM, prompts: Prompts) -> Float32[np.ndarray, "L H B"]:
+    """What each head by itself adds to the lead of the name over its partner, in logits.
+
+    Only the direct way counts: from the head's output at the end of the prompt into the residual
+    stream, and past all later blocks to the logits of the first pieces. The last norm divides by
+    what it divides by in the whole model, so that the effects of all parts add up to the lead.
+
+    Args:
+        model: a model with an output kernel of its own.
+        prompts: the prompts.
+
+    Returns:
+        A float32 array (L, H, B).
+
+    Source: Elhage et al., "A Mathematical Framework for Transformer Circuits", 2021.
+    """
+    backbone, texts = model.backbone, np.arange(len(prompts))
+    found = activations(model, prompts, "heads", "stream")
+    last = found["stream"][-1][texts, prompts.ends]  # (B, D)
+    size = np.sqrt((last**2).mean(axis=1, keepdims=True) + backbone.layer_norm_epsilon)
+    columns = np.asarray(backbone.token_embedding.reverse_embeddings.value)  # (D, V)
+    lead = columns[:, prompts.answers[:, 0]] - columns[:, prompts.partners[:, 0]]
+    directions = lead.T * np.asarray(backbone.layer_norm.scale.value) / size  # (B, D)
+    heads = found["heads"][:, texts, prompts.ends]  # (L, B, H, h)
+    outputs = [block.self_attention.attention_output for block in backbone.transformer_layers]
+    kernels = np.array([output.kernel.value for output in outputs])
+    kernels = kernels.reshape(len(heads), *heads.shape[2:], -1)  # (L, H, h, D)
+    return np.einsum("lbnh,lnhd,bd->lnb", heads, kernels, directions)
 
 
 def _chosen(values, ids):

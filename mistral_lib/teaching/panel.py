@@ -4,7 +4,7 @@ One prompt shows how something works. That it holds takes many, and texts that t
 
 - `docstrings`: docstrings that end just before a name which was mentioned early;
 - `documents`: documentation, and `prose`: another task, in which nothing is documented;
-- `random_repeats` and `sentences`: sequences that come twice, for induction heads.
+- sequences that come twice, for induction heads, which are in `mistral_lib.teaching.repeats`.
 
 All texts were written for this book before anything was measured on them. None shares eight words
 in a row with the training text, as far as that can be built again: `training/panel_overlap.py`
@@ -31,7 +31,6 @@ from mistral_lib.tokenizer import MistralTokenizer
 
 RECORD = Path(__file__).parent / "records" / "panel.json"
 HALVES = ("discover", "confirm")
-LENGTHS = (8, 16, 32, 48)  # tokens of a random sequence before it comes again
 STARRED = re.compile(r"\*(\w+)\*")
 NOTHING = -1  # fills up rows of pieces
 
@@ -108,7 +107,7 @@ class Rows:
         return dataclasses.replace(rows, title=f"{self.title}, {half}")
 
 
-def _tree(cls: type) -> type:
+def rows_tree(cls: type) -> type:
     """Has compiled functions take a kind of `Rows`: title and items are no arrays."""
     names = [field.name for field in dataclasses.fields(cls)]
     arrays = [name for name in names if name not in ("title", "items")]
@@ -117,7 +116,7 @@ def _tree(cls: type) -> type:
     return cls
 
 
-@_tree
+@rows_tree
 @dataclasses.dataclass(frozen=True)
 class Prompts(Rows):
     """Docstring prompts; each row goes on with the name, so that all its pieces can be judged.
@@ -137,13 +136,32 @@ class Prompts(Rows):
     rivals: Int[Array, " B"]
     mentions: Int[Array, " B"]
 
+    def regions(self) -> dict[str, Bool[np.ndarray, "B S"]]:
+        """Where each prompt has the name, what is before, between and at the end: each once.
+
+        Returns:
+            For "before", "name", "rest of the name" (its later pieces), "after" (the token after
+            it), "between" and "end" (the star before the name is due) a bool array (B, S).
+        """
+        places = np.arange(self.token_ids.shape[1])
+        first, end = self.mentions[:, None], self.ends[:, None]
+        last = first + (self.answers != NOTHING).sum(axis=1, keepdims=True)
+        return {
+            "before": places < first,
+            "name": places == first,
+            "rest of the name": (places > first) & (places < last),
+            "after": places == last,
+            "between": (places > last) & (places < end),
+            "end": places == end,
+        }
+
     def counterfactual(self, tokenizer: MistralTokenizer) -> "Prompts":
         """The same prompts about the partners, token for token."""
         made = _prompts(tokenizer, self.title, [item.counterfactual for item in self.items])
         return dataclasses.replace(made, confirms=self.confirms)
 
 
-@_tree
+@rows_tree
 @dataclasses.dataclass(frozen=True)
 class Documents(Rows):
     """Whole texts.
@@ -155,20 +173,9 @@ class Documents(Rows):
     bytes: Int[Array, " B"]
 
 
-@_tree
-@dataclasses.dataclass(frozen=True)
-class Repeats(Rows):
-    """`<s>`, a sequence of tokens, and the same sequence again.
-
-    Attributes:
-        periods: int array (B,), the number of tokens of the sequence.
-    """
-
-    periods: Int[Array, " B"]
-
-
 @functools.cache
-def _record() -> dict[str, Any]:
+def record() -> dict[str, Any]:
+    """The texts as they are kept."""
     return json.loads(RECORD.read_text(encoding="utf-8"))
 
 
@@ -187,7 +194,7 @@ def docstrings(tokenizer: MistralTokenizer) -> Prompts:
     ('docstrings, confirm', 36, 'value')
     """
     items = []
-    for entry in _record()["docstrings"]:
+    for entry in record()["docstrings"]:
         pieces = _pieces(tokenizer, entry["text"], entry["name"])
         kind = "one piece" if len(pieces) == 1 else "longer first"
         if len(pieces) > 1 and len(tokenizer.id_to_token(pieces[0])) == 1:
@@ -216,43 +223,6 @@ def prose(tokenizer: MistralTokenizer) -> Documents:
     return _documents(tokenizer, "prose")
 
 
-def sentences(tokenizer: MistralTokenizer) -> Repeats:
-    """Sentences, each of which comes twice, on two lines.
-
-    >>> tokenizer = MistralTokenizer.from_preset("mistral_tiny_en")
-    >>> print(tokenizer.decode(sentences(tokenizer).token_ids[0, 1:]))
-    The old baker sold warm bread to the ship's crew.
-    The old baker sold warm bread to the ship's crew.
-    """
-    texts = _record()["sentences"]
-    rows = tokenizer.encode([f"{text}\n" for text in texts], add_bos=False, add_eos=False)
-    return _repeats(tokenizer, "sentences", texts, rows)
-
-
-def random_repeats(tokenizer: MistralTokenizer, number: int = 16, seed: int = 0) -> Repeats:
-    """Sequences of random tokens, each of which comes twice.
-
-    Args:
-        tokenizer: the tokens are its printable pieces; none comes twice within a sequence.
-        number: sequences of each length in `LENGTHS`.
-        seed: another one draws other sequences.
-
-    >>> repeats = random_repeats(MistralTokenizer.from_preset("mistral_tiny_en"))
-    >>> repeats.token_ids.shape, repeats.periods[::16].tolist()
-    ((64, 97), [8, 16, 32, 48])
-    """
-    pieces = [tokenizer.id_to_token(id) for id in range(tokenizer.vocabulary_size())]
-    ascii = [piece.replace("▁", " ") for piece in pieces]
-    drawn_from = np.flatnonzero([p.isascii() and p.isprintable() and p[0] != "<" for p in ascii])
-    bits = np.random.PCG64(seed)  # whose numbers are the same in every version of NumPy
-    rows = [
-        drawn_from[np.argsort(bits.random_raw(len(drawn_from)))[:length]].tolist()
-        for length in LENGTHS
-        for _ in range(number)
-    ]
-    return _repeats(tokenizer, "random repeats", [tuple(row) for row in rows], rows)
-
-
 def _pieces(tokenizer, text: str, name: str) -> list[int]:
     """The pieces of a name at the end of a docstring, before another star."""
     before, after = tokenizer.encode([text, f"{text}{name}*"], add_bos=False, add_eos=False)
@@ -274,11 +244,11 @@ def _prompts(tokenizer, title: str, items: Sequence[Prompt]) -> Prompts:
     return Prompts(
         title,
         tuple(items),
-        _confirms(item.kind for item in items),
-        *_padded([row + name for row, name in zip(rows, answers)]),
+        confirmed(item.kind for item in items),
+        *padded([row + name for row, name in zip(rows, answers)]),
         np.array([len(row) - 1 for row in rows]),
-        _padded(answers, NOTHING)[0],
-        _padded(partners, NOTHING)[0],
+        padded(answers, NOTHING)[0],
+        padded(partners, NOTHING)[0],
         np.array(rivals),
         np.array(mentions),
     )
@@ -290,19 +260,13 @@ def _starred(row: list[int], place: int) -> bool:
 
 
 def _documents(tokenizer, title: str) -> Documents:
-    texts = _record()[title]
+    texts = record()[title]
     rows = tokenizer.encode(texts, add_bos=True, add_eos=False)
     sizes = np.array([len(text.encode()) for text in texts])
-    return Documents(title, tuple(texts), _confirms([""] * len(rows)), *_padded(rows), sizes)
+    return Documents(title, tuple(texts), confirmed([""] * len(rows)), *padded(rows), sizes)
 
 
-def _repeats(tokenizer, title: str, items: Sequence, rows: list[list[int]]) -> Repeats:
-    periods = np.array([len(row) for row in rows])
-    padded = _padded([[tokenizer.start_token_id, *row, *row] for row in rows])
-    return Repeats(title, tuple(items), _confirms([""] * len(rows)), *padded, periods)
-
-
-def _confirms(kinds: Iterable[str]) -> np.ndarray:
+def confirmed(kinds: Iterable[str]) -> np.ndarray:
     """Which items confirm: every second one of each kind, in their order."""
     seen: Counter[str] = Counter()
     confirms = []
@@ -312,7 +276,9 @@ def _confirms(kinds: Iterable[str]) -> np.ndarray:
     return np.array(confirms)
 
 
-def _padded(rows: list[list[int]], filling: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def padded(
+    rows: list[list[int]], filling: int = 0
+) -> tuple[Int[np.ndarray, "B S"], Bool[np.ndarray, "B S"]]:
     """Rows of ids filled up to one length, and where they are not filled up."""
     lengths = np.array([len(row) for row in rows])
     real = np.arange(lengths.max()) < lengths[:, None]
