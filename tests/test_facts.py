@@ -59,3 +59,18 @@ def test_nothing_is_published_when_one_value_is_bad(recorded):
     with capture_output() as captured, pytest.raises(TypeError):
         facts.record(good=1, bad=0.5)
     assert not captured.outputs
+
+
+def test_an_example_is_published_under_its_name(recorded):
+    with capture_output() as captured:
+        facts.example(example_chance="59.6%")
+    (output,) = captured.outputs
+    assert output.metadata["scrapbook"]["name"] == "example_chance"
+    assert output.data[f"{facts.PREFIX}text/plain"] == "59.6%"
+
+
+def test_an_example_says_in_its_name_that_it_is_one(recorded):
+    message = "Name it example_head_chance, or measure it on the panel and use claim"
+    with capture_output() as captured, pytest.raises(ValueError, match=message):
+        facts.example(head_chance="59.6%")
+    assert not captured.outputs

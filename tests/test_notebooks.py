@@ -10,6 +10,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_output
 
 import check_notebooks
+import claims
 import folds
 import house
 import links
@@ -35,10 +36,9 @@ def test_notebook(name, check):
 @pytest.mark.parametrize(
     "page", [house.ROOT / "README.md", *house.BOOK.glob("*.md")], ids=lambda page: page.name
 )
-def test_numbers_and_links_of_page(page):
-    facts = notebooks.gather(house.notebook_paths())
-    assert list(check_notebooks.number_problems(page.read_text(), facts)) == []
-    assert list(links.problems(page.read_text(), targets.load())) == []
+def test_numbers_claims_and_links_of_page(page):
+    facts, recorded = (tool.gather(house.notebook_paths()) for tool in (notebooks, claims))
+    assert list(check_notebooks.page_problems(page, facts, recorded, targets.load())) == []
 
 
 def good() -> nbformat.NotebookNode:

@@ -115,6 +115,28 @@ def test_numpy_will_do(model):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", PARTS)
+def test_a_compiled_part_is_the_same(model, name):
+    with transplanted(model, **{name: WRONG[name]}):
+        called = real_logits(model)
+        compiled = model.predict(INPUTS, verbose=0)[INPUTS["padding_mask"]]
+    assert abs(compiled - called).max() < 1e-3
+
+
+@pytest.mark.parametrize("name", ["attention", "heads", "positions", "mask"])
+def test_a_compiled_part_is_called_once_a_layer_for_all_sequences(model, name):
+    calls = []
+
+    def listen(*arguments):
+        calls.append(arguments)
+        return RIGHT[name](*arguments)
+
+    with transplanted(model, **{name: listen}):
+        model.predict(INPUTS, verbose=0)
+    assert len(calls) == 2 * (2 if name == "positions" else 1)  # layers; queries and keys
+
+
+@pytest.mark.slow
 def test_compiled_programs_are_made_anew(model):
     before = model.predict(INPUTS, verbose=0)
     with transplanted(model, norm=WRONG["norm"]):

@@ -8,13 +8,15 @@ The test suite runs all checks on all notebooks, and each check on a notebook th
 
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import nbformat
 from nbformat import NotebookNode
 
+import claims
 import folds
 import links
 import targets
@@ -40,6 +42,8 @@ class Chapter:
     notebook: NotebookNode
     facts: dict[str, str]
     targets: dict[str, targets.Target]
+    claims: dict[str, dict] = field(default_factory=dict)  # recorded in the whole book
+    made: Counter[str] = field(default_factory=Counter)  # in its prose
 
     def cells(self, kind: str) -> Iterator[tuple[str, NotebookNode]]:
         """The cells of one kind that hold anything, each with a name for messages."""
@@ -202,6 +206,17 @@ def number_problems(text: str, facts: dict[str, str]) -> Iterator[str]:
         yield "has a mark <!-- =... --> that is not of the form <!-- =name -->."
 
 
+def claimed(chapter: Chapter) -> Iterator[str]:
+    """What the prose says about the model was measured, and what was measured is said."""
+    yield from claims.claim_problems(chapter.notebook, chapter.claims, chapter.made)
+
+
+def counted(chapter: Chapter) -> Iterator[str]:
+    """Numbers about the model are recorded as examples or as claims, not as counts."""
+    if chapter.path.stem not in claims.UNCONVERTED:
+        yield from claims.number_problems(chapter.notebook)
+
+
 def compared(chapter: Chapter) -> Iterator[str]:
     """Nearly every output is compared when the notebook is run again."""
     code = [cell for _, cell in chapter.cells("code")]
@@ -233,6 +248,8 @@ CHECKS = [
     captioned,
     folded,
     numbers,
+    claimed,
+    counted,
     compared,
     tidied,
 ]
@@ -241,8 +258,31 @@ CHECKS = [
 def load(paths: list[Path]) -> list[Chapter]:
     """The notebooks as chapters of one book."""
     every = notebook_paths()
-    facts, known = gather(every), targets.load()
-    return [Chapter(path, nbformat.read(path, 4), facts, known) for path in paths]
+    shared = (
+        gather(every),
+        targets.load(),
+        claims.gather(every),
+        claims.written([*every, *pages()]),
+    )
+    return [Chapter(path, nbformat.read(path, 4), *shared) for path in paths]
+
+
+def pages() -> list[Path]:
+    """The pages of the book that are no notebooks, and the README."""
+    return [path for path in [ROOT / "README.md", *BOOK.glob("*.md")] if path.exists()]
+
+
+def page_problems(
+    page: Path,
+    facts: dict[str, str],
+    recorded: dict[str, dict],
+    known: dict[str, targets.Target],
+) -> Iterator[str]:
+    """What is wrong with the numbers, claims and links of a page."""
+    text = page.read_text()
+    yield from number_problems(text, facts)
+    yield from claims.prose_problems(text, recorded)
+    yield from links.problems(text, known)
 
 
 def main() -> None:
@@ -254,12 +294,10 @@ def main() -> None:
         for check in CHECKS
         for problem in check(chapter)
     ]
-    pages = [path for path in [ROOT / "README.md", *BOOK.glob("*.md")] if path.exists()]
-    facts, known = gather(notebook_paths()), targets.load()
-    for page in pages:
-        text = page.read_text()
-        found = [*number_problems(text, facts), *links.problems(text, known)]
-        problems += [f"{page.name}: {problem}" for problem in found]
+    facts, recorded = gather(notebook_paths()), claims.gather(notebook_paths())
+    known = targets.load()
+    for page in pages():
+        problems += [f"{page.name}: {p}" for p in page_problems(page, facts, recorded, known)]
     sys.exit("\n".join(problems) or None)
 
 

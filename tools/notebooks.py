@@ -7,7 +7,7 @@
 Syncing writes the set-up cell and the link to Colab, copies recorded numbers into the prose of
 every notebook and page, fills in links, captions and titles of folds (`links.py`, `folds.py`),
 drops metadata that would only make differences between versions long, and writes the index of
-exercises and the bibliography.
+exercises, the bibliography and the page of all claims.
 """
 
 import argparse
@@ -22,6 +22,7 @@ from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
 
 import bibliography
+import claims
 import exercise_index
 import folds
 import links
@@ -64,7 +65,8 @@ def recorded(notebook: NotebookNode) -> dict[str, str]:
     """The numbers that a notebook's cells recorded, by name."""
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     marked = [output for output in outputs if "scrapbook" in output.get("metadata", {})]
-    return {out.metadata["scrapbook"]["name"]: out.data[f"{PREFIX}text/plain"] for out in marked}
+    kept = {out.metadata["scrapbook"]["name"]: out.data[f"{PREFIX}text/plain"] for out in marked}
+    return {name: text for name, text in kept.items() if not name.startswith(claims.CLAIM)}
 
 
 def gather(paths: list[Path]) -> dict[str, str]:
@@ -188,6 +190,7 @@ def sync(paths: list[Path]) -> None:
         _write(path, links.fill(write_facts(path.read_text(), facts), known))
     _write(exercise_index.PAGE, links.fill(exercise_index.page(), known))
     _write(bibliography.PAGE, links.fill(bibliography.page(), known))
+    _write(claims.PAGE, links.fill(claims.page(), known))
 
 
 def shorten(path: Path) -> None:
@@ -196,7 +199,8 @@ def shorten(path: Path) -> None:
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
             cell.source = links.short(cell.source)
-    _write(path, nbformat.writes(notebook) + "\n")
+    _write(path, nbformat.writes(notebook) + "
+")
 
 
 def _write(path: Path, text: str) -> None:

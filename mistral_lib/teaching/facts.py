@@ -5,6 +5,10 @@ back at its end.
 
 A cell records a value; the prose writes it as `7,241,732,096<!-- =params_7b -->`, and
 `tools/notebooks.py` keeps the two equal. So no number in the book is typed by hand.
+
+Numbers are of three sorts, and each has its own function: `record` is for counts and arithmetic,
+`example` for what a model did on one text, and `mistral_lib.teaching.claims.claim` for what holds
+on many texts or runs.
 """
 
 import re
@@ -29,7 +33,7 @@ NUMBER = re.compile(r"[-−]?\d[\d,.]*(e[-+]?\d+)?%?")
 
 
 def record(**values: int | str) -> None:
-    """Records numbers under names, for the prose of this chapter and of any other.
+    """Records counts and results of arithmetic under names, for the prose of any chapter.
 
     The values become part of the cell's stored output, which is compared whenever the notebook is
     run again. So record only what is the same on every machine: no times, no unrounded floats.
@@ -46,9 +50,35 @@ def record(**values: int | str) -> None:
     >>> record(params_7b=7_241_732_096, bits_per_byte=f"{1.4766:.2f}")
     """
     written = {name: _written(name, value) for name, value in values.items()}
-    if get_ipython() is None:
-        return
     for name, text in written.items():
+        publish(name, text)
+
+
+def example(**values: int | str) -> None:
+    """Records numbers that a model gave on one example, as `record` does.
+
+    They show how something works, and never that it holds. So their names say what they are, and
+    the prose with them.
+
+    Args:
+        **values: as for `record`; the names begin with "example_".
+
+    Raises:
+        TypeError, ValueError: as `record`; a ValueError also for a name that begins otherwise.
+
+    >>> example(example_chance=f"{0.5961:.1%}")
+    """
+    if wrong := [name for name in values if not name.startswith("example_")]:
+        raise ValueError(
+            f"{wrong[0]} is a number measured on one example. Name it example_{wrong[0]}, or "
+            "measure it on the panel and use claim."
+        )
+    record(**values)
+
+
+def publish(name: str, text: str) -> None:
+    """Stores a text under a name in the output of the cell, which shows nothing of it."""
+    if get_ipython() is not None:
         display(
             {f"{PREFIX}text/plain": text, "text/plain": ""},
             metadata={"scrapbook": {"name": name, "mime_prefix": PREFIX}},

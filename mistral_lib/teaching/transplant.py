@@ -5,13 +5,15 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from unittest.mock import patch
 
+import jax
 import jax.numpy as jnp
 import keras
 
 from mistral_lib.generation.loops import Loops
-from mistral_lib.keras_inside import layers_inside
+from mistral_lib.keras_inside import is_traced, layers_inside
 from mistral_lib.layers import attention as library
 from mistral_lib.layers.decoder import MistralDecoder
 from mistral_lib.layers.dense import masked_attention
@@ -41,8 +43,10 @@ def transplanted(model: keras.Model, **parts: Callable) -> Iterator[None]:
     `PARTS` says how each is called. `attention` and `positions` are called once for each head of
     each sequence, `heads` and `mask` once for each sequence; the last four arguments of `block` are
     functions of (B, S, D). A function may use NumPy as long as the model is called directly,
-    `model(inputs)`; in `predict` it is compiled, so it has to be written in JAX. `generate` attends
-    over its cache, and uses neither `attention` nor `heads` nor `mask`.
+    `model(inputs)`. In `predict` it is compiled, so it has to be written in JAX, and it is called
+    once in each layer for all sequences and heads together, by `jax.vmap`: a batch of many texts
+    takes no longer to compile than one. `generate` attends over its cache, and uses neither
+    `attention` nor `heads` nor `mask`.
 
     Args:
         model: a `MistralCausalLM` or a `MistralBackbone`.
@@ -134,36 +138,42 @@ def _attention_path(parts: dict[str, _Part]) -> Callable:
     """Attention in the form of the library's paths, made of the reader's parts."""
 
     def attend(query, key, value, padding_mask, window):
-        outputs = []
         positions = jnp.arange(query.shape[1])
-        for row in range(query.shape[0]):
-            real = None if padding_mask is None else jnp.asarray(padding_mask)[row]
-            if "mask" in parts:
-                shape = (len(positions),) * 2
-                mask = parts["mask"](shape, bool, positions, positions, window, real)
-            else:
-                mask = attention_mask(positions, positions, window, real)
-            outputs.append(_one_sequence(parts, query[row], key[row], value[row], mask))
-        return jnp.stack(outputs)  # (B, S, K, G, h)
+        real = None if padding_mask is None else jnp.asarray(padding_mask)
+        if "mask" in parts:
+            mask = partial(parts["mask"], (len(positions),) * 2, bool, positions, positions, window)
+            masks = mask(None) if real is None else _each(mask, real)
+        else:
+            masks = attention_mask(positions, positions, window, real)
+        masks = jnp.broadcast_to(masks, (len(query), *masks.shape[-2:]))  # (B, S, S)
+        if "heads" in parts:
+            heads = partial(parts["heads"], query.shape[1:], value.dtype)
+            return _each(heads, query, key, value, masks)
+        if "attention" not in parts:
+            return masked_attention(query, key, value, masks)
+        return _head_by_head(parts["attention"], query, key, value, masks)
 
     return attend
 
 
-def _one_sequence(parts, query, key, value, mask):
-    """Attention of query (S, K, G, h) over key and value (S, K, h)."""
-    if "heads" in parts:
-        return parts["heads"](query.shape, value.dtype, query, key, value, mask)
-    if "attention" not in parts:
-        return masked_attention(query[None], key[None], value[None], mask)[0]
-    attend, shape = parts["attention"], value[:, 0].shape
-    heads = [
-        [
-            attend(shape, value.dtype, query[:, k, g], key[:, k], value[:, k], mask)
-            for g in range(query.shape[2])
-        ]
-        for k in range(query.shape[1])
-    ]
-    return jnp.moveaxis(jnp.asarray(heads), 2, 0)  # (K, G, S, h) -> (S, K, G, h)
+def _head_by_head(attend, query, key, value, masks):
+    """Attention of query (B, S, K, G, h) over key and value (B, S, K, h), a head at a time."""
+    B, S, K, G, h = query.shape
+    queries = query.reshape(B, S, K * G, h)
+    rows = [jnp.moveaxis(x, 2, 1) for x in (queries, key, value)]  # (B, heads, S, h)
+    rows[1:] = [jnp.repeat(x, G, axis=1) for x in rows[1:]]
+    rows.append(jnp.repeat(masks[:, None], K * G, axis=1))
+    each = _each(
+        partial(attend, (S, h), value.dtype), *(x.reshape(B * K * G, *x.shape[2:]) for x in rows)
+    )
+    return jnp.moveaxis(each.reshape(B, K, G, S, h), 3, 1)
+
+
+def _each(function, *arrays):
+    """What a function makes of each entry along the first axis: at once if it is compiled."""
+    if is_traced(arrays[0]):
+        return jax.vmap(function)(*arrays)
+    return jnp.stack([function(*entries) for entries in zip(*arrays)])
 
 
 def _positions_as_angles(positions, head_dim, *_):
@@ -174,15 +184,14 @@ def _positions_as_angles(positions, head_dim, *_):
 
 def _rotation(part: _Part) -> Callable:
     def rotate(x, positions):
-        rows = jnp.broadcast_to(positions[..., 0], x.shape[:2])
-        turned = [
-            [
-                part(x[b, :, head].shape, x.dtype, x[b, :, head], rows[b])
-                for head in range(x.shape[2])
-            ]
-            for b in range(x.shape[0])
-        ]
-        return jnp.moveaxis(jnp.asarray(turned), 1, 2)  # (B, heads, S, h) -> (B, S, heads, h)
+        B, S, heads, h = x.shape
+        rows = jnp.broadcast_to(positions[..., 0], (B, S))
+        each = _each(
+            partial(part, (S, h), x.dtype),
+            jnp.moveaxis(x, 2, 1).reshape(B * heads, S, h),
+            jnp.repeat(rows, heads, axis=0),
+        )
+        return jnp.moveaxis(each.reshape(B, heads, S, h), 1, 2)
 
     return rotate
 
