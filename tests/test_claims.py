@@ -194,6 +194,6 @@ def test_the_page_is_written_by_syncing(tmp_path, monkeypatch):
     monkeypatch.setattr(
         notebooks, "_write", lambda path, text: path == claims.PAGE and path.write_text(text)
     )
-    monkeypatch.setattr(notebooks, "tidy", lambda notebook, path, facts: notebook)
+    monkeypatch.setattr(notebooks, "tidy", lambda notebook, *_: notebook)
     notebooks.sync(house.notebook_paths())
     assert claims.PAGE.read_text() == claims.page()

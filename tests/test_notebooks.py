@@ -13,7 +13,6 @@ import check_notebooks
 import claims
 import folds
 import house
-import links
 import notebooks
 import targets
 
@@ -157,6 +156,16 @@ BROKEN = {
     "lost number": ("numbers", _source("about <!-- =params -->"), "has None for params"),
     "unknown number": ("numbers", _source("7<!-- =depth -->"), "no cell records"),
     "misspelt mark": ("numbers", _source("2,704<!-- =Params -->"), "not of the form"),
+    "claim without record": (
+        "claimed",
+        _source("Head 3 copies.<!-- claim:copies -->"),
+        "cell 5 makes the claim copies, which no cell records",
+    ),
+    "counted by a model": (
+        "counted",
+        _source("# @title Numbers\nrecord(chance=f'{model(x):.2f}')", 2),
+        "records chance, a number about the model",
+    ),
     "ignored tag": ("compared", _tag("nbval-ignore-output"), "1 of 3 outputs are ignored"),
     "skipped": ("compared", _tag("nbval-skip"), "1 of 3 outputs are ignored"),
     "ignored mark": ("compared", _source("# NBVAL_IGNORE_OUTPUT\nf()", 2), "1 of 3 outputs"),
@@ -166,7 +175,8 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("fault", BROKEN)
-def test_check_finds(fault):
+def test_check_finds(fault, monkeypatch):
+    monkeypatch.setattr(claims, "UNCONVERTED", set())
     check, breaks, message = BROKEN[fault]
     notebook = good()
     breaks(notebook)

@@ -18,7 +18,9 @@ TITLE = re.compile(r"\A# @title (\S.*)\n")
 METADATA = {"cellView": "form", "jupyter": {"source_hidden": True}}
 FIGURE = re.compile(r"\bfig:([\w-]+)|\bFigure \d+\.\d+")
 # What a reader does not come for: imports, drawing, numbers for the prose.
-CHORES = re.compile(r"^(?:from|import) |\bplt\.|\b\w*plots\.|\brecord\(", re.MULTILINE)
+CHORES = re.compile(
+    r"^(?:from|import) |\bplt\.|\b\w*plots\.|\b(?:record|example|claim)\(", re.MULTILINE
+)
 IN_VIEW = "in-view"  # the tag of a cell whose point is an import or a picture's code
 
 

@@ -199,8 +199,7 @@ def shorten(path: Path) -> None:
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
             cell.source = links.short(cell.source)
-    _write(path, nbformat.writes(notebook) + "
-")
+    _write(path, nbformat.writes(notebook) + "\n")
 
 
 def _write(path: Path, text: str) -> None:
