@@ -155,10 +155,19 @@ class Prompts(Rows):
             "end": places == end,
         }
 
-    def counterfactual(self, tokenizer: MistralTokenizer) -> "Prompts":
+    @property
+    def counterfactual(self) -> "Prompts":
         """The same prompts about the partners, token for token."""
-        made = _prompts(tokenizer, self.title, [item.counterfactual for item in self.items])
-        return dataclasses.replace(made, confirms=self.confirms)
+        ids, (rows, pieces) = np.array(self.token_ids), np.nonzero(self.answers != NOTHING)
+        for first in (self.mentions, self.ends + 1):
+            ids[rows, first[rows] + pieces] = self.partners[rows, pieces]
+        return dataclasses.replace(
+            self,
+            items=tuple(item.counterfactual for item in self.items),
+            token_ids=ids,
+            answers=self.partners,
+            partners=self.answers,
+        )
 
 
 @rows_tree
@@ -209,7 +218,7 @@ def documents(tokenizer: MistralTokenizer) -> Documents:
 
     >>> tokenizer = MistralTokenizer.from_preset("mistral_tiny_en")
     >>> len(documents(tokenizer)), len(documents(tokenizer).half("confirm"))
-    (40, 20)
+    (52, 26)
     """
     return _documents(tokenizer, "documents")
 
