@@ -135,6 +135,16 @@ BROKEN = {
     "lost number": ("numbers", _source("about <!-- =params -->"), "has None for params"),
     "unknown number": ("numbers", _source("7<!-- =depth -->"), "no cell records"),
     "misspelt mark": ("numbers", _source("2,704<!-- =Params -->"), "not of the form"),
+    "claim without a record": (
+        "claimed",
+        _source("So.<!-- claim:so -->"),
+        "makes the claim so",
+    ),
+    "number of the model": (
+        "counted",
+        _source("record(x=model(1))", 2),
+        "records x, a number",
+    ),
     "ignored tag": ("compared", _tag("nbval-ignore-output"), "1 of 3 outputs are ignored"),
     "skipped": ("compared", _tag("nbval-skip"), "1 of 3 outputs are ignored"),
     "ignored mark": ("compared", _source("# NBVAL_IGNORE_OUTPUT\nf()", 2), "1 of 3 outputs"),
@@ -148,7 +158,8 @@ def test_check_finds(fault):
     check, breaks, message = BROKEN[fault]
     notebook = good()
     breaks(notebook)
-    found = problems(getattr(check_notebooks, check), notebook)
+    path = PATH.with_stem("00_converted") if check == "counted" else PATH
+    found = problems(getattr(check_notebooks, check), notebook, path)
     assert any(message in problem for problem in found), found
 
 
