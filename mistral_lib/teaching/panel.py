@@ -34,7 +34,7 @@ HALVES = ("discover", "confirm")
 STARRED = re.compile(r"\*(\w+)\*")
 NOTHING = -1  # fills up rows of pieces
 
-Kind = TypeVar("Kind", bound="Rows")  # of rows: `Prompts`, `Documents` or `Repeats`
+T = TypeVar("T", bound="Rows")  # `Prompts`, `Documents` or `Repeats`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,13 +94,13 @@ class Rows:
         """What a model is called with."""
         return {"token_ids": self.token_ids, "padding_mask": self.padding_mask}
 
-    def where(self: Kind, keep: Sequence[bool] | Bool[Array, " B"]) -> Kind:
+    def where(self: T, keep: Sequence[bool] | Bool[Array, " B"]) -> T:
         """The rows for which `keep` is true."""
         kept = np.asarray(keep, bool)
         items = tuple(item for item, wanted in zip(self.items, kept, strict=True) if wanted)
         return dataclasses.replace(jax.tree.map(lambda array: array[kept], self), items=items)
 
-    def half(self: Kind, half: str) -> Kind:
+    def half(self: T, half: str) -> T:
         """The rows of the half "discover" or "confirm"."""
         check_choice("half", half, HALVES)
         rows = self.where(np.asarray(self.confirms) == (half == "confirm"))
