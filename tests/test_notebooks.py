@@ -156,7 +156,6 @@ BROKEN = {
     "lost number": ("numbers", _source("about <!-- =params -->"), "has None for params"),
     "unknown number": ("numbers", _source("7<!-- =depth -->"), "no cell records"),
     "misspelt mark": ("numbers", _source("2,704<!-- =Params -->"), "not of the form"),
-<<<<<<< HEAD
     "claim without record": (
         "claimed",
         _source("Head 3 copies.<!-- claim:copies -->"),
@@ -166,17 +165,6 @@ BROKEN = {
         "counted",
         _source("# @title Numbers\nrecord(chance=f'{model(x):.2f}')", 2),
         "records chance, a number about the model",
-=======
-    "claim without a record": (
-        "claimed",
-        _source("So.<!-- claim:so -->"),
-        "makes the claim so",
-    ),
-    "number of the model": (
-        "counted",
-        _source("record(x=model(1))", 2),
-        "records x, a number",
->>>>>>> panel
     ),
     "ignored tag": ("compared", _tag("nbval-ignore-output"), "1 of 3 outputs are ignored"),
     "skipped": ("compared", _tag("nbval-skip"), "1 of 3 outputs are ignored"),

@@ -149,11 +149,7 @@ def _attention_path(parts: dict[str, _Part]) -> Callable:
         output = _attended(parts, query, key, value, masks)
         if real is None:
             return output
-<<<<<<< HEAD
         # A padded query may see no key; the reader's softmax then gives NaN, which would spread.
-=======
-        # A padded query may see no key; the NaN of a reader's softmax would spread from there.
->>>>>>> panel
         return jnp.where(real[:, :, None, None, None], output, 0)
 
     return attend
