@@ -1,8 +1,8 @@
 """What the book says about a model, with its estimate and a verdict (used by all chapters).
 
-A sentence of the prose that says something about a model ends in the claim's mark, such as
-`<!-- claim:head-copies -->`, and has the claim's numbers as `0.16<!-- =head_copies -->` and
-`36<!-- =head_copies_n -->`. A cell of the chapter records what the sentence rests on:
+A sentence of the prose that says something about a model ends in a comment that names its claim,
+`claim:head-copies`, and after each of its numbers a comment names the number, `=head_copies` or
+`=head_copies_n`. CONTRIBUTING shows how. A cell of the chapter records what the sentence rests on:
 `claim("head-copies", paired(before, after), on=prompts.title, above=0)`.
 
 The name of a claim is never its wording, so that the sentence can be rewritten. The page of all
