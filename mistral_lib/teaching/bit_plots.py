@@ -9,7 +9,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
-from mistral_lib.teaching.plots import BLUE, GREY, INK, PALE, PAPER, SMALL, Looks
+from mistral_lib.teaching import plots
+from mistral_lib.teaching.plots import SMALL, Looks
 
 # Bits of sign, exponent and fraction. The leading 1 of the fraction is not stored.
 FORMATS = {"float32": (1, 8, 23), "bfloat16": (1, 8, 7), "float16": (1, 5, 10)}
@@ -56,9 +57,9 @@ def draw_bits(
     (16, '256')
     """
     looks: tuple[Looks, ...] = (
-        {"facecolor": PAPER, "edgecolor": INK},
-        {"facecolor": BLUE, "edgecolor": PAPER},
-        {"facecolor": PALE, "edgecolor": GREY, "hatch": "////"},
+        {"facecolor": plots.PAPER, "edgecolor": plots.INK},
+        {"facecolor": plots.BLUE, "edgecolor": plots.PAPER},
+        {"facecolor": plots.PALE, "edgecolor": plots.GREY, "hatch": "////"},
     )
     longest = max(sum(FORMATS[kind]) for kind in kinds)
     for row, kind in enumerate(kinds):
@@ -71,7 +72,7 @@ def draw_bits(
                     if look is looks[1]
                     else {"fc": look["facecolor"], "ec": "none", "pad": 0.6}
                 )
-                colour = PAPER if look is looks[1] else INK
+                colour = plots.PAPER if look is looks[1] else plots.INK
                 where: Looks = {"ha": "center", "va": "center", "size": SMALL}
                 ax.text(place + 0.47, row, bit, color=colour, bbox=box, **where)
                 place += 1

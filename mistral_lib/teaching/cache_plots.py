@@ -8,8 +8,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
+from mistral_lib.teaching import plots
 from mistral_lib.teaching.next_token import token_label
-from mistral_lib.teaching.plots import BLUE, GREY, INK, PALE, PAPER, RED, SMALL
+from mistral_lib.teaching.plots import SMALL
 
 STRIP = 0.3  # of a cell's height, for the numbers that are in the slot
 
@@ -91,8 +92,8 @@ def draw_film(
     ax.xaxis.set_label_position("top")
     ax.tick_params(length=0, labeltop=True, labelbottom=False, pad=3)
     for edge in range(slots + 1):
-        ax.axvline(edge, color=PAPER, linewidth=4, zorder=2)
-    ax.hlines(range(frames + 1), 0, slots, color=PAPER, linewidth=4, zorder=2)
+        ax.axvline(edge, color=plots.PAPER, linewidth=4, zorder=2)
+    ax.hlines(range(frames + 1), 0, slots, color=plots.PAPER, linewidth=4, zorder=2)
     ax.spines[:].set_visible(False)
     if title:
         ax.set_title(title)
@@ -102,16 +103,21 @@ def _draw_slot(ax, frame, slot, position, before, tokens) -> None:
     """One cell: what the slot holds, whether that is new, and what it was written over."""
     new = position != before
     middle = frame + (1 - STRIP) / 2
-    colour = BLUE if new else PALE
+    colour = plots.BLUE if new else plots.PALE
     ax.add_patch(Rectangle((slot, frame), 1, 1 - STRIP, facecolor=colour, zorder=0))
     if position < 0:
-        ax.text(slot + 0.5, frame + 0.5, "empty", color=GREY, ha="center", va="center", size=SMALL)
+        ax.text(
+            slot + 0.5, frame + 0.5, "empty", color=plots.GREY, ha="center", va="center", size=SMALL
+        )
         return
-    looks = {"color": PAPER if new else INK, "va": "center", "size": SMALL, "zorder": 4}
+    looks = {"color": plots.PAPER if new else plots.INK, "va": "center", "size": SMALL, "zorder": 4}
     label = token_label(tokens[position]).removeprefix("▁")
     ax.text(slot + 0.07, middle, f"{position}", weight="bold", ha="left", **looks)
     ax.text(slot + 0.25, middle, label, ha="left", **looks)
     if new and before >= 0:
         ax.text(slot + 0.95, middle, f"was {before}", ha="right", **looks)
-        corner, looks = (slot + 0.02, frame + 0.03), {"fill": False, "edgecolor": RED, "lw": 2}
+        corner, looks = (
+            (slot + 0.02, frame + 0.03),
+            {"fill": False, "edgecolor": plots.RED, "lw": 2},
+        )
         ax.add_patch(Rectangle(corner, 0.96, 0.94, zorder=3, **looks))

@@ -8,16 +8,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import ConnectionPatch, Rectangle
 
-from mistral_lib.teaching.plots import BLUE, GREY, INK, PALE, PAPER, SMALL, Looks
+from mistral_lib.teaching import plots
+from mistral_lib.teaching.plots import SMALL, Looks
 
 GAP = 0.4  # between groups of bytes, in cells
 
-# How a tensor of a file becomes ours: a symbol, its meaning, and the colour and hatch of its cell.
+# How a tensor of a file becomes ours: a symbol, its meaning, its cell's colour and hatch.
 ARRANGEMENTS = {
-    "=": ("as it is", PAPER, None),
-    "H": ("heads have an axis of their own", PALE, None),
-    "T": ("rows and columns exchanged", "#D3EAF8", None),
-    "P": ("exchanged, and the rows permuted", "#F6D08A", "////"),
+    "=": ("as it is", "PAPER", None),
+    "H": ("heads have an axis of their own", "PALE", None),
+    "T": ("rows and columns exchanged", "TINT", None),
+    "P": ("exchanged, and the rows permuted", "SAND", "////"),
 }
 
 
@@ -41,8 +42,8 @@ def draw_strip(
     start = 0.0
     for number, (label, size) in enumerate(parts):
         width = size / unit
-        colour = (PALE, PAPER)[number % 2]
-        ax.add_patch(Rectangle((start, 0), width, 1, facecolor=colour, edgecolor=INK, lw=0.8))
+        colour = (plots.PALE, plots.PAPER)[number % 2]
+        ax.add_patch(Rectangle((start, 0), width, 1, facecolor=colour, edgecolor=plots.INK, lw=0.8))
         ax.text(start + width / 2, 0.5, label, ha="center", va="center", fontsize=SMALL)
         start += width
     ax.set(xlim=(0, start), ylim=(0, 1), yticks=[])
@@ -71,12 +72,14 @@ def draw_bytes(ax: Axes, groups: Sequence[tuple[str, bytes]], *, text: str) -> N
         start = place
         for byte in data:
             centre = {"x": place + 0.5, "ha": "center", "va": "center"}
-            ax.add_patch(Rectangle((place, 0), 1, 2, facecolor=PAPER, edgecolor=GREY, lw=0.6))
+            ax.add_patch(
+                Rectangle((place, 0), 1, 2, facecolor=plots.PAPER, edgecolor=plots.GREY, lw=0.6)
+            )
             ax.text(y=1.45, s=f"{byte:02x}", fontsize=SMALL, **centre)
             if label == text:
-                ax.text(y=0.55, s=chr(byte), color=BLUE, weight="bold", **centre)
+                ax.text(y=0.55, s=chr(byte), color=plots.BLUE, weight="bold", **centre)
             place += 1
-        ax.plot([start + 0.15, place - 0.15], [-0.25, -0.25], color=INK, lw=1.5)
+        ax.plot([start + 0.15, place - 0.15], [-0.25, -0.25], color=plots.INK, lw=1.5)
         ax.text((start + place) / 2, -0.45, label, ha="center", va="top", fontsize=SMALL)
         place += GAP
     ax.set(xlim=(0, place - GAP), ylim=(-1.3, 2.05))
@@ -103,7 +106,7 @@ def draw_zoom(
     """
     for end, other in zip(part, whole):
         line = ConnectionPatch(
-            (end, 0), (other, 1), above.transData, below.transData, color=GREY, lw=0.8, ls=":"
+            (end, 0), (other, 1), above.transData, below.transData, color=plots.GREY, lw=0.8, ls=":"
         )
         figure.add_artist(line)
 
@@ -134,8 +137,8 @@ def draw_names(
         ax.text(start + pad, -0.5, head, va="center", weight="bold")
     for row, cells in enumerate(rows):
         for (text, mark), start, end in zip(cells, starts, starts[1:]):
-            _, colour, hatch = ARRANGEMENTS.get(mark, ("", PAPER, None))
-            box: Looks = dict(facecolor=colour, edgecolor=GREY, lw=0.5)
+            _, colour, hatch = ARRANGEMENTS.get(mark, ("", "PAPER", None))
+            box: Looks = dict(facecolor=getattr(plots, colour), edgecolor=plots.GREY, lw=0.5)
             ax.add_patch(Rectangle((start, row), end - start, 1, **box))
             ax.text(start + pad, row + 0.52, text, va="center", fontsize=SMALL)
             if mark:

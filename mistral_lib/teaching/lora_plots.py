@@ -5,7 +5,8 @@ from __future__ import annotations
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
-from mistral_lib.teaching.plots import BLUE, GREY, INK, ORANGE, PALE, Looks
+from mistral_lib.teaching import plots
+from mistral_lib.teaching.plots import Looks
 
 GAP = 44  # between two matrices, in rows of a matrix
 
@@ -28,9 +29,9 @@ def draw_product(ax: Axes, tokens: int, inputs: int, outputs: int, rank: int) ->
     >>> [patch.get_width() for patch in ax.patches]
     [192, 512, 192, 8, 512]
     """
-    frozen: Looks = {"facecolor": PALE, "edgecolor": GREY, "hatch": "////"}
-    trained: Looks = {"facecolor": ORANGE, "edgecolor": ORANGE}
-    read: Looks = {"facecolor": BLUE, "edgecolor": BLUE}
+    frozen: Looks = {"facecolor": plots.PALE, "edgecolor": plots.GREY, "hatch": "////"}
+    trained: Looks = {"facecolor": plots.ORANGE, "edgecolor": plots.ORANGE}
+    read: Looks = {"facecolor": plots.BLUE, "edgecolor": plots.BLUE}
     kernel_left, below = inputs + GAP, -inputs - 2 * GAP
     boxes = [
         (0, 0, inputs, tokens, read),
@@ -61,8 +62,8 @@ def draw_product(ax: Axes, tokens: int, inputs: int, outputs: int, rank: int) ->
         ),
     ]
     for x, y, text, across, along in texts:
-        box = {"facecolor": "white", "edgecolor": "none", "pad": 2} if "frozen" in text else None
-        ax.text(x, y, text, ha=across, va=along, color=INK, bbox=box)
+        box = {"facecolor": plots.PAPER, "edgecolor": "none", "pad": 2} if "frozen" in text else None
+        ax.text(x, y, text, ha=across, va=along, color=plots.INK, bbox=box)
     for x, y in ((inputs, -tokens / 2), (inputs, below - tokens / 2)):
         ax.text(x + GAP / 2, y, "·", ha="center", va="center", size=16, weight="bold")
     ax.text(

@@ -9,7 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from mistral_lib.teaching.plots import BLUE, GREY, INK, ORANGE, PALE, PAPER, Looks
+from mistral_lib.teaching import plots
+from mistral_lib.teaching.plots import Looks
 
 MONOSPACE: Looks = {"family": "DejaVu Sans Mono", "size": 10}
 MONOSPACE_WIDTH = 0.602 * MONOSPACE["size"]  # points from one character to the next
@@ -46,10 +47,10 @@ def next_token_bars(
     ['75.0%', '12.5%']
     """
     places = range(len(tokens))
-    bars = ax.barh(places, probabilities, height=0.72, color=PALE, edgecolor=GREY)
-    bars[0].set(facecolor=BLUE, edgecolor=BLUE)
+    bars = ax.barh(places, probabilities, height=0.72, color=plots.PALE, edgecolor=plots.GREY)
+    bars[0].set(facecolor=plots.BLUE, edgecolor=plots.BLUE)
     ax.set_yticks(places, [token_label(token) for token in tokens], **MONOSPACE)
-    ax.get_yticklabels()[0].set(color=BLUE, weight="bold")
+    ax.get_yticklabels()[0].set(color=plots.BLUE, weight="bold")
     for place, probability in zip(places, probabilities, strict=True):
         ax.text(probability + 0.02, place, f"{probability:.1%}", va="center", fontsize=9)
     ax.set(xlim=(0, 1.17), ylim=(len(tokens) - 0.5, -0.5), xticks=[])
@@ -116,11 +117,15 @@ def _text_so_far(ax: Axes, text: str, taken: str) -> Text:
         textcoords="offset points",
         **place,
     )
-    box = {"boxstyle": "square,pad=0.15", "facecolor": BLUE, "edgecolor": BLUE} if taken else None
+    box = (
+        {"boxstyle": "square,pad=0.15", "facecolor": plots.BLUE, "edgecolor": plots.BLUE}
+        if taken
+        else None
+    )
     return ax.text(
         *(_TEXT_END, _LEVEL, taken),
         transform=ax.transAxes,
-        color=PAPER,
+        color=plots.PAPER,
         weight="bold",
         bbox=box,
         **place,
@@ -129,7 +134,7 @@ def _text_so_far(ax: Axes, text: str, taken: str) -> Text:
 
 def _lead_back(label: Text, ax: Axes, taken: Text) -> None:
     """Draws the line from a bar's label down to the same token at the end of the next text."""
-    line = {"color": BLUE, "linewidth": 1.4, "shrinkA": 0, "shrinkB": 0}
+    line = {"color": plots.BLUE, "linewidth": 1.4, "shrinkA": 0, "shrinkB": 0}
     corner = {"arrowstyle": "-", "connectionstyle": "angle,angleA=180,angleB=90,rad=6"}
     head = {"arrowstyle": "-|>", "mutation_scale": 12}
     gutter = (_GUTTER, _LEVEL)
@@ -154,8 +159,8 @@ def written_text(ax: Axes, prompt: str, continuation: str) -> None:
     ['One', ' two']
     """
     ax.set_axis_off()
-    prompt_style: Looks = {"color": INK}
-    own_style: Looks = {"color": BLUE, "weight": "bold"}
+    prompt_style: Looks = {"color": plots.INK}
+    own_style: Looks = {"color": plots.BLUE, "weight": "bold"}
     row, column = 0, 0
     for part, looks in ((prompt, prompt_style), (continuation, own_style)):
         for index, line in enumerate(part.split("\n")):
@@ -201,8 +206,10 @@ def surprise_strips(
         for index in line:
             label = token_label(pieces[index]).replace("▁", " ")
             middle, size = column + len(label) / 2, len(label)
-            special = {"facecolor": ORANGE, "hatch": "////", "edgecolor": INK}
-            looks = special if index in marked else {"facecolor": PALE, "edgecolor": GREY}
+            special = {"facecolor": plots.ORANGE, "hatch": "////", "edgecolor": plots.INK}
+            looks = (
+                special if index in marked else {"facecolor": plots.PALE, "edgecolor": plots.GREY}
+            )
             ax.bar(middle, bits[index], size - 0.2, linewidth=0.8, **looks)
             ax.text(column, -0.12 * highest, label, va="top", **MONOSPACE)
             if index in marked:
