@@ -2,7 +2,8 @@
 
 `figures.py` sends the source of a cell here, right after the kernel has run it. The cell runs again
 on a copy of the kernel's names, so nothing that it assigns is kept and nothing that it shows is
-seen. What it changes inside an object would be kept: `repeatable` finds that out.
+seen. If it changes something inside an object, that would be kept, and is found out: drawn once
+more as it was, the figure is another one.
 """
 
 import hashlib
@@ -47,23 +48,22 @@ def draw(source: str, names: dict, *, dark: bool = False, narrow: bool = False) 
 
 
 def digest(picture: bytes) -> str:
-    """A name for the pixels of a picture, whatever else its file says."""
-    image = Image.open(BytesIO(picture)).convert("RGB")
-    return hashlib.sha256(repr(image.size).encode() + image.tobytes()).hexdigest()[:16]
+    """A name for a picture."""
+    return hashlib.sha256(picture).hexdigest()[:16]
 
 
-def versions(source: str, names: dict, folder: str, key: str, made_from: str) -> str:
+def versions(names: dict, source: str, folder: str, key: str, made_from: str) -> str:
     """Writes a figure's other versions into a folder.
 
     Args:
-        source: the cell's code.
         names: what the kernel knows.
+        source: the cell's code.
         folder: where the files go.
         key: what their names begin with.
         made_from: written into each file.
 
     Returns:
-        The digest of the figure drawn once more as it is in the notebook: if it is not the digest
+        The digest of the figure drawn once more as it is in the notebook. If that is not the digest
         of the notebook's own picture, the cell cannot be repeated.
     """
     for ending, style in STYLES.items():

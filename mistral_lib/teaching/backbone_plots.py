@@ -129,6 +129,13 @@ def lens_grid(
     ['a']
     """
     chances = np.asarray(chances)
+    if plots.narrow() and len(right) > 5:  # the second half below the first
+        half = -(-len(right) // 2)
+        above, below = plots.split(ax)
+        firsts, lasts = [row[:half] for row in likeliest], [row[half:] for row in likeliest]
+        lens_grid(above, right[:half], rows, firsts, chances[:, :half], title=title)
+        lens_grid(below, right[half:], rows, lasts, chances[:, half:])
+        return
     for row, column in product(*map(range, chances.shape)):
         token, chance = likeliest[row][column], float(chances[row, column])
         hit = token == right[column]

@@ -62,10 +62,14 @@ def draw_bits(
         {"facecolor": plots.PALE, "edgecolor": plots.GREY, "hatch": "////"},
     )
     longest = max(sum(FORMATS[kind]) for kind in kinds)
-    for row, kind in enumerate(kinds):
+    across = min(longest, 16) if plots.narrow() else longest
+    row, rows = 0, []
+    for kind in kinds:
         place = 0
+        rows.append(row)
         for field, look in zip(bits_of(value, kind), looks, strict=True):
             for bit in field:
+                row, place = (row + 1, 0) if place == across else (row, place)
                 ax.add_patch(Rectangle((place, row - 0.3), 0.94, 0.6, linewidth=0.8, **look))
                 box = (
                     None
@@ -79,8 +83,9 @@ def draw_bits(
         dtype = np.dtype(ml_dtypes.bfloat16 if kind == "bfloat16" else kind)
         kept = np.format_float_positional(np.float64(np.array(value).astype(dtype)), trim="-")
         ax.text(place + 0.5, row, kept, va="center", size=SMALL)
-    ax.set(xlim=(-0.1, longest + 4), ylim=(len(kinds) - 0.4, -0.6), xticks=[])
-    ax.set_yticks(range(len(kinds)), kinds)
+        row += 1
+    ax.set(xlim=(-0.1, across + 4), ylim=(row - 0.4, -0.6), xticks=[])
+    ax.set_yticks(rows, kinds)
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
     if title:

@@ -51,9 +51,10 @@ def draw_film(
 ) -> None:
     """Draws a cache as a filmstrip: slots are columns, and time runs down, a row for each token.
 
-    A cell says which position its slot holds and that position's token; the strip below shows the
-    numbers that are in the array, dark for negative and light for positive ones. The slot that was
-    written last is filled; where that overwrote an older token, a frame and its position say so.
+    A cell says which position its slot holds and, where there is room, its token; the strip below
+    shows the numbers that are in the array, dark for negative and light for positive ones. The slot
+    that was written last is filled; where that overwrote an older token, a frame and its position
+    say so.
 
     Args:
         ax: the axes to draw on; its ticks and limits are replaced.
@@ -106,18 +107,16 @@ def _draw_slot(ax, frame, slot, position, before, tokens) -> None:
     colour = plots.BLUE if new else plots.PALE
     ax.add_patch(Rectangle((slot, frame), 1, 1 - STRIP, facecolor=colour, zorder=0))
     if position < 0:
-        ax.text(
-            slot + 0.5, frame + 0.5, "empty", color=plots.GREY, ha="center", va="center", size=SMALL
-        )
+        centre = {"ha": "center", "va": "center", "size": SMALL}
+        ax.text(slot + 0.5, frame + 0.5, "empty", color=plots.GREY, **centre)
         return
     looks = {"color": plots.PAPER if new else plots.INK, "va": "center", "size": SMALL, "zorder": 4}
     label = token_label(tokens[position]).removeprefix("▁")
     ax.text(slot + 0.07, middle, f"{position}", weight="bold", ha="left", **looks)
-    ax.text(slot + 0.25, middle, label, ha="left", **looks)
+    if not plots.narrow():  # there the rows name the tokens
+        ax.text(slot + 0.25, middle, label, ha="left", **looks)
     if new and before >= 0:
-        ax.text(slot + 0.95, middle, f"was {before}", ha="right", **looks)
-        corner, looks = (
-            (slot + 0.02, frame + 0.03),
-            {"fill": False, "edgecolor": plots.RED, "lw": 2},
-        )
-        ax.add_patch(Rectangle(corner, 0.96, 0.94, zorder=3, **looks))
+        was = f"({before})" if plots.narrow() else f"was {before}"
+        ax.text(slot + 0.95, middle, was, ha="right", **looks)
+        ring = {"fill": False, "edgecolor": plots.RED, "lw": 2, "zorder": 3}
+        ax.add_patch(Rectangle((slot + 0.02, frame + 0.03), 0.96, 0.94, **ring))

@@ -113,13 +113,26 @@ def draw_bars(
             where: Looks = {"ha": "center", "va": "bottom", "rotation": 90, "fontsize": SMALL}
             ax.text(place, height + 0.06 * top, text, **where)
     ax.set(xlim=(-0.5, len(heights) - 0.5), ylim=(0, top * (1.75 if write else 1.1)), yticks=[])
-    ax.set_xticks(range(len(values)), [token_label(token) for token in tokens], rotation=90)
+    labels = [token_label(token) for token in tokens]
+    if plots.narrow():
+        labels = _tallest(labels, np.where(shown, heights, 0), most=24)
+    ax.set_xticks(range(len(values)), labels, rotation=90)
     ax.tick_params(length=0, labelsize=SMALL, pad=2)
     ax.spines["left"].set_visible(False)
     for place in marked:
         ax.get_xticklabels()[place].set(weight="bold")
     if title:
         ax.set_title(title)
+
+
+def _tallest(labels: list[str], heights: np.ndarray, most: int) -> list[str]:
+    """The labels of the tallest bars, as many as there is room for beside each other; others ""."""
+    apart = -(-len(labels) // most)
+    kept: list[int] = []
+    for place in np.argsort(-heights, kind="stable"):
+        if all(abs(place - other) >= apart for other in kept):
+            kept.append(int(place))
+    return [label if place in kept else "" for place, label in enumerate(labels)]
 
 
 def draw_table(

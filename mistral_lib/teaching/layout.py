@@ -17,6 +17,7 @@ from matplotlib.text import Text
 PIXELS_PER_INCH = 96
 # A panel may become this much narrower before panels move below each other.
 _SQUEEZE = 0.75
+_LINE = 0.17  # inches that another line of a title takes
 _PAD = 0.02  # inches around a picture, as `plots.style` sets them
 _BLANK, _DRAWN_BLANK = "▁", "␣"
 
@@ -39,9 +40,10 @@ def fit(figure: Figure, column: int, *, stack: bool = False) -> None:
     inches = column / PIXELS_PER_INCH
     if stack and figure.get_figwidth() > inches:
         figure.set_size_inches(inches, _stack(figure, inches))
-    for _ in range(5):
+    whole: dict[Text, str] = {}
+    for _ in range(6):
         figure.draw_without_rendering()
-        changed = stack and (_break_lines(figure, column) | _turn_crowded(figure))
+        changed = stack and (_break_lines(figure, column, whole) | _turn_crowded(figure))
         excess = _width(figure) - column
         if excess > 0.5:  # text beside an axes makes the picture wider than the figure
             figure.set_figwidth(figure.get_figwidth() - (excess + 1) / PIXELS_PER_INCH)
@@ -131,7 +133,7 @@ def _stack(figure: Figure, width: float) -> float:
     across = max([n for n in fits if len(placed) % n == 0], default=1)
     row = height / grid.nrows
     if all(ax.get_aspect() != "auto" for ax, _ in placed):  # panels that keep their shape
-        row *= width / across / panel
+        row *= min(width / across / panel, 1)
     if across == grid.ncols:
         return row * grid.nrows
     new = figure.add_gridspec(len(placed) // across, across)
@@ -143,34 +145,47 @@ def _stack(figure: Figure, width: float) -> float:
     return row * len(placed) // across
 
 
-def _break_lines(figure: Figure, column: int) -> bool:
-    """Breaks titles and labels that leave the column; says whether there were any."""
-    room = column / PIXELS_PER_INCH * figure.dpi
+def _break_lines(figure: Figure, column: int, whole: dict[Text, str]) -> bool:
+    """Breaks titles and labels that leave the column; says whether there were any.
+
+    `whole` remembers each text as it was, so that it can be broken again.
+    """
     left = figure.get_tightbbox().x0 * figure.dpi
-    broken = [_break(text, room) for text in figure.texts]
+    right = left + column / PIXELS_PER_INCH * figure.dpi
+    new_lines = sum(_break(text, left, right, whole) for text in figure.texts)
+    changed = new_lines > 0
     for ax in figure.axes:
+        spec = ax.get_subplotspec()
+        last, beside = (spec.is_last_col(), spec.get_gridspec().ncols) if spec else (True, 1)
         titles = [t for t in ax.get_children() if isinstance(t, Text) and t not in ax.texts]
-        for text in titles:
-            broken.append(_break(text, room - max(text.get_window_extent().x0 - left, 0)))
-        broken.append(_break(ax.xaxis.label, room))
-        broken.append(_break(ax.yaxis.label, 1.3 * ax.bbox.height))
-    return any(broken)
+        for text in [*titles, ax.xaxis.label]:
+            new_lines += _break(text, left, right if last else ax.bbox.x1, whole) / beside
+        low, high = ax.bbox.y0 - 0.2 * ax.bbox.height, ax.bbox.y1 + 0.2 * ax.bbox.height
+        changed |= _break(ax.yaxis.label, low, high, whole) > 0
+    figure.set_figheight(figure.get_figheight() + _LINE * new_lines)  # or the axes would shrink
+    return changed or new_lines > 0
 
 
-def _break(text: Text, room: float) -> bool:
-    """Breaks each line of a text that is longer than its room; says whether there was one."""
-    words = text.get_text()
+def _break(text: Text, first: float, last: float, whole: dict[Text, str]) -> int:
+    """Breaks a text that leaves its room, from `first` to `last`; how many lines that adds."""
+    words = whole.get(text, text.get_text())
     if not words.strip():
-        return False
+        return 0
     box = text.get_window_extent()
-    length = max(box.width, box.height) if text.get_rotation() == 90 else box.width
-    if length <= room:
-        return False
-    lines = words.split("\n")
-    most = max(int(max(map(len, lines)) * room / length), 8)
-    new = "\n".join(textwrap.fill(line, most, break_long_words=False) for line in lines)
-    text.set_text(new)
-    return new != words
+    start, end = (box.y0, box.y1) if text.get_rotation() == 90 else (box.x0, box.x1)
+    length, room = end - start, last - first
+    if text.get_ha() == "left" and text.get_rotation() == 0:
+        room = last - max(start, first)
+    elif text.get_rotation() == 0:
+        room = 2 * min((start + end) / 2 - first, last - (start + end) / 2)
+    before = text.get_text().split("\n")
+    if length <= room + 1:
+        return 0
+    longest = max(map(len, before))
+    lines = textwrap.wrap(words, max(int(longest * room / length), 8), break_long_words=False)
+    whole[text] = words
+    text.set_text("\n".join(lines))
+    return max(len(lines) - len(before), 0)
 
 
 def _turn_crowded(figure: Figure) -> bool:

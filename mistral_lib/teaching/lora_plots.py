@@ -62,7 +62,9 @@ def draw_product(ax: Axes, tokens: int, inputs: int, outputs: int, rank: int) ->
         ),
     ]
     for x, y, text, across, along in texts:
-        box = {"facecolor": plots.PAPER, "edgecolor": "none", "pad": 2} if "frozen" in text else None
+        box = (
+            {"facecolor": plots.PAPER, "edgecolor": "none", "pad": 2} if "frozen" in text else None
+        )
         ax.text(x, y, text, ha=across, va=along, color=plots.INK, bbox=box)
     for x, y in ((inputs, -tokens / 2), (inputs, below - tokens / 2)):
         ax.text(x + GAP / 2, y, "·", ha="center", va="center", size=16, weight="bold")

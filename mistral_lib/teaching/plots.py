@@ -159,6 +159,21 @@ def styled(*, dark: bool, narrow: bool) -> Iterator[None]:
             style(**before)
 
 
+def split(ax: Axes) -> tuple[Axes, Axes]:
+    """Makes two axes of one, below each other, in a figure that becomes twice as high.
+
+    >>> figure, ax = plt.subplots(figsize=(3, 2))
+    >>> above, below = split(ax)
+    >>> figure.get_figheight(), len(figure.axes)
+    (4.0, 2)
+    """
+    figure = ax.figure
+    grid = figure.add_gridspec(2, 1)
+    ax.set_subplotspec(grid[0])
+    figure.set_figheight(2 * figure.get_figheight())
+    return ax, figure.add_subplot(grid[1])
+
+
 def picture(figure: Figure) -> tuple[bytes, dict[str, int]]:
     """A figure as a small, sharp PNG: two pixels for each one of the page, at most 64 colours.
 

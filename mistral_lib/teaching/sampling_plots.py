@@ -83,6 +83,9 @@ def draw_tree(
     ['a 60.0%', 'b 40.0%', 'c 20.0%', 'd 30.0%']
     """
     heights, roots = _heights(paths), {path[:1] for path in paths}
+    if plots.narrow():  # an outline: a line for each path, further in the longer it is
+        heights = {path: float(row) for row, path in enumerate(_outline(paths, heights))}
+        ax.figure.set_figheight(0.5 + 0.3 * len(paths))
     for path, probability in paths.items():
         place, text = (len(path), heights[path]), f"{token_label(path[-1])} {_percent(probability)}"
         on_best, on_greedy = path == best[: len(path)], path == greedy[: len(path)]
@@ -165,6 +168,18 @@ def _percent(probability: float) -> str:
     per_cent = 100 * probability
     places = 1 if per_cent >= 1 else int(np.ceil(-np.log10(max(per_cent, 1e-12)))) + 1
     return f"{per_cent:.{places}f}%"
+
+
+def _outline(paths, heights: Mapping[tuple[str, ...], float]) -> list[tuple[str, ...]]:
+    """The paths, each followed by those that continue it, in the order of their heights."""
+
+    def after(path):
+        following = [p for p in paths if len(p) == len(path) + 1 and p[: len(path)] == path]
+        for child in sorted(following, key=lambda child: heights[child]):
+            yield child
+            yield from after(child)
+
+    return list(after(()))
 
 
 def _heights(paths: Mapping[tuple[str, ...], float]) -> dict[tuple[str, ...], float]:
