@@ -6,12 +6,8 @@ import numpy as np
 import pytest
 from matplotlib.patches import Rectangle
 
-from mistral_lib.teaching.backbone_plots import lens_grid, model_map
+from mistral_lib.teaching.backbone_plots import lens_grid
 from mistral_lib.teaching.plots import ORANGE, style
-
-COUNTS = {"embedding": 80, "norm": 8, "attention": 192, "network": 288, "logits": 81}
-CHAPTERS = {name: f" · {place}" for place, name in enumerate(COUNTS)}
-CHAPTERS |= {"vocabulary": " · v", "loop": " · l", "block": " · b"}
 
 
 @pytest.fixture
@@ -25,38 +21,6 @@ def ax():
 
 def texts(ax):
     return [text.get_text() for text in ax.texts]
-
-
-def test_the_map_names_every_part_with_its_chapter(ax):
-    model_map(ax, COUNTS, 3, CHAPTERS, title="All of it")
-    shown = texts(ax)
-    assert shown.count("norm · 1") == 3
-    for name in ("attention · 2", "network · 3", "logits · 4", "embedding · 0", "vocabulary · v"):
-        assert shown.count(name) == 1
-    assert "choose, append · l" in shown
-    assert "3 × block · b" in shown
-    assert ax.get_title(loc="left") == "All of it"
-
-
-def test_parts_of_a_block_are_counted_once_for_each_block(ax):
-    model_map(ax, COUNTS, 3, CHAPTERS)
-    shown = texts(ax)
-    assert [text for text in shown if text.startswith("3 × ") and "block" not in text] == [
-        "3 × 8",
-        "3 × 192",
-        "3 × 8",
-        "3 × 288",
-    ]
-    assert {"80", "81", "8"} <= set(shown)
-
-
-def test_nothing_of_the_map_lies_outside(ax):
-    model_map(ax, COUNTS, 3, CHAPTERS)
-    (left, right), (below, above) = ax.get_xlim(), ax.get_ylim()
-    for text in ax.texts:
-        x, y = text.get_position()
-        assert left <= x <= right
-        assert below <= y <= above
 
 
 RIGHT, ROWS = ["a", "\n", "c"], ["embedding", "block 0"]

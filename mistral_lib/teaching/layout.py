@@ -142,7 +142,7 @@ def _stack(figure: Figure, width: float) -> float:
     for ax, _ in placed:  # what stood beside shared its axis, and had no numbers of its own
         if any(ax.get_shared_y_axes().joined(ax, other) for other, _ in placed if other is not ax):
             ax.tick_params(axis="y", labelleft=True)
-    return row * len(placed) // across
+    return row * (len(placed) // across)
 
 
 def _break_lines(figure: Figure, column: int, whole: dict[Text, str]) -> bool:

@@ -47,6 +47,7 @@ def merge_tree(
     for step, (index, piece, rank) in enumerate(history, 1):
         for (when, left), words in missed.items():
             if when == step:
+                words = words.replace(", ", ",\n") if plots.narrow() else words
                 parent = _parent(row, left, step)
                 _branches(ax, parent, row[left : left + 2], dashed=True)
                 box = {"boxstyle": "round,pad=0.3", "fc": plots.PAPER, "ec": plots.GREY, "ls": "--"}

@@ -28,41 +28,50 @@ class Box(NamedTuple):
 STREAM = 1.7  # where the residual stream goes up
 _HEIGHT = 0.62  # of a box
 BOXES = {
-    "tokenizer": Box("vocabulary", STREAM, 0, 2.8, "tokenizer"),
-    "embedding": Box("embedding", STREAM, 1, 2.8, "embedding"),
+    "tokenizer": Box("vocabulary", STREAM, 0, 3.1, "tokenizer"),
+    "embedding": Box("embedding", STREAM, 1, 3.1, "embedding"),
     "attention norm": Box("norm", 6.2, 2.45, 2.8, "RMSNorm"),
     "query": Box("projections", 4.3, 3.55, 1.8, "query"),
     "key": Box("projections", 6.4, 3.55, 1.8, "key"),
     "value": Box("projections", 8.5, 3.55, 1.8, "value"),
     "heads": Box("heads", 6.4, 4.5, 6.0, "grouped heads, H = K · G"),
-    "positions": Box("positions", 5.3, 5.6, 3.7, "rotary positions"),
+    "positions": Box("positions", 5.2, 5.6, 4.0, "rotary positions"),
     "cache": Box("cache", 8.5, 5.6, 2.0, "KV cache"),
     "mask": Box("mask", 4.3, 6.75, 1.9, "mask"),
     "attention": Box("attention", 7.55, 6.75, 3.9, "attention"),
     "output": Box("projections", 6.4, 7.75, 2.5, "output"),
     "network norm": Box("norm", 5.15, 9.0, 2.7, "RMSNorm"),
     "network": Box("network", 8.3, 9.0, 2.4, "SwiGLU"),
-    "final norm": Box("norm", STREAM, 11.3, 2.8, "RMSNorm"),
-    "logits": Box("embedding", STREAM, 12.3, 2.8, "logits"),
-    "sampling": Box("sampling", STREAM, 13.3, 2.8, "sampling"),
+    "final norm": Box("norm", STREAM, 11.3, 3.1, "RMSNorm"),
+    "logits": Box("embedding", STREAM, 12.3, 3.1, "logits"),
+    "sampling": Box("sampling", STREAM, 13.3, 3.1, "sampling"),
 }
 _SUMS = (7.75, 9.75)  # heights at which something is added to the stream
 _FRAME = (0.2, 1.85, 9.7, 8.45)  # left, bottom, width and height of the block
 
 
-def draw_chapter(chapter: int, notes: Mapping[str, str] | None = None) -> Figure:
+def draw_chapter(
+    chapter: int, notes: Mapping[str, str] | None = None, *, title: str | None = None
+) -> Figure:
     """Draws the model as a chapter sees it.
 
     Args:
         chapter: its number; 0 is the introduction.
         notes: as in `draw_model`.
+        title: what the picture shows, as a finding.
+
+    Returns:
+        The figure.
 
     >>> figure = draw_chapter(2)
     >>> [text.get_text() for text in figure.axes[0].texts if "tokenizer" in text.get_text()]
     ['✓ tokenizer']
     """
     lit = CHAPTERS[chapter].lit if chapter else ()
-    return draw_model(lit, mine(chapter), notes)
+    figure = draw_model(lit, mine(chapter), notes)
+    if title:
+        figure.axes[0].set_title(title)
+    return figure
 
 
 def draw_model(
