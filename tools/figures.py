@@ -41,9 +41,6 @@ PENDING: set[str] = {
     "09_rmsnorm",
     "10_swiglu",
     "11_the_block",
-    "16_sampling",
-    "17_presets",
-    "18_quantization",
     "19_gpu_runs",
     "20_many_devices",
 }
