@@ -58,7 +58,9 @@ def offer_versions(app, doctree, name):
         key = key.removeprefix("fig-")
         if all(file.exists() for file in figures.files(key)):
             (image,) = figure.findall(nodes.image)
-            image.replace_self(versions("", nodes.image(**image.attributes), key=key))
+            wrapper = versions(key=key)
+            figure[figure.index(image)] = wrapper
+            wrapper += image
 
 
 def setup(app):
