@@ -43,17 +43,25 @@ def test_a_figure_fits_a_phone_and_keeps_its_letters(shape):
 
 
 def test_a_screen_keeps_the_panels_where_they_are():
-    figure, axes = panels(1, 2, figsize=(7, 3))
+    figure, axes = plt.subplots(1, 2, figsize=(7, 3))
+    axes[0].set_title("A finding of one line")
     layout.fit(figure, 672)
     assert [ax.get_subplotspec().colspan.start for ax in axes] == [0, 1]
-    assert "\n" not in axes[0].get_title(loc="left")
+    assert axes[0].get_title(loc="left") == "A finding of one line"
+
+
+def test_a_title_that_leaves_the_screen_is_broken():
+    figure, axes = panels(1, 2, figsize=(7, 3))
+    layout.fit(figure, 672)
+    assert width(figure) <= 672 + 1
+    assert "\n" in axes[1].get_title(loc="left")
 
 
 @pytest.mark.parametrize(
     ("shape", "across"), [((1, 2), 1), ((1, 3), 1), ((1, 4), 2), ((4, 3), 2), ((2, 2), 1)]
 )
 def test_panels_move_below_each_other_in_the_order_of_reading(shape, across):
-    figure, axes = plt.subplots(*shape, figsize=(7, 3))
+    figure, axes = plt.subplots(*shape, figsize=(6.6, 3))
     axes = axes.flatten()
     layout.fit(figure, 358, stack=True)
     places = [(a.get_subplotspec().rowspan.start, a.get_subplotspec().colspan.start) for a in axes]
@@ -124,3 +132,40 @@ def test_overlaps_are_found():
     ax.text(0.5, 0.5, "other")
     ax.text(0.1, 0.1, "far")
     assert layout.overlaps(figure) == [("one", "other")]
+
+
+def test_text_in_an_axes_is_pulled_in_and_the_axes_keep_their_width():
+    figure, ax = plt.subplots(figsize=(7, 3))
+    ax.set(xlim=(0, 1), ylim=(0, 1))
+    ax.text(0.3, 0.5, "a remark that ends where its author wanted it", ha="right")
+    ax.text(0.7, 0.2, "a remark that begins there")
+    layout.fit(figure, 358, stack=True)
+    figure.draw_without_rendering()
+    assert ax.bbox.width > 0.8 * 358
+    for text in ax.texts:
+        box = text.get_window_extent()
+        assert ax.bbox.x0 - 1 <= box.x0
+        assert box.x1 <= ax.bbox.x1 + 1
+
+
+def test_a_long_title_does_not_make_the_axes_narrower():
+    figure, ax = plt.subplots(figsize=(7, 3))
+    ax.set_title(
+        "A finding that is three times as long as a phone is wide, and so takes three lines"
+    )
+    figure.draw_without_rendering()
+    layout.fit(figure, 358, stack=True)
+    figure.draw_without_rendering()
+    assert ax.bbox.width > 0.8 * 358
+
+
+def test_long_names_are_broken_and_turned_labels_thinned():
+    figure, ax = plt.subplots(figsize=(7, 3))
+    ax.set_yticks([0, 1], ["one name that is far longer than it should be", "short"])
+    layout.fit(figure, 358, stack=True)
+    assert ax.get_yticklabels()[0].get_text().count("\n") == 1
+    figure, ax = plt.subplots(figsize=(7, 3))
+    ax.set_xticks(range(60), [f"token {n}" for n in range(60)], rotation=90)
+    layout.fit(figure, 358, stack=True)
+    assert 15 <= sum(bool(label.get_text()) for label in ax.get_xticklabels()) <= 30
+    assert layout.overlaps(figure) == []

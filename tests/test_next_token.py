@@ -119,7 +119,7 @@ def test_lines_that_are_too_long_are_broken_between_tokens():
     pieces = ["abcd"] * 40
     lines = next_token._lines(pieces)
     assert [index for line in lines for index in line] == list(range(40))
-    assert max(4 * len(line) for line in lines) <= next_token._LINE_WIDTH
+    assert max(4 * len(line) for line in lines) <= next_token._line_width()
     assert len(lines) == 3
 
 

@@ -28,7 +28,7 @@ class versions(nodes.Element):
 
 def visit(self, node):
     """Writes the picture; a browser loads one version, when that comes near the screen."""
-    (image,) = node.children
+    (image,) = node.findall(nodes.image)  # Sphinx puts a link around it, which is left out
     page = self.builder.get_target_uri(self.builder.current_docname)
     self.body.append("<picture>\n")
     for ending in ("dark-narrow", "narrow", "dark"):  # browsers take the first that fits

@@ -16,7 +16,8 @@ from matplotlib.text import Text
 
 PIXELS_PER_INCH = 96
 # A panel may become this much narrower before panels move below each other.
-_SQUEEZE = 0.75
+_SQUEEZE = 0.8
+_NAME = 24  # characters of a name beside a vertical axis
 _LINE = 0.17  # inches that another line of a title takes
 _PAD = 0.02  # inches around a picture, as `plots.style` sets them
 _BLANK, _DRAWN_BLANK = "▁", "␣"
@@ -40,13 +41,21 @@ def fit(figure: Figure, column: int, *, stack: bool = False) -> None:
     inches = column / PIXELS_PER_INCH
     if stack and figure.get_figwidth() > inches:
         figure.set_size_inches(inches, _stack(figure, inches))
-    whole: dict[Text, str] = {}
-    for _ in range(6):
+        _break_names(figure)
+    inside = _inside(figure) if stack else []
+    for _, text in inside:
+        text.set_in_layout(False)  # an axes would make room for it by becoming narrower
+    if stack:
+        _break_lines(figure)
+    for _ in range(4):
         figure.draw_without_rendering()
-        changed = stack and (_break_lines(figure, column, whole) | _turn_crowded(figure))
+        changed = stack and _turn_crowded(figure)
+        for ax, text in inside:
+            _pull_in(ax, text)
         excess = _width(figure) - column
         if excess > 0.5:  # text beside an axes makes the picture wider than the figure
             figure.set_figwidth(figure.get_figwidth() - (excess + 1) / PIXELS_PER_INCH)
+            _break_lines(figure)
         elif not changed:
             break
 
@@ -145,56 +154,110 @@ def _stack(figure: Figure, width: float) -> float:
     return row * (len(placed) // across)
 
 
-def _break_lines(figure: Figure, column: int, whole: dict[Text, str]) -> bool:
-    """Breaks titles and labels that leave the column; says whether there were any.
-
-    `whole` remembers each text as it was, so that it can be broken again.
-    """
-    left = figure.get_tightbbox().x0 * figure.dpi
-    right = left + column / PIXELS_PER_INCH * figure.dpi
-    new_lines = sum(_break(text, left, right, whole) for text in figure.texts)
-    changed = new_lines > 0
+def _inside(figure: Figure) -> list[tuple[Axes, Text]]:
+    """What is written inside axes, and not at their end, where it belongs to what ends there."""
+    figure.draw_without_rendering()
+    found = []
     for ax in figure.axes:
-        spec = ax.get_subplotspec()
-        last, beside = (spec.is_last_col(), spec.get_gridspec().ncols) if spec else (True, 1)
-        titles = [t for t in ax.get_children() if isinstance(t, Text) and t not in ax.texts]
-        for text in [*titles, ax.xaxis.label]:
-            new_lines += _break(text, left, right if last else ax.bbox.x1, whole) / beside
-        low, high = ax.bbox.y0 - 0.2 * ax.bbox.height, ax.bbox.y1 + 0.2 * ax.bbox.height
-        changed |= _break(ax.yaxis.label, low, high, whole) > 0
-    figure.set_figheight(figure.get_figheight() + _LINE * new_lines)  # or the axes would shrink
-    return changed or new_lines > 0
+        for text in (text for text in ax.texts if type(text) is Text and text.get_text().strip()):
+            pixel = text.get_transform().transform(_place(text))
+            across, up = ax.transAxes.inverted().transform(pixel)
+            most = 0.9 if text.get_ha() == "left" else 1
+            if -0.01 <= across <= most and -0.01 <= up <= 1.01:
+                found.append((ax, text))
+    return found
 
 
-def _break(text: Text, first: float, last: float, whole: dict[Text, str]) -> int:
-    """Breaks a text that leaves its room, from `first` to `last`; how many lines that adds."""
-    words = whole.get(text, text.get_text())
-    if not words.strip():
-        return 0
+def _place(text: Text) -> tuple[float, float]:
+    """Where a text is anchored, as numbers: names along an axis are numbers, too."""
+    x, y = text.get_position()
+    return float(text.convert_xunits(x)), float(text.convert_yunits(y))
+
+
+def _pull_in(ax: Axes, text: Text) -> None:
+    """Moves a text so far that it is between the ends of its axes."""
     box = text.get_window_extent()
-    start, end = (box.y0, box.y1) if text.get_rotation() == 90 else (box.x0, box.x1)
-    length, room = end - start, last - first
-    if text.get_ha() == "left" and text.get_rotation() == 0:
-        room = last - max(start, first)
-    elif text.get_rotation() == 0:
-        room = 2 * min((start + end) / 2 - first, last - (start + end) / 2)
-    before = text.get_text().split("\n")
-    if length <= room + 1:
+    shift = max(ax.bbox.x0 - box.x0, 0) or min(ax.bbox.x1 - box.x1, 0)
+    shift = max(shift, ax.bbox.x0 - box.x0) if shift < 0 else shift
+    if shift:
+        to_pixels = text.get_transform()
+        x, y = to_pixels.transform(_place(text))
+        text.set_position(to_pixels.inverted().transform((x + shift, y)))
+
+
+def _break_names(figure: Figure) -> None:
+    """Breaks the names along vertical axes where they would take the room of what they name."""
+    for axis in (ax.yaxis for ax in figure.axes):
+        names = [label.get_text() for label in axis.get_ticklabels()]
+        if any(len(name) > _NAME and "$" not in name for name in names):
+            broken = [textwrap.fill(name, _NAME) if len(name) > _NAME else name for name in names]
+            axis.set_ticks(axis.get_ticklocs(), broken)
+
+
+def _break_lines(figure: Figure) -> None:
+    """Breaks titles and labels that leave the figure or meet those of the next panel.
+
+    The axes are laid out without them first: for a title that is too long an axes becomes narrower,
+    and then it stays so.
+    """
+    titles = {
+        text: ax
+        for ax in figure.axes
+        for text in [*ax.get_children(), ax.xaxis.label, ax.yaxis.label]
+        if isinstance(text, Text) and text not in ax.texts and text.get_text().strip()
+    }
+    words = {text: text.get_text() for text in [*titles, *figure.texts]}
+    for text in words:
+        text.set_text("")
+    figure.draw_without_rendering()
+    edge, lines = figure.bbox.x1, 0.0
+    for text in words:
+        text.set_text(words[text])
+        ax = titles.get(text)
+        if ax is None:
+            lines += _break(text, edge)
+        elif text is ax.yaxis.label:
+            _break(text, 1.3 * ax.bbox.height)
+        else:
+            spec = ax.get_subplotspec()
+            last, beside = (spec.is_last_col(), spec.get_gridspec().ncols) if spec else (True, 1)
+            room = (edge if last else ax.bbox.x1) - ax.bbox.x0 - 2
+            lines += _break(text, room) / beside
+    figure.set_figheight(figure.get_figheight() + _LINE * lines)  # or the axes would shrink
+
+
+def _break(text: Text, room: float) -> int:
+    """Breaks a text that is longer than its room, in pixels; how many lines that adds."""
+    words, box = text.get_text(), text.get_window_extent()
+    length = box.height if text.get_rotation() == 90 else box.width
+    if length <= room:
         return 0
-    longest = max(map(len, before))
-    lines = textwrap.wrap(words, max(int(longest * room / length), 8), break_long_words=False)
-    whole[text] = words
-    text.set_text("\n".join(lines))
-    return max(len(lines) - len(before), 0)
+    for characters in range(len(words), 7, -1):
+        lines = textwrap.wrap(words, characters, break_long_words=False)
+        text.set_text("\n".join(lines))
+        box = text.get_window_extent()
+        if (box.height if text.get_rotation() == 90 else box.width) <= room:
+            break
+    return len(lines) - len(words.split("\n"))
 
 
 def _turn_crowded(figure: Figure) -> bool:
-    """Turns the labels along an axis where they lie on each other; says whether there were any."""
-    turned = False
-    for ax in figure.axes:
-        labels = [t for t in ax.get_xticklabels() if t.get_text() and not t.get_rotation()]
+    """Turns the labels along an axis where they would meet, and leaves some out where turned ones
+    would; says whether there were any.
+    """
+    changed = False
+    for axis in (ax.xaxis for ax in figure.axes):
+        labels = [label for label in axis.get_ticklabels() if label.get_text()]
         boxes = sorted((label.get_window_extent() for label in labels), key=lambda box: box.x0)
-        if any(one.x1 + 2 > other.x0 and one.y0 < other.y1 for one, other in pairwise(boxes)):
-            ax.tick_params(axis="x", labelrotation=90)
-            turned = True
-    return turned
+        close = [b.x0 - a.x1 for a, b in pairwise(boxes) if a.y0 < b.y1]
+        if not close or min(close) >= 0:
+            continue
+        if not any(label.get_rotation() for label in labels):
+            axis.set_tick_params(labelrotation=90)
+        else:
+            apart = min(b.x0 - a.x0 for a, b in pairwise(boxes))
+            step = math.ceil(max(box.width for box in boxes) / max(apart, 1))
+            shown = [label.get_text() for label in axis.get_ticklabels()][::step]
+            axis.set_ticks(axis.get_ticklocs()[::step], shown)
+        changed = True
+    return changed

@@ -43,20 +43,22 @@ def draw_product(ax: Axes, tokens: int, inputs: int, outputs: int, rank: int) ->
     for left, top, width, height, look in boxes:
         ax.add_patch(Rectangle((left, top - height), width, height, **look))
     texts = [
-        (0, -tokens - 8, f"x: {inputs} numbers\na token", "left", "top"),
+        (0, -tokens - 8, _lines(f"x: {inputs}/numbers/a token"), "left", "top"),
         (
             kernel_left + outputs / 2,
             -inputs / 2,
-            f" W: {inputs} × {outputs} = {inputs * outputs:,}, frozen ",
+            _lines(f" W: {inputs} × {outputs}/= {inputs * outputs:,}, frozen "),
             "center",
             "center",
         ),
-        (0, below - tokens - 8, "the same x", "left", "top"),
+        (0, below - tokens - 8, _lines("the same/x"), "left", "top"),
         (inputs + GAP + rank + 8, below - inputs, f"A: {inputs} × {rank}", "left", "bottom"),
         (
             inputs + rank + 2 * GAP + outputs / 2,
             below - rank - 8,
-            f"B: {rank} × {outputs}.   A and B together: {rank * (inputs + outputs):,}, trained",
+            _lines(
+                f"B: {rank} × {outputs}.   A and B/together: {rank * (inputs + outputs):,}, trained"
+            ),
             "center",
             "top",
         ),
@@ -81,3 +83,8 @@ def draw_product(ax: Axes, tokens: int, inputs: int, outputs: int, rank: int) ->
     right = inputs + rank + outputs + 2 * GAP
     ax.set(xlim=(-GAP, right + 2), ylim=(below - inputs - 4, 6), aspect="equal")
     ax.set_axis_off()
+
+
+def _lines(text: str) -> str:
+    """A text that may break at each slash, and does on a phone."""
+    return text.replace("/", "\n" if plots.narrow() else " ")

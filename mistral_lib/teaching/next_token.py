@@ -18,7 +18,7 @@ MONOSPACE_WIDTH = 0.602 * MONOSPACE["size"]  # points from one character to the 
 
 def _line_width() -> int:
     """How many of these characters fit in a line."""
-    return 38 if plots.narrow() else 76
+    return 36 if plots.narrow() else 76
 
 
 # Where `writing_steps` places a row's text, in its axes. It stands above the top bar, so that a

@@ -70,7 +70,7 @@ SYMBOL_KEY = (
 SMALL = 9  # points: the smallest text of the book's figures
 PIXELS_PER_INCH = 96
 # Pixels that a page has for a figure: its column on a screen, and on a phone of 390 pixels.
-WIDE_COLUMN, NARROW_COLUMN = 672, 358
+WIDE_COLUMN, NARROW_COLUMN = 672, 356
 
 Looks = dict[str, Any]  # named arguments of matplotlib's artists
 
@@ -127,6 +127,8 @@ def style(*, dark: bool = False, narrow: bool = False) -> None:
             "lines.linewidth": 2,
             "hatch.linewidth": 0.6,
             "legend.frameon": False,
+            "legend.columnspacing": 0.7 if narrow else 2,
+            "legend.handletextpad": 0.2 if narrow else 0.8,
         }
     )
     try:
@@ -186,9 +188,12 @@ def picture(figure: Figure) -> tuple[bytes, dict[str, int]]:
     >>> data[:4], sorted(size)
     (b'\\x89PNG', ['height', 'width'])
     """
-    layout.fit(figure, NARROW_COLUMN if narrow() else WIDE_COLUMN, stack=narrow())
     drawn, small, said = BytesIO(), BytesIO(), PngInfo()
+    dpi = figure.get_dpi()
+    figure.set_dpi(2 * PIXELS_PER_INCH)  # measured as it is saved: letters differ a little
+    layout.fit(figure, NARROW_COLUMN if narrow() else WIDE_COLUMN, stack=narrow())
     figure.savefig(drawn, dpi=2 * PIXELS_PER_INCH, bbox_inches="tight")
+    figure.set_dpi(dpi)
     said.add_text("smallest text", f"{layout.smallest_text(figure):g}")
     image = Image.open(drawn).convert("RGB").quantize(64, dither=Image.Dither.NONE)
     image.save(small, "png", optimize=True, pnginfo=said)
