@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from matplotlib.patches import Rectangle
 
+from mistral_lib.teaching import plots
 from mistral_lib.teaching.backbone_plots import lens_grid
 from mistral_lib.teaching.plots import ORANGE, style
 
@@ -52,3 +53,14 @@ def test_the_first_station_is_below_and_the_right_tokens_are_on_top(ax):
     assert below < above
     assert [label.get_text() for label in ax.get_yticklabels()] == ROWS
     assert [label.get_text() for label in ax.get_xticklabels()] == ["a", "⏎", "c"]
+
+
+def test_on_a_phone_the_second_half_stands_below_the_first(ax):
+    right, rows = list("abcdefgh"), ["embedding", "block 0"]
+    with plots.styled(dark=False, narrow=True):
+        lens_grid(ax, right, rows, [right, right], np.full((2, 8), 0.5), title="Twice")
+    first, second = ax.figure.axes
+    assert [label.get_text() for label in first.get_xticklabels()] == list("abcd")
+    assert [label.get_text() for label in second.get_xticklabels()] == list("efgh")
+    assert first.get_title(loc="left") == "Twice"
+    assert second.get_title(loc="left") == ""

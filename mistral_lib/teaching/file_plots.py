@@ -91,7 +91,8 @@ def draw_bytes(ax: Axes, groups: Sequence[tuple[str, bytes]], *, text: str) -> N
         last = max(last, place - GAP)
     ax.set(xlim=(0, last), ylim=(row - 1.3, 2.05))
     if plots.narrow():
-        ax.figure.set_figheight(ax.figure.get_figheight() + 1.2 * (len(groups) - 1))
+        figure = plots.figure_of(ax)
+        figure.set_figheight(figure.get_figheight() + 1.2 * (len(groups) - 1))
     ax.axis("off")
 
 
@@ -187,4 +188,4 @@ def _list_names(
         ax.text(0, line, f"{mark}  {meaning}", va="center", fontsize=SMALL)
     ax.set(xlim=(0, 1), ylim=(line + 0.6, -0.2))
     ax.axis("off")
-    ax.figure.set_figheight(0.19 * line)
+    plots.figure_of(ax).set_figheight(0.19 * line)

@@ -43,8 +43,6 @@ def fit(figure: Figure, column: int, *, stack: bool = False) -> None:
         figure.set_size_inches(inches, _stack(figure, inches))
         _break_names(figure)
     inside = _inside(figure) if stack else []
-    for _, text in inside:
-        text.set_in_layout(False)  # an axes would make room for it by becoming narrower
     if stack:
         _break_lines(figure)
     for _ in range(4):
@@ -69,7 +67,7 @@ def smallest_text(figure: Figure) -> float:
     >>> smallest_text(figure)
     9.0
     """
-    sizes = [text.get_size() for text in _shown(figure)]
+    sizes = [float(text.get_fontsize()) for text in _shown(figure)]
     return min(sizes, default=math.inf)
 
 
@@ -133,8 +131,8 @@ def _width(figure: Figure) -> float:
 def _stack(figure: Figure, width: float) -> float:
     """Moves panels below each other until each is wide enough; returns the figure's new height."""
     old_width, height = figure.get_size_inches()
-    placed = [(ax, ax.get_subplotspec()) for ax in figure.axes]
-    if not placed or any(spec is None for _, spec in placed):
+    placed = [(ax, spec) for ax in figure.axes if (spec := ax.get_subplotspec())]
+    if not placed:
         return height
     grid = placed[0][1].get_gridspec()
     panel = old_width / grid.ncols
@@ -155,16 +153,23 @@ def _stack(figure: Figure, width: float) -> float:
 
 
 def _inside(figure: Figure) -> list[tuple[Axes, Text]]:
-    """What is written inside axes, and not at their end, where it belongs to what ends there."""
-    figure.draw_without_rendering()
+    """What is written inside axes, and not at their end, where it belongs to what ends there.
+
+    It is taken out of the layout: an axes would make room for it by becoming narrower.
+    """
     found = []
-    for ax in figure.axes:
-        for text in (text for text in ax.texts if type(text) is Text and text.get_text().strip()):
-            pixel = text.get_transform().transform(_place(text))
-            across, up = ax.transAxes.inverted().transform(pixel)
-            most = 0.9 if text.get_ha() == "left" else 1
-            if -0.01 <= across <= most and -0.01 <= up <= 1.01:
-                found.append((ax, text))
+    written = [(ax, text) for ax in figure.axes for text in ax.texts if type(text) is Text]
+    for _, text in written:
+        text.set_in_layout(False)
+    figure.draw_without_rendering()
+    for ax, text in written:
+        pixel = text.get_transform().transform(_place(text))
+        across, up = ax.transAxes.inverted().transform(pixel)
+        most = 0.9 if text.get_horizontalalignment() == "left" else 1
+        inside = -0.01 <= across <= most and -0.01 <= up <= 1.01
+        text.set_in_layout(not inside)
+        if inside and text.get_text().strip():
+            found.append((ax, text))
     return found
 
 
@@ -182,7 +187,8 @@ def _pull_in(ax: Axes, text: Text) -> None:
     if shift:
         to_pixels = text.get_transform()
         x, y = to_pixels.transform(_place(text))
-        text.set_position(to_pixels.inverted().transform((x + shift, y)))
+        new_x, new_y = to_pixels.inverted().transform((x + shift, y))
+        text.set_position((new_x, new_y))
 
 
 def _break_names(figure: Figure) -> None:
@@ -230,6 +236,7 @@ def _break(text: Text, room: float) -> int:
     """Breaks a text that is longer than its room, in pixels; how many lines that adds."""
     words, box = text.get_text(), text.get_window_extent()
     length = box.height if text.get_rotation() == 90 else box.width
+    lines = words.split("\n")
     if length <= room:
         return 0
     for characters in range(len(words), 7, -1):

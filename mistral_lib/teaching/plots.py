@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
-from typing import Any
+from typing import Any, cast
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -161,6 +161,16 @@ def styled(*, dark: bool, narrow: bool) -> Iterator[None]:
             style(**before)
 
 
+def figure_of(ax: Axes) -> Figure:
+    """The figure that an axes is in, whose height a drawing may set.
+
+    >>> figure, ax = plt.subplots()
+    >>> figure_of(ax) is figure
+    True
+    """
+    return cast(Figure, ax.figure)
+
+
 def split(ax: Axes) -> tuple[Axes, Axes]:
     """Makes two axes of one, below each other, in a figure that becomes twice as high.
 
@@ -169,7 +179,7 @@ def split(ax: Axes) -> tuple[Axes, Axes]:
     >>> figure.get_figheight(), len(figure.axes)
     (4.0, 2)
     """
-    figure = ax.figure
+    figure = figure_of(ax)
     grid = figure.add_gridspec(2, 1)
     ax.set_subplotspec(grid[0])
     figure.set_figheight(2 * figure.get_figheight())

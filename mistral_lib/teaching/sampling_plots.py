@@ -84,8 +84,9 @@ def draw_tree(
     """
     heights, roots = _heights(paths), {path[:1] for path in paths}
     if plots.narrow():  # an outline: a line for each path, further in the longer it is
-        heights = {path: float(row) for row, path in enumerate(_outline(paths, heights))}
-        ax.figure.set_figheight(0.5 + 0.3 * len(paths))
+        rows = enumerate(_outline(paths, heights))
+        heights = {(): 0.0} | {path: float(row) for row, path in rows}
+        plots.figure_of(ax).set_figheight(0.5 + 0.3 * len(paths))
     for path, probability in paths.items():
         place, text = (len(path), heights[path]), f"{token_label(path[-1])} {_percent(probability)}"
         on_best, on_greedy = path == best[: len(path)], path == greedy[: len(path)]
