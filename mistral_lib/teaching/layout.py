@@ -34,7 +34,7 @@ def fit(figure: Figure, column: int, *, stack: bool = False) -> None:
     >>> import matplotlib.pyplot as plt
     >>> figure, axes = plt.subplots(1, 2, figsize=(7, 3))
     >>> fit(figure, 358, stack=True)
-    >>> figure.get_size_inches()[0] <= 358 / 96, axes[1].get_subplotspec().rowspan.start
+    >>> float(figure.get_figwidth()) <= 358 / 96, axes[1].get_subplotspec().rowspan.start
     (True, 1)
     """
     _show_blanks(figure)

@@ -149,8 +149,8 @@ def styled(*, dark: bool, narrow: bool) -> Iterator[None]:
         narrow: as in `style`.
 
     >>> with styled(dark=True, narrow=False):
-    ...     PAPER
-    '#14181E'
+    ...     plt.rcParams["figure.facecolor"]
+    '#121212'
     """
     before = dict(_active)
     with plt.rc_context():
@@ -176,7 +176,7 @@ def split(ax: Axes) -> tuple[Axes, Axes]:
 
     >>> figure, ax = plt.subplots(figsize=(3, 2))
     >>> above, below = split(ax)
-    >>> figure.get_figheight(), len(figure.axes)
+    >>> float(figure.get_figheight()), len(figure.axes)
     (4.0, 2)
     """
     figure = figure_of(ax)
