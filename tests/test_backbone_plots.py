@@ -6,12 +6,9 @@ import numpy as np
 import pytest
 from matplotlib.patches import Rectangle
 
-from mistral_lib.teaching.backbone_plots import lens_grid, model_map
+from mistral_lib.teaching import plots
+from mistral_lib.teaching.backbone_plots import lens_grid
 from mistral_lib.teaching.plots import ORANGE, style
-
-COUNTS = {"embedding": 80, "norm": 8, "attention": 192, "network": 288, "logits": 81}
-CHAPTERS = {name: f" · {place}" for place, name in enumerate(COUNTS)}
-CHAPTERS |= {"vocabulary": " · v", "loop": " · l", "block": " · b"}
 
 
 @pytest.fixture
@@ -25,38 +22,6 @@ def ax():
 
 def texts(ax):
     return [text.get_text() for text in ax.texts]
-
-
-def test_the_map_names_every_part_with_its_chapter(ax):
-    model_map(ax, COUNTS, 3, CHAPTERS, title="All of it")
-    shown = texts(ax)
-    assert shown.count("norm · 1") == 3
-    for name in ("attention · 2", "network · 3", "logits · 4", "embedding · 0", "vocabulary · v"):
-        assert shown.count(name) == 1
-    assert "choose, append · l" in shown
-    assert "3 × block · b" in shown
-    assert ax.get_title(loc="left") == "All of it"
-
-
-def test_parts_of_a_block_are_counted_once_for_each_block(ax):
-    model_map(ax, COUNTS, 3, CHAPTERS)
-    shown = texts(ax)
-    assert [text for text in shown if text.startswith("3 × ") and "block" not in text] == [
-        "3 × 8",
-        "3 × 192",
-        "3 × 8",
-        "3 × 288",
-    ]
-    assert {"80", "81", "8"} <= set(shown)
-
-
-def test_nothing_of_the_map_lies_outside(ax):
-    model_map(ax, COUNTS, 3, CHAPTERS)
-    (left, right), (below, above) = ax.get_xlim(), ax.get_ylim()
-    for text in ax.texts:
-        x, y = text.get_position()
-        assert left <= x <= right
-        assert below <= y <= above
 
 
 RIGHT, ROWS = ["a", "\n", "c"], ["embedding", "block 0"]
@@ -88,3 +53,14 @@ def test_the_first_station_is_below_and_the_right_tokens_are_on_top(ax):
     assert below < above
     assert [label.get_text() for label in ax.get_yticklabels()] == ROWS
     assert [label.get_text() for label in ax.get_xticklabels()] == ["a", "⏎", "c"]
+
+
+def test_on_a_phone_the_second_half_stands_below_the_first(ax):
+    right, rows = list("abcdefgh"), ["embedding", "block 0"]
+    with plots.styled(dark=False, narrow=True):
+        lens_grid(ax, right, rows, [right, right], np.full((2, 8), 0.5), title="Twice")
+    first, second = ax.figure.axes
+    assert [label.get_text() for label in first.get_xticklabels()] == list("abcd")
+    assert [label.get_text() for label in second.get_xticklabels()] == list("efgh")
+    assert first.get_title(loc="left") == "Twice"
+    assert second.get_title(loc="left") == ""

@@ -7,6 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
+from mistral_lib.teaching import plots
 from mistral_lib.teaching.bit_plots import FORMATS, bits_of, draw_bits
 from mistral_lib.teaching.plots import style
 
@@ -64,3 +65,14 @@ def test_the_three_fields_look_different(ax):
     draw_bits(ax, 1, ["float16"])
     looks = {(cell.get_facecolor(), cell.get_hatch()) for cell in ax.patches}
     assert len(looks) == 3
+
+
+def test_on_a_phone_a_number_takes_as_many_lines_as_it_needs(ax):
+    with plots.styled(dark=False, narrow=True):
+        draw_bits(ax, 257, ["float32", "bfloat16"])
+    corners = [bit.get_xy() for bit in ax.patches]
+    assert [sum(y == row - 0.3 for _, y in corners) for row in range(3)] == [16, 16, 16]
+    assert max(x for x, _ in corners) == 15
+    assert ax.get_yticks().tolist() == [0, 2]
+    bits = [text.get_text() for text in ax.texts if text.get_text() in "01"]
+    assert "".join(bits[:32]) == "".join(bits_of(257, "float32"))

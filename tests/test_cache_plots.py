@@ -4,6 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
+from mistral_lib.teaching import plots
 from mistral_lib.teaching.cache_plots import draw_film, find_positions
 from mistral_lib.teaching.exercises.cache import _held
 
@@ -77,3 +78,12 @@ def test_the_strips_are_the_numbers_of_the_array(ax, film, held):
     assert len(ax.images) == FRAMES
     np.testing.assert_allclose(ax.images[4].get_array(), film[4].reshape(1, -1))
     assert ax.images[0].get_array().mask.sum() == 2 * film.shape[2]
+
+
+def test_on_a_phone_a_cell_has_room_for_two_numbers(ax, film, held):
+    with plots.styled(dark=False, narrow=True):
+        draw_film(ax, film, held, "abcde")
+    shown = [text.get_text() for text in ax.texts]
+    assert {"3", "(0)", "4", "(1)", "empty"} <= set(shown)
+    assert not set(shown) & set("abcde")
+    assert [label.get_text() for label in ax.get_yticklabels()][3] == "3  d"

@@ -3,7 +3,7 @@
 import matplotlib.pyplot as plt
 import pytest
 
-from mistral_lib.teaching import file_plots
+from mistral_lib.teaching import file_plots, plots
 from mistral_lib.teaching.file_plots import draw_bytes, draw_names, draw_strip, draw_zoom
 
 
@@ -66,3 +66,30 @@ def test_every_cell_of_a_table_shows_its_mark(ax):
 def test_marks_differ_without_colour():
     hatches_and_symbols = {(mark, hatch) for mark, (_, _, hatch) in file_plots.ARRANGEMENTS.items()}
     assert len(hatches_and_symbols) == len(file_plots.ARRANGEMENTS)
+
+
+def test_on_a_phone_the_table_is_a_list(ax):
+    rows = [
+        [("query", ""), ("q_proj", "T"), ("wq", "P")],
+        [("up", ""), ("up_proj", "T"), ("w3", "T")],
+    ]
+    with plots.styled(dark=False, narrow=True):
+        draw_names(ax, ["here", "transformers", "Mistral"], rows, [1, 2, 2])
+    shown = texts(ax)
+    assert shown[:7] == ["query", "transformers", "q_proj", "T", "Mistral", "wq", "P"]
+    assert shown[-4:] == [f"{mark}  {what[0]}" for mark, what in file_plots.ARRANGEMENTS.items()]
+    heights = [
+        text.get_position()[1] for text in ax.texts if text.get_text() in ("q_proj", "wq", "up")
+    ]
+    assert heights == sorted(heights)
+    assert [bool(patch.get_hatch()) for patch in ax.patches] == [False, True, False, False]
+
+
+def test_on_a_phone_each_group_of_bytes_has_a_row_and_thin_parts_are_turned(ax):
+    with plots.styled(dark=False, narrow=True):
+        draw_bytes(ax, [("length", b"\x40\xff"), ("header", b'{"')], text="header")
+        assert {patch.get_xy() for patch in ax.patches} == {(0, 0), (1, 0), (0, -3.4), (1, -3.4)}
+        figure, other = plt.subplots()
+        draw_strip(other, [("thin", 1), ("broad", 9)])
+    assert [text.get_rotation() for text in other.texts] == [90, 0]
+    plt.close(figure)

@@ -4,6 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
+from mistral_lib.teaching import plots
 from mistral_lib.teaching.head_plots import draw_bars, draw_grid, draw_table, draw_turn, draw_wiring
 from mistral_lib.teaching.plots import FUTURE
 
@@ -88,3 +89,16 @@ def test_neighbouring_queries_share_a_key_box(ax, key_heads, ends):
     draw_wiring(ax, 4, key_heads, size=768 * key_heads, title="Shared")
     assert [line.get_xdata()[1] for line in ax.lines] == ends
     assert sum(box.get_width() for box in ax.patches) == key_heads
+
+
+def test_on_a_phone_the_tallest_bars_keep_their_tokens(ax):
+    heights = np.arange(48.0)
+    heights[7] = 100
+    with plots.styled(dark=False, narrow=True):
+        draw_bars(ax, [f"t{place}" for place in range(48)], heights)
+    labels = [label.get_text() for label in ax.get_xticklabels()]
+    named = [place for place, label in enumerate(labels) if label]
+    assert {7, 47} <= set(named)
+    assert 16 <= len(named) <= 24
+    assert min(np.diff(named)) >= 2
+    assert len(ax.patches) == 48

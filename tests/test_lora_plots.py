@@ -3,6 +3,7 @@
 import matplotlib.pyplot as plt
 import pytest
 
+from mistral_lib.teaching import plots
 from mistral_lib.teaching.lora_plots import draw_product
 
 
@@ -38,3 +39,13 @@ def test_the_texts_count_what_is_drawn(drawn):
     assert f"{192 * 512:,}, frozen" in texts
     assert f"{8 * (192 + 512):,}, trained" in texts
     assert all(text.get_fontsize() >= 9 for text in drawn.texts)
+
+
+def test_on_a_phone_the_texts_break():
+    with plots.styled(dark=False, narrow=True):
+        figure, ax = plt.subplots()
+        draw_product(ax, 10, 192, 512, 8)
+    texts = " ".join(text.get_text() for text in ax.texts)
+    assert "x: 192\nnumbers\na token" in texts
+    assert "/" not in texts
+    plt.close(figure)

@@ -3,6 +3,7 @@
 import matplotlib.pyplot as plt
 import pytest
 
+from mistral_lib.teaching import plots
 from mistral_lib.teaching.merge_plots import merge_tree
 from mistral_lib.teaching.plots import BLUE, PALE
 
@@ -53,3 +54,11 @@ def test_a_lost_merge_is_dashed(drawn):
 def test_text_is_at_least_nine_points(drawn):
     _, ax = drawn
     assert min(text.get_size() for text in ax.texts) >= 9
+
+
+def test_on_a_phone_a_remark_takes_two_lines():
+    with plots.styled(dark=False, narrow=True):
+        figure, ax = plt.subplots()
+        merge_tree(ax, "prefix", HISTORY, lost=[(2, 0, "pre, rank 761")])
+    assert "pre,\nrank 761" in [text.get_text() for text in ax.texts]
+    plt.close(figure)

@@ -119,7 +119,7 @@ def test_lines_that_are_too_long_are_broken_between_tokens():
     pieces = ["abcd"] * 40
     lines = next_token._lines(pieces)
     assert [index for line in lines for index in line] == list(range(40))
-    assert max(4 * len(line) for line in lines) <= next_token._LINE_WIDTH
+    assert max(4 * len(line) for line in lines) <= next_token._line_width()
     assert len(lines) == 3
 
 
@@ -133,3 +133,25 @@ def test_written_text_goes_on_where_the_prompt_ends():
     assert placed["four"].xyann[0] == 0
     assert placed["four"].xyann[1] < placed["three*"].xyann[1] < placed["One"].xyann[1]
     assert [text.get_weight() for text in ax.texts] == ["normal", "normal", "bold", "bold"]
+
+
+def test_on_a_phone_a_text_is_broken_at_blanks_and_goes_on_where_it_ends():
+    _, ax = plt.subplots()
+    prompt = "a text that is a little longer than a line"
+    with plots.styled(dark=False, narrow=True):
+        next_token.written_text(ax, prompt, " and goes on")
+        most = next_token._line_width()
+    lines = [text.get_text() for text in ax.texts]
+    assert "".join(lines) == prompt + " and goes on"
+    assert max(map(len, lines)) <= most
+    assert all(line.endswith(" ") for line in lines[:1])
+    assert ax.texts[2].xyann[1] == ax.texts[1].xyann[1]
+
+
+def test_on_a_phone_each_text_stands_above_its_bars():
+    with plots.styled(dark=False, narrow=True):
+        figure = next_token.writing_steps(TEXTS, TOKENS, CHANCES, title="One after the other")
+        figure.draw_without_rendering()
+    tops = [ax.bbox.y1 for ax in figure.axes]
+    assert tops == sorted(tops, reverse=True)
+    assert len({round(ax.bbox.x0) for ax in figure.axes[1::2]}) == 1

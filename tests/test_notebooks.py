@@ -8,12 +8,16 @@ from importlib.machinery import ModuleSpec
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_output
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 import check_notebooks
 import claims
+import figures
 import folds
 import house
 import notebooks
+import redraw
 import targets
 
 CHAPTERS = {chapter.path.stem: chapter for chapter in check_notebooks.load(house.notebook_paths())}
@@ -63,6 +67,19 @@ def good() -> nbformat.NotebookNode:
         cell.execution_count = count
     notebooks.normalise(notebook)
     return notebook
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _versions(tmp_path_factory):
+    """The good notebook's figure has its other versions."""
+    every, folder, said = figures.files, tmp_path_factory.mktemp("figures"), PngInfo()
+    own = [folder / file.name for file in every("mask")]
+    said.add_text(redraw.MADE_FROM, figures.made_from(good(), 3))
+    for file in own:
+        Image.new("RGB", (2, 2)).save(file, pnginfo=said)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(figures, "files", lambda key: own if key == "mask" else every(key))
+        yield
 
 
 def problems(check, notebook, path=PATH) -> list[str]:
@@ -139,6 +156,26 @@ BROKEN = {
     "not filled in": ("linked", _source("So [](fig:mask)."), "not filled in"),
     "no caption": ("captioned", lambda nb: nb.cells.pop(4), "cell 3 draws a picture without a"),
     "no picture": ("captioned", lambda nb: nb.cells.pop(3), "cell 3 begins with a caption"),
+    "older version": (
+        "versioned",
+        _source("# @title Code of Figure 7.1\nshow(2)", 3),
+        "mask-dark.png is older than its code",
+    ),
+    "no version": (
+        "versioned",
+        lambda nb: nb.cells[4].update(source="**fig:other.** A mask."),
+        "other-narrow.png is missing",
+    ),
+    "fixed colour": (
+        "versioned",
+        _source("# @title Code of Figure 7.1\nshow(color='k')", 3),
+        "cell 3 has color='k'. Take a colour of plots",
+    ),
+    "alt text of another chapter": (
+        "versioned",
+        _source("# @title Code of Figure 7.1\ndraw_chapter(7)", 3),
+        "cell 3 has another alt text than its chapter",
+    ),
     "import in view": (
         "folded",
         _source("from os import path", 2),
@@ -177,6 +214,7 @@ BROKEN = {
 @pytest.mark.parametrize("fault", BROKEN)
 def test_check_finds(fault, monkeypatch):
     monkeypatch.setattr(claims, "UNCONVERTED", set())
+    monkeypatch.setattr(figures, "PENDING", set())
     check, breaks, message = BROKEN[fault]
     notebook = good()
     breaks(notebook)

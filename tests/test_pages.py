@@ -2,14 +2,19 @@
 
 import re
 from functools import cache
+from io import BytesIO
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
+from urllib.request import urlopen
 
 import pytest
+from PIL import Image
 
 import browser
 import build_book
+import figures
 import house
+import redraw
 import targets
 
 pytestmark = pytest.mark.slow
@@ -17,6 +22,16 @@ pytestmark = pytest.mark.slow
 PAGES = browser.page_names()
 THEMES = ("light", "dark")
 TARGETS = targets.load()
+FIGURES: dict[str, list[str]] = {}
+for _key, _target in TARGETS.items():
+    if _key.startswith("fig:"):
+        FIGURES.setdefault(_target.page.removesuffix(".ipynb"), []).append(
+            _key.removeprefix("fig:")
+        )
+WITH_FIGURES = [name for name in PAGES if name in FIGURES]
+VERSIONS = "[...document.querySelectorAll('.bd-article picture img')]"
+# What one view of a page may transfer. The page of the whole API has 1.8 MB of text.
+LIGHT, HEAVY = 2_000_000, {"book/api"}
 
 # What a reader sees as text, with its colour and the colour behind it.
 READ_TEXT = """
@@ -105,6 +120,7 @@ def visit(chromium, address):
         context.on("console", lambda m: m.type == "error" and complaints.append(m.text))
         context.on("weberror", lambda e: complaints.append(str(e.error)))
         page = browser.open_page(context, f"{address}/{name}.html", theme)
+        page.evaluate(browser.LOAD_ALL)
         page.refused, page.complaints = refused, complaints
         return page
 
@@ -186,12 +202,109 @@ def test_text_is_readable(visit, name, theme):
     assert faint == []
 
 
-@pytest.mark.parametrize("name", PAGES)
-def test_figures_lie_on_paper_in_the_dark(visit, name):
-    page = visit(name, "dark")
-    figures = "[...document.querySelectorAll('.bd-article .cell_output img')]"
-    grounds = page.evaluate(f"{figures}.map(i => getComputedStyle(i).backgroundColor)")
-    assert set(grounds) <= {"rgb(255, 255, 255)"}
+@pytest.mark.parametrize("size", ["desktop", "phone"])
+@pytest.mark.parametrize("theme", THEMES)
+@pytest.mark.parametrize("name", WITH_FIGURES)
+def test_a_figure_is_shown_in_the_version_that_fits(visit, name, theme, size):
+    page = visit(name, theme, size)
+    shown = page.evaluate(f"{VERSIONS}.map(i => new URL(i.currentSrc).pathname.split('/').pop())")
+    ending = ("-dark" if theme == "dark" else "") + ("-narrow" if size == "phone" else "")
+    keys = [key for key in FIGURES[name] if figures.files(key)[0].exists()]
+    if ending:
+        assert shown == [f"{key}{ending}.png" for key in keys]
+    else:
+        assert len(shown) == len(keys)
+        assert not any("narrow" in file or "dark" in file for file in shown)
+
+
+@pytest.mark.parametrize("size", ["desktop", "phone"])
+@pytest.mark.parametrize("name", WITH_FIGURES)
+def test_the_text_of_figures_is_large_enough(visit, name, size):
+    """A pixel of a page is 3/4 of a point; figures have two for each one of the page."""
+    page = visit(name, size=size)
+    files = page.evaluate(f"{VERSIONS}.map(i => [i.currentSrc, i.clientWidth])")
+    small = {}
+    for address, width in files:
+        with urlopen(address) as response:
+            picture = Image.open(BytesIO(response.read()))
+        points = float(picture.info[redraw.SMALLEST]) * width / (picture.width / 2)
+        if points < 9:
+            small[urlsplit(address).path] = points
+    assert small == {}
+
+
+def test_figures_follow_the_switch_of_the_page(visit):
+    page = visit("book/12_the_backbone", size="desktop")
+    switch = "document.documentElement.dataset.theme = "
+    shown = f"{VERSIONS}[0].currentSrc"
+    page.evaluate(switch + "'dark'")
+    page.wait_for_function(f"{shown}.endsWith('-dark.png?v=' + {shown}.split('=')[1])")
+    page.evaluate(switch + "'light'")
+    page.wait_for_function(f"!{shown}.includes('-dark')")
+
+
+def test_a_reader_who_wants_dark_pages_gets_dark_figures_without_a_script(chromium, address):
+    context = chromium.new_context(color_scheme="dark")
+    context.route("**/figures.js*", lambda route: route.abort())
+    page = context.new_page()
+    page.goto(f"{address}/book/12_the_backbone.html")
+    first = page.locator("picture img").first
+    first.scroll_into_view_if_needed()
+    assert "(prefers-color-scheme: dark)" in page.locator("picture source").last.get_attribute(
+        "media"
+    )
+    context.close()
+
+
+def test_a_figure_opens_large_and_closes(visit):
+    page = visit("book/12_the_backbone", "dark", "desktop")
+    figure = page.locator("figure:has(picture)").first
+    dialog = page.locator("#enlarged")
+    button = figure.locator("button.enlarge")
+    assert re.fullmatch(r"Enlarge Figure 12\.\d+", button.get_attribute("aria-label"))
+    for opening in (lambda: figure.locator("img").click(), lambda: page.keyboard.press("Enter")):
+        button.focus()
+        opening()
+        assert dialog.is_visible()
+        assert dialog.get_attribute("aria-label").startswith("Figure 12.")
+        large = dialog.locator("img")
+        page.wait_for_function(
+            "document.querySelector('#enlarged img').currentSrc.includes('dark')"
+        )
+        assert large.get_attribute("alt") == figure.locator("img").get_attribute("alt")
+        assert large.bounding_box()["width"] > 1.2 * figure.locator("img").bounding_box()["width"]
+        page.keyboard.press("Escape")
+        assert not dialog.is_visible()
+    assert page.evaluate("document.activeElement.className") == "enlarge"
+    figure.locator("img").click()
+    dialog.get_by_role("button", name="Close").click()
+    assert not dialog.is_visible()
+
+
+@pytest.mark.parametrize("name", [name for name in PAGES if name not in HEAVY])
+def test_a_page_is_light(chromium, address, name):
+    context = chromium.new_context(viewport=browser.DESKTOP)
+    page, sizes = context.new_page(), {}
+    page.on("response", lambda r: sizes.update({r.url: int(r.headers.get("content-length", 0))}))
+    page.goto(f"{address}/{name}.html")
+    page.evaluate(browser.AT_REST)
+    context.close()
+    heaviest = sorted(sizes.items(), key=lambda entry: -entry[1])[:5]
+    assert sum(sizes.values()) <= LIGHT, heaviest
+
+
+def test_icons_are_drawn(visit):
+    page = visit("book/07_sliding_windows")
+    glyphs = """
+    [...document.querySelectorAll('i[class*=fa-], span[class*=fa-]')]
+        .filter(e => e.checkVisibility())
+        .map(e => [e.className, getComputedStyle(e, '::before').content, e.clientWidth])
+    """
+    found = page.evaluate(glyphs)
+    assert found
+    assert all(content not in ("none", "normal") and width > 4 for _, content, width in found), (
+        found
+    )
 
 
 @pytest.mark.parametrize("name", PAGES)

@@ -1,6 +1,9 @@
 """Plots: the symbols say what the mask says, and the picture shows the cells it was given."""
 
+import ast
 from io import BytesIO
+from itertools import combinations
+from pathlib import Path
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -32,6 +35,104 @@ def test_style_sets_readable_text_on_an_opaque_page():
     assert plt.rcParams["figure.facecolor"] == plots.PAPER
 
 
+COLOURS = ("BLUE", "ORANGE", "GREEN", "RED", "PURPLE", "SKY")
+UNDER_TEXT = ("SKY", "TINT", "SAND", "PALE", "PAPER")
+# How someone without one kind of cone sees linear RGB (Machado, Oliveira and Fernandes, 2009).
+EYES = {
+    "all cones": np.eye(3),
+    "no long": [[0.152, 1.053, -0.205], [0.115, 0.786, 0.099], [-0.004, -0.048, 1.052]],
+    "no medium": [[0.367, 0.861, -0.228], [0.280, 0.673, 0.047], [-0.012, 0.043, 0.969]],
+    "no short": [[1.256, -0.077, -0.179], [-0.078, 0.931, 0.148], [0.005, 0.691, 0.304]],
+}
+TO_XYZ = np.array([[0.412, 0.358, 0.181], [0.213, 0.715, 0.072], [0.019, 0.119, 0.951]])
+THEMES = {"light": plots.LIGHT, "dark": plots.DARK}
+
+
+def linear(colour):
+    shares = np.array(mpl.colors.to_rgb(colour))
+    return np.where(shares <= 0.04045, shares / 12.92, ((shares + 0.055) / 1.055) ** 2.4)
+
+
+def contrast(one, other):
+    darker, lighter = sorted(linear(colour) @ TO_XYZ[1] for colour in (one, other))
+    return (lighter + 0.05) / (darker + 0.05)
+
+
+def lab(colour, eyes):
+    """A colour in CIELAB, where a step of 2.3 can just be seen."""
+    xyz = TO_XYZ @ np.clip(EYES[eyes] @ linear(colour), 0, 1) / TO_XYZ.sum(axis=1)
+    x, y, z = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+@pytest.mark.parametrize("theme", THEMES)
+@pytest.mark.parametrize("eyes", EYES)
+def test_any_two_colours_can_be_told_apart_by_everyone(theme, eyes):
+    seen = {name: lab(THEMES[theme][name], eyes) for name in COLOURS}
+    for one, other in combinations(COLOURS, 2):
+        assert np.linalg.norm(seen[one] - seen[other]) > 10, (one, other)
+
+
+@pytest.mark.parametrize("theme", THEMES)
+def test_text_can_be_read_on_what_it_lies_on(theme):
+    colours = THEMES[theme]
+    for name in ("INK", "GREY", "BLUE", "GREEN", "RED", "PURPLE"):
+        assert contrast(colours[name], colours["PAPER"]) >= 4.5, name
+    for name in UNDER_TEXT:
+        assert contrast(colours["INK"], colours[name]) >= 4.5, name
+    assert contrast(colours["PAPER"], colours["BLUE"]) >= 4.5
+    assert contrast(colours["GREY"], colours["PALE"]) >= 4.5
+
+
+def test_a_style_is_for_a_while():
+    plots.style()
+    with plots.styled(dark=True, narrow=True):
+        assert plots.PAPER == plots.DARK["PAPER"] == plt.rcParams["figure.facecolor"]
+        assert plots.narrow()
+        with pytest.raises(KeyError), plots.styled(dark=False, narrow=False):
+            raise KeyError
+        assert plots.DARK["PAPER"] == plots.PAPER
+    assert plots.PAPER == plots.LIGHT["PAPER"] == plt.rcParams["figure.facecolor"]
+    assert not plots.narrow()
+
+
+def test_nobody_keeps_a_colour_of_the_style_in_which_a_module_was_imported():
+    for path in Path(plots.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module == plots.__name__:
+                assert not {name.name for name in node.names} & set(plots.LIGHT), path.name
+
+
+@pytest.mark.parametrize("theme", THEMES)
+def test_a_mask_has_the_colours_of_its_style(theme):
+    with plots.styled(dark=theme == "dark", narrow=False):
+        figure, ax = plt.subplots(figsize=(2, 2))
+        plots.draw_mask(ax, np.tri(3, dtype=bool))
+        image = Image.open(BytesIO(plots.picture(figure)[0])).convert("RGB")
+    counted = image.getcolors(1 << 16)
+    common = {"#{:02X}{:02X}{:02X}".format(*rgb) for _, rgb in sorted(counted)[-3:]}
+    assert common == {THEMES[theme][name] for name in ("BLUE", "PALE", "PAPER")}
+
+
+def test_a_picture_says_how_small_its_text_is_and_keeps_its_figure():
+    plots.style()
+    figure = plt.figure(figsize=(2, 1))
+    figure.text(0.5, 0.5, "small", size=7.5)
+    image = Image.open(BytesIO(plots.picture(figure)[0]))
+    assert image.info["smallest text"] == "7.5"
+    assert figure.get_dpi() == plots.PIXELS_PER_INCH
+
+
+@pytest.mark.parametrize("narrow", [False, True])
+def test_one_axes_becomes_two(narrow):
+    with plots.styled(dark=False, narrow=narrow):
+        figure, ax = plt.subplots(figsize=(3, 2))
+        above, below = plots.split(ax)
+        figure.draw_without_rendering()
+        assert above.bbox.y0 > below.bbox.y1
+        assert figure.get_figheight() == 4
+
+
 def test_a_picture_is_sharp_small_and_says_its_size():
     plots.style()
     figure, ax = plt.subplots(figsize=(4, 4))
@@ -39,7 +140,7 @@ def test_a_picture_is_sharp_small_and_says_its_size():
     data, size = plots.picture(figure)
     image = Image.open(BytesIO(data))
     assert (image.width // 2, image.height // 2) == (size["width"], size["height"])
-    assert 300 < size["width"] <= 4 * plots.PIXELS_PER_INCH + 40
+    assert 300 < size["width"] <= 4 * plots.PIXELS_PER_INCH
     plain = BytesIO()
     figure.savefig(plain, dpi=2 * plots.PIXELS_PER_INCH, bbox_inches="tight")
     assert len(data) < 0.6 * len(plain.getvalue())

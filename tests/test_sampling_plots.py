@@ -4,6 +4,7 @@ import matplotlib.pyplot as plt
 import pytest
 from matplotlib.colors import to_hex
 
+from mistral_lib.teaching import plots
 from mistral_lib.teaching.plots import BLUE, RED
 from mistral_lib.teaching.sampling_plots import (
     _heights,
@@ -74,3 +75,12 @@ def test_rounds_tell_accepted_refused_and_own_tokens_apart(ax):
     assert filled == [True, True, True, False, True, False, False, False]
     dashed = [p.get_linestyle() == "--" for p in ax.patches]
     assert dashed == [False] * 5 + [True, False, False]
+
+
+def test_on_a_phone_a_tree_is_an_outline(ax):
+    with plots.styled(dark=False, narrow=True):
+        draw_tree(ax, PATHS, list(PATHS), best=("b", "d", "\n"), greedy=("a", "c"))
+    rows = sorted(ax.texts, key=lambda text: text.get_position()[1])
+    assert [text.get_position()[1] for text in rows] == list(range(6))
+    assert [text.get_text().split()[0] for text in rows] == ["a", "c", "e", "b", "d", "⏎"]
+    assert [text.get_position()[0] for text in rows] == [1, 2, 2, 1, 2, 3]

@@ -39,6 +39,13 @@ async () => {
     await new Promise(requestIdleCallback);
 }
 """
+# Loads the pictures that would wait until a reader comes near them.
+LOAD_ALL = """
+async () => {
+    for (const image of document.images) image.loading = 'eager';
+    await Promise.all([...document.images].map(image => image.decode().catch(() => null)));
+}
+"""
 
 
 def find_chromium() -> str | None:

@@ -17,6 +17,7 @@ import nbformat
 from nbformat import NotebookNode
 
 import claims
+import figures
 import folds
 import links
 import targets
@@ -176,6 +177,11 @@ def captioned(chapter: Chapter) -> Iterator[str]:
             yield f"cell {index} begins with a caption, but no picture is right before it."
 
 
+def versioned(chapter: Chapter) -> Iterator[str]:
+    """Every figure has a dark version and two for phones, as new as its code."""
+    yield from figures.problems(chapter.notebook, chapter.path.stem in figures.PENDING)
+
+
 def folded(chapter: Chapter) -> Iterator[str]:
     """A cell in view teaches; what a reader does not come for is folded, under a title."""
     yield from folds.unfolded_chores(chapter.notebook)
@@ -246,6 +252,7 @@ CHECKS = [
     plain_markdown,
     linked,
     captioned,
+    versioned,
     folded,
     numbers,
     claimed,

@@ -5,9 +5,9 @@
     python tools/notebooks.py short [NOTEBOOK ...]    links as keys again, to edit the prose
 
 Syncing writes the set-up cell and the link to Colab, copies recorded numbers into the prose of
-every notebook and page, fills in links, captions and titles of folds (`links.py`, `folds.py`),
-drops metadata that would only make differences between versions long, and writes the index of
-exercises, the bibliography and the page of all claims.
+every notebook and page, fills in links, captions, titles of folds (`links.py`, `folds.py`) and what
+pictures of the model show (`figures.py`), drops metadata that would only make differences between
+versions long, and writes the index of exercises, the bibliography and the page of all claims.
 """
 
 import argparse
@@ -24,6 +24,7 @@ from nbformat import NotebookNode
 import bibliography
 import claims
 import exercise_index
+import figures
 import folds
 import links
 import targets
@@ -176,6 +177,7 @@ def tidy(
         if cell.cell_type == "markdown":
             cell.source = links.fill(write_facts(cell.source, facts), known)
     folds.fill_titles(notebook, known)
+    figures.fill_alt_texts(notebook)
     normalise(notebook)
     return notebook
 
@@ -188,6 +190,7 @@ def sync(paths: list[Path]) -> None:
         _write(path, nbformat.writes(tidy(notebook, path, facts, known)) + "\n")
     for path in [ROOT / "README.md", *BOOK.glob("*.md")]:
         _write(path, links.fill(write_facts(path.read_text(), facts), known))
+    figures.drop_orphans([nbformat.read(path, 4) for path in paths])
     _write(exercise_index.PAGE, links.fill(exercise_index.page(), known))
     _write(bibliography.PAGE, links.fill(bibliography.page(), known))
     _write(claims.PAGE, links.fill(claims.page(), known))
@@ -210,7 +213,10 @@ def _write(path: Path, text: str) -> None:
 
 
 def run(path: Path) -> None:
-    """Runs one notebook from top to bottom and stores its outputs, unless a cell fails."""
+    """Runs one notebook from top to bottom and stores its outputs, unless a cell fails.
+
+    After a cell that draws a figure, the kernel draws the figure's other versions.
+    """
     print(f"Running {path.name}", flush=True)
     notebook = nbformat.read(path, 4)
     place_setup(notebook)
@@ -221,9 +227,14 @@ def run(path: Path) -> None:
         resources={"metadata": {"path": str(path.parent)}},
         extra_arguments=["--log-level=40"],  # the kernel warns about its own network otherwise
     )
+    drawings = {index - 1: key for index, key in targets.captions(notebook)}
     try:
-        client.execute()
-    except CellExecutionError as error:
+        with client.setup_kernel():
+            for index, cell in enumerate(notebook.cells):
+                client.execute_cell(cell, index)
+                if index in drawings and figures.picture(cell):
+                    figures.draw_versions(client, notebook, index, drawings[index])
+    except (CellExecutionError, ValueError) as error:
         sys.exit(f"{path.name} stopped in this cell; the file is as it was.\n{error}")
     normalise(notebook)
     path.write_text(nbformat.writes(notebook) + "\n")

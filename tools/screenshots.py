@@ -2,7 +2,7 @@
 
 import sys
 
-from browser import DESKTOP, PHONE, chromium, find_chromium, open_page, page_names, serve
+from browser import DESKTOP, LOAD_ALL, PHONE, chromium, find_chromium, open_page, page_names, serve
 from build_book import BUILD
 
 FOLDER = BUILD / "screenshots"
@@ -30,6 +30,7 @@ def main() -> None:
             context = browser.new_context(viewport=size)
             for name in page_names():
                 page = open_page(context, f"{address}/{name}.html", theme)
+                page.evaluate(LOAD_ALL)
                 photograph(page, f"{name.rpartition('/')[2]}-{view}")
                 page.close()
             context.close()

@@ -9,7 +9,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
-from mistral_lib.teaching.plots import BLUE, GREY, INK, PALE, PAPER, SMALL, Looks
+from mistral_lib.teaching import plots
+from mistral_lib.teaching.plots import SMALL, Looks
 
 # Bits of sign, exponent and fraction. The leading 1 of the fraction is not stored.
 FORMATS = {"float32": (1, 8, 23), "bfloat16": (1, 8, 7), "float16": (1, 5, 10)}
@@ -56,30 +57,35 @@ def draw_bits(
     (16, '256')
     """
     looks: tuple[Looks, ...] = (
-        {"facecolor": PAPER, "edgecolor": INK},
-        {"facecolor": BLUE, "edgecolor": PAPER},
-        {"facecolor": PALE, "edgecolor": GREY, "hatch": "////"},
+        {"facecolor": plots.PAPER, "edgecolor": plots.INK},
+        {"facecolor": plots.BLUE, "edgecolor": plots.PAPER},
+        {"facecolor": plots.PALE, "edgecolor": plots.GREY, "hatch": "////"},
     )
     longest = max(sum(FORMATS[kind]) for kind in kinds)
-    for row, kind in enumerate(kinds):
+    across = min(longest, 16) if plots.narrow() else longest
+    row, rows = 0, []
+    for kind in kinds:
         place = 0
+        rows.append(row)
         for field, look in zip(bits_of(value, kind), looks, strict=True):
             for bit in field:
+                row, place = (row + 1, 0) if place == across else (row, place)
                 ax.add_patch(Rectangle((place, row - 0.3), 0.94, 0.6, linewidth=0.8, **look))
                 box = (
                     None
                     if look is looks[1]
                     else {"fc": look["facecolor"], "ec": "none", "pad": 0.6}
                 )
-                colour = PAPER if look is looks[1] else INK
+                colour = plots.PAPER if look is looks[1] else plots.INK
                 where: Looks = {"ha": "center", "va": "center", "size": SMALL}
                 ax.text(place + 0.47, row, bit, color=colour, bbox=box, **where)
                 place += 1
         dtype = np.dtype(ml_dtypes.bfloat16 if kind == "bfloat16" else kind)
         kept = np.format_float_positional(np.float64(np.array(value).astype(dtype)), trim="-")
         ax.text(place + 0.5, row, kept, va="center", size=SMALL)
-    ax.set(xlim=(-0.1, longest + 4), ylim=(len(kinds) - 0.4, -0.6), xticks=[])
-    ax.set_yticks(range(len(kinds)), kinds)
+        row += 1
+    ax.set(xlim=(-0.1, across + 4), ylim=(row - 0.4, -0.6), xticks=[])
+    ax.set_yticks(rows, kinds)
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
     if title:

@@ -8,8 +8,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
+from mistral_lib.teaching import plots
 from mistral_lib.teaching.next_token import token_label
-from mistral_lib.teaching.plots import BLUE, GREY, INK, PALE, PAPER, RED, SMALL
+from mistral_lib.teaching.plots import SMALL
 
 STRIP = 0.3  # of a cell's height, for the numbers that are in the slot
 
@@ -50,9 +51,10 @@ def draw_film(
 ) -> None:
     """Draws a cache as a filmstrip: slots are columns, and time runs down, a row for each token.
 
-    A cell says which position its slot holds and that position's token; the strip below shows the
-    numbers that are in the array, dark for negative and light for positive ones. The slot that was
-    written last is filled; where that overwrote an older token, a frame and its position say so.
+    A cell says which position its slot holds and, where there is room, its token; the strip below
+    shows the numbers that are in the array, dark for negative and light for positive ones. The slot
+    that was written last is filled; where that overwrote an older token, a frame and its position
+    say so.
 
     Args:
         ax: the axes to draw on; its ticks and limits are replaced.
@@ -91,8 +93,8 @@ def draw_film(
     ax.xaxis.set_label_position("top")
     ax.tick_params(length=0, labeltop=True, labelbottom=False, pad=3)
     for edge in range(slots + 1):
-        ax.axvline(edge, color=PAPER, linewidth=4, zorder=2)
-    ax.hlines(range(frames + 1), 0, slots, color=PAPER, linewidth=4, zorder=2)
+        ax.axvline(edge, color=plots.PAPER, linewidth=4, zorder=2)
+    ax.hlines(range(frames + 1), 0, slots, color=plots.PAPER, linewidth=4, zorder=2)
     ax.spines[:].set_visible(False)
     if title:
         ax.set_title(title)
@@ -102,16 +104,19 @@ def _draw_slot(ax, frame, slot, position, before, tokens) -> None:
     """One cell: what the slot holds, whether that is new, and what it was written over."""
     new = position != before
     middle = frame + (1 - STRIP) / 2
-    colour = BLUE if new else PALE
+    colour = plots.BLUE if new else plots.PALE
     ax.add_patch(Rectangle((slot, frame), 1, 1 - STRIP, facecolor=colour, zorder=0))
     if position < 0:
-        ax.text(slot + 0.5, frame + 0.5, "empty", color=GREY, ha="center", va="center", size=SMALL)
+        centre = {"ha": "center", "va": "center", "size": SMALL}
+        ax.text(slot + 0.5, frame + 0.5, "empty", color=plots.GREY, **centre)
         return
-    looks = {"color": PAPER if new else INK, "va": "center", "size": SMALL, "zorder": 4}
+    looks = {"color": plots.PAPER if new else plots.INK, "va": "center", "size": SMALL, "zorder": 4}
     label = token_label(tokens[position]).removeprefix("▁")
     ax.text(slot + 0.07, middle, f"{position}", weight="bold", ha="left", **looks)
-    ax.text(slot + 0.25, middle, label, ha="left", **looks)
+    if not plots.narrow():  # there the rows name the tokens
+        ax.text(slot + 0.25, middle, label, ha="left", **looks)
     if new and before >= 0:
-        ax.text(slot + 0.95, middle, f"was {before}", ha="right", **looks)
-        corner, looks = (slot + 0.02, frame + 0.03), {"fill": False, "edgecolor": RED, "lw": 2}
-        ax.add_patch(Rectangle(corner, 0.96, 0.94, zorder=3, **looks))
+        was = f"({before})" if plots.narrow() else f"was {before}"
+        ax.text(slot + 0.95, middle, was, ha="right", **looks)
+        ring = {"fill": False, "edgecolor": plots.RED, "lw": 2, "zorder": 3}
+        ax.add_patch(Rectangle((slot + 0.02, frame + 0.03), 0.96, 0.94, **ring))

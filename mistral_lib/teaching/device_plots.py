@@ -9,7 +9,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
-from mistral_lib.teaching.plots import GREY, INK, ORANGE, PALE, PAPER, SKY, SMALL
+from mistral_lib.teaching import plots
+from mistral_lib.teaching.plots import SMALL
 
 # A part is known by its hatching and its number; the colour only helps.
 HATCHES = ("", "////", "....", "\\\\\\\\", "xxxx", "||||", "----", "++++")
@@ -101,9 +102,9 @@ def draw_parts(
 
 def _box(ax, place, width, height, number):
     """A rectangle with the look of one part."""
-    colours = (PALE, SKY, ORANGE, PAPER)
+    colours = (plots.PALE, plots.SKY, plots.ORANGE, plots.PAPER)
     look = {"facecolor": colours[number % len(colours)], "hatch": HATCHES[number % len(HATCHES)]}
-    ax.add_patch(Rectangle(place, width, height, edgecolor=GREY, linewidth=0.8, **look))
+    ax.add_patch(Rectangle(place, width, height, edgecolor=plots.GREY, linewidth=0.8, **look))
 
 
 def _label(ax, place, width, height, devices):
@@ -115,7 +116,7 @@ def _label(ax, place, width, height, devices):
         rotation=90 if len(devices) > 1 and height >= 2 * width else 0,
         ha="center",
         va="center",
-        color=INK,
+        color=plots.INK,
         fontsize=SMALL,
-        bbox={"boxstyle": "round,pad=0.15", "facecolor": PAPER, "edgecolor": "none"},
+        bbox={"boxstyle": "round,pad=0.15", "facecolor": plots.PAPER, "edgecolor": "none"},
     )

@@ -8,16 +8,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import ConnectionPatch, Rectangle
 
-from mistral_lib.teaching.plots import BLUE, GREY, INK, PALE, PAPER, SMALL, Looks
+from mistral_lib.teaching import plots
+from mistral_lib.teaching.plots import SMALL, Looks
 
 GAP = 0.4  # between groups of bytes, in cells
 
-# How a tensor of a file becomes ours: a symbol, its meaning, and the colour and hatch of its cell.
+# How a tensor of a file becomes ours: a symbol, its meaning, its cell's colour and hatch.
 ARRANGEMENTS = {
-    "=": ("as it is", PAPER, None),
-    "H": ("heads have an axis of their own", PALE, None),
-    "T": ("rows and columns exchanged", "#D3EAF8", None),
-    "P": ("exchanged, and the rows permuted", "#F6D08A", "////"),
+    "=": ("as it is", "PAPER", None),
+    "H": ("heads have an axis of their own", "PALE", None),
+    "T": ("rows and columns exchanged", "TINT", None),
+    "P": ("exchanged, and the rows permuted", "SAND", "////"),
 }
 
 
@@ -41,10 +42,13 @@ def draw_strip(
     start = 0.0
     for number, (label, size) in enumerate(parts):
         width = size / unit
-        colour = (PALE, PAPER)[number % 2]
-        ax.add_patch(Rectangle((start, 0), width, 1, facecolor=colour, edgecolor=INK, lw=0.8))
+        colour = (plots.PALE, plots.PAPER)[number % 2]
+        ax.add_patch(Rectangle((start, 0), width, 1, facecolor=colour, edgecolor=plots.INK, lw=0.8))
         ax.text(start + width / 2, 0.5, label, ha="center", va="center", fontsize=SMALL)
         start += width
+    if plots.narrow():  # a part of less than a third is too narrow for its words
+        for text, (_, size) in zip(ax.texts, parts, strict=True):
+            text.set_rotation(90 if 3 * size / unit < start else 0)
     ax.set(xlim=(0, start), ylim=(0, 1), yticks=[])
     ax.spines[["left", "bottom"]].set_visible(False)
     ax.tick_params(length=3, labelsize=SMALL)
@@ -66,20 +70,29 @@ def draw_bytes(ax: Axes, groups: Sequence[tuple[str, bytes]], *, text: str) -> N
     >>> [text.get_text() for text in ax.texts]
     ['40', 'length', '7b', '{', 'header']
     """
-    place = 0.0
+    place = last = row = 0.0
     for label, data in groups:
+        if plots.narrow() and place:  # each group in a row of its own
+            place, row = 0.0, row - 3.4
         start = place
         for byte in data:
-            centre = {"x": place + 0.5, "ha": "center", "va": "center"}
-            ax.add_patch(Rectangle((place, 0), 1, 2, facecolor=PAPER, edgecolor=GREY, lw=0.6))
-            ax.text(y=1.45, s=f"{byte:02x}", fontsize=SMALL, **centre)
+            centre: Looks = {"x": place + 0.5, "ha": "center", "va": "center"}
+            ax.add_patch(
+                Rectangle((place, row), 1, 2, facecolor=plots.PAPER, edgecolor=plots.GREY, lw=0.6)
+            )
+            ax.text(y=row + 1.45, s=f"{byte:02x}", fontsize=SMALL, **centre)
             if label == text:
-                ax.text(y=0.55, s=chr(byte), color=BLUE, weight="bold", **centre)
+                ax.text(y=row + 0.55, s=chr(byte), color=plots.BLUE, weight="bold", **centre)
             place += 1
-        ax.plot([start + 0.15, place - 0.15], [-0.25, -0.25], color=INK, lw=1.5)
-        ax.text((start + place) / 2, -0.45, label, ha="center", va="top", fontsize=SMALL)
+        ax.plot([start + 0.15, place - 0.15], [row - 0.25] * 2, color=plots.INK, lw=1.5)
+        at = (start, "left") if plots.narrow() else ((start + place) / 2, "center")
+        ax.text(at[0], row - 0.45, label, ha=at[1], va="top", fontsize=SMALL)
         place += GAP
-    ax.set(xlim=(0, place - GAP), ylim=(-1.3, 2.05))
+        last = max(last, place - GAP)
+    ax.set(xlim=(0, last), ylim=(row - 1.3, 2.05))
+    if plots.narrow():
+        figure = plots.figure_of(ax)
+        figure.set_figheight(figure.get_figheight() + 1.2 * (len(groups) - 1))
     ax.axis("off")
 
 
@@ -103,7 +116,7 @@ def draw_zoom(
     """
     for end, other in zip(part, whole):
         line = ConnectionPatch(
-            (end, 0), (other, 1), above.transData, below.transData, color=GREY, lw=0.8, ls=":"
+            (end, 0), (other, 1), above.transData, below.transData, color=plots.GREY, lw=0.8, ls=":"
         )
         figure.add_artist(line)
 
@@ -128,14 +141,17 @@ def draw_names(
     >>> [text.get_text() for text in ax.texts][:5]
     ['here', 'Mistral', 'query', 'attention.wq', 'P']
     """
+    if plots.narrow():
+        _list_names(ax, columns, rows)
+        return
     starts = [sum(widths[:index]) for index in range(len(widths) + 1)]
     pad = 0.012 * starts[-1]
     for head, start in zip(columns, starts):
         ax.text(start + pad, -0.5, head, va="center", weight="bold")
     for row, cells in enumerate(rows):
         for (text, mark), start, end in zip(cells, starts, starts[1:]):
-            _, colour, hatch = ARRANGEMENTS.get(mark, ("", PAPER, None))
-            box: Looks = dict(facecolor=colour, edgecolor=GREY, lw=0.5)
+            _, colour, hatch = ARRANGEMENTS.get(mark, ("", "PAPER", None))
+            box: Looks = dict(facecolor=getattr(plots, colour), edgecolor=plots.GREY, lw=0.5)
             ax.add_patch(Rectangle((start, row), end - start, 1, **box))
             ax.text(start + pad, row + 0.52, text, va="center", fontsize=SMALL)
             if mark:
@@ -149,3 +165,27 @@ def draw_names(
         ax.text(*at, f"{mark}  {meaning}", va="center", fontsize=SMALL)
     ax.set(xlim=(0, starts[-1]), ylim=(len(rows) + 2, -1))
     ax.axis("off")
+
+
+def _list_names(
+    ax: Axes, columns: Sequence[str], rows: Sequence[Sequence[tuple[str, str]]]
+) -> None:
+    """The table as a list: under the first cell of each row a line for each of the others."""
+    line = 0
+    for (title, _), *cells in rows:
+        ax.text(0, line + 0.5, title, va="center", fontsize=SMALL, weight="bold")
+        for column, (text, mark) in zip(columns[1:], cells, strict=True):
+            line += 1
+            _, colour, hatch = ARRANGEMENTS.get(mark, ("", "PAPER", None))
+            box: Looks = dict(facecolor=getattr(plots, colour), edgecolor=plots.GREY, lw=0.5)
+            ax.add_patch(Rectangle((0.93, line), 0.07, 1, hatch=hatch, **box))
+            ax.text(0.04, line + 0.5, column, va="center", fontsize=SMALL, color=plots.GREY)
+            ax.text(0.36, line + 0.5, text, va="center", fontsize=SMALL)
+            ax.text(0.965, line + 0.5, mark, ha="center", va="center", fontsize=SMALL)
+        line += 1.3
+    for mark, (meaning, *_) in ARRANGEMENTS.items():
+        line += 1
+        ax.text(0, line, f"{mark}  {meaning}", va="center", fontsize=SMALL)
+    ax.set(xlim=(0, 1), ylim=(line + 0.6, -0.2))
+    ax.axis("off")
+    plots.figure_of(ax).set_figheight(0.19 * line)

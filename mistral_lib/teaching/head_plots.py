@@ -8,19 +8,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Arc, Circle, Rectangle
 
+from mistral_lib.teaching import plots
 from mistral_lib.teaching.next_token import token_label
-from mistral_lib.teaching.plots import (
-    BLUE,
-    FUTURE,
-    GREY,
-    INK,
-    ORANGE,
-    PALE,
-    PAPER,
-    RED,
-    SMALL,
-    Looks,
-)
+from mistral_lib.teaching.plots import FUTURE, SMALL, Looks
 
 
 def draw_grid(
@@ -55,17 +45,19 @@ def draw_grid(
     size = len(values)
     shown = np.ones_like(values, bool) if mask is None else np.asarray(mask, bool)
     largest = abs(values[shown]).max()
-    ax.set_facecolor(PALE)
+    ax.set_facecolor(plots.PALE)
     for (query, key), value in np.ndenumerate(values):
         if not shown[query, key]:
-            ax.text(key, query, FUTURE, color=GREY, ha="center", va="center", fontsize=SMALL)
+            ax.text(key, query, FUTURE, color=plots.GREY, ha="center", va="center", fontsize=SMALL)
             continue
         side = 0.92 * np.sqrt(abs(value) / largest)
-        colour = BLUE if value > 0 else PAPER
+        colour = plots.BLUE if value > 0 else plots.PAPER
         corner = (key - side / 2, query - side / 2)
-        ax.add_patch(Rectangle(corner, side, side, facecolor=colour, edgecolor=BLUE, lw=0.8))
+        ax.add_patch(Rectangle(corner, side, side, facecolor=colour, edgecolor=plots.BLUE, lw=0.8))
     if row is not None:
-        frame = Rectangle((-0.5, row - 0.5), size, 1, fill=False, edgecolor=RED, lw=2, zorder=3)
+        frame = Rectangle(
+            (-0.5, row - 0.5), size, 1, fill=False, edgecolor=plots.RED, lw=2, zorder=3
+        )
         ax.add_patch(frame)
         frame.set_clip_on(False)
     ax.set(xlim=(-0.5, size - 0.5), ylim=(size - 0.5, -0.5), aspect="equal", anchor="S", xticks=[])
@@ -73,7 +65,7 @@ def draw_grid(
     ax.tick_params(length=0, labelsize=SMALL, pad=2)
     ax.spines[:].set_visible(False)
     if row is not None and tokens:
-        ax.get_yticklabels()[row].set(color=RED, weight="bold")
+        ax.get_yticklabels()[row].set(color=plots.RED, weight="bold")
     if title:
         ax.set_title(title)
 
@@ -110,24 +102,37 @@ def draw_bars(
     top = heights[shown].max()
     for place, height in enumerate(heights):
         if not shown[place]:
-            ax.text(place, 0, FUTURE, color=GREY, ha="center", va="bottom", fontsize=SMALL)
+            ax.text(place, 0, FUTURE, color=plots.GREY, ha="center", va="bottom", fontsize=SMALL)
             continue
-        looks: Looks = {"facecolor": BLUE, "edgecolor": BLUE}
+        looks: Looks = {"facecolor": plots.BLUE, "edgecolor": plots.BLUE}
         if place in marked:
-            looks = {"facecolor": ORANGE, "edgecolor": INK, "hatch": "////"}
+            looks = {"facecolor": plots.ORANGE, "edgecolor": plots.INK, "hatch": "////"}
         ax.bar(place, height, 0.8, linewidth=0.8, **looks)
         if write:
             text = format(height, write)
             where: Looks = {"ha": "center", "va": "bottom", "rotation": 90, "fontsize": SMALL}
             ax.text(place, height + 0.06 * top, text, **where)
     ax.set(xlim=(-0.5, len(heights) - 0.5), ylim=(0, top * (1.75 if write else 1.1)), yticks=[])
-    ax.set_xticks(range(len(values)), [token_label(token) for token in tokens], rotation=90)
+    labels = [token_label(token) for token in tokens]
+    if plots.narrow():
+        labels = _tallest(labels, np.where(shown, heights, 0), most=24)
+    ax.set_xticks(range(len(values)), labels, rotation=90)
     ax.tick_params(length=0, labelsize=SMALL, pad=2)
     ax.spines["left"].set_visible(False)
     for place in marked:
         ax.get_xticklabels()[place].set(weight="bold")
     if title:
         ax.set_title(title)
+
+
+def _tallest(labels: list[str], heights: np.ndarray, most: int) -> list[str]:
+    """The labels of the tallest bars, as many as there is room for beside each other; others ""."""
+    apart = -(-len(labels) // most)
+    kept: list[int] = []
+    for place in np.argsort(-heights, kind="stable"):
+        if all(abs(place - other) >= apart for other in kept):
+            kept.append(int(place))
+    return [label if place in kept else "" for place, label in enumerate(labels)]
 
 
 def draw_table(
@@ -159,14 +164,16 @@ def draw_table(
     """
     values = np.asarray(values, float)
     height, width = values.shape
-    ax.set_facecolor(PALE)
+    ax.set_facecolor(plots.PALE)
     for (row, column), value in np.ndenumerate(values):
         low = (column - 0.46, row + 0.44)
-        ax.add_patch(Rectangle(low, 0.92, -0.88 * value, facecolor="#A9CBE5", edgecolor="none"))
+        ax.add_patch(Rectangle(low, 0.92, -0.88 * value, facecolor=plots.TINT, edgecolor="none"))
         text = format(value, write)
         ax.text(column, row, text, ha="center", va="center", fontsize=SMALL)
         if ring is not None and ring[row, column]:
-            frame = Rectangle((column - 0.47, row - 0.45), 0.94, 0.9, fill=False, ec=RED, lw=2)
+            frame = Rectangle(
+                (column - 0.47, row - 0.45), 0.94, 0.9, fill=False, ec=plots.RED, lw=2
+            )
             ax.add_patch(frame)
     ax.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
     ax.set_xticks(range(width), columns)
@@ -191,14 +198,17 @@ def draw_turn(ax: Axes, query_angle: float, key_angle: float) -> None:
     >>> [text.get_text() for text in ax.texts if text.get_text()]
     ['q', 'k', '90°']
     """
-    ax.add_patch(Circle((0, 0), 1, facecolor=PALE, edgecolor=GREY, linewidth=0.8))
-    for name, angle, colour, line in (("q", query_angle, BLUE, "-"), ("k", key_angle, RED, "--")):
+    ax.add_patch(Circle((0, 0), 1, facecolor=plots.PALE, edgecolor=plots.GREY, linewidth=0.8))
+    for name, angle, colour, line in (
+        ("q", query_angle, plots.BLUE, "-"),
+        ("k", key_angle, plots.RED, "--"),
+    ):
         x, y = np.cos(angle), np.sin(angle)
         arrow = {"arrowstyle": "-|>", "color": colour, "linestyle": line, "linewidth": 2}
         ax.annotate("", (x, y), (0, 0), arrowprops={**arrow, "shrinkA": 0, "shrinkB": 0})
         ax.text(1.22 * x, 1.22 * y, name, color=colour, weight="bold", ha="center", va="center")
     start, stop = np.degrees([key_angle, query_angle])
-    ax.add_patch(Arc((0, 0), 0.7, 0.7, theta1=start, theta2=stop, color=INK, linewidth=1.2))
+    ax.add_patch(Arc((0, 0), 0.7, 0.7, theta1=start, theta2=stop, color=plots.INK, linewidth=1.2))
     middle = (query_angle + key_angle) / 2
     away = -1 if abs(query_angle - key_angle) < 0.6 else 1  # a narrow angle has no room for text
     place = (0.68 * away * np.cos(middle), 0.68 * away * np.sin(middle))
@@ -226,13 +236,15 @@ def draw_wiring(ax: Axes, query_heads: int, key_heads: int, *, size: int, title:
     start = (query_heads - key_heads) / 2  # the boxes stand together, in the middle
     for head in range(query_heads):
         key = start + (head * key_heads) // query_heads
-        ax.plot([head, key], [1, 0.14], color=GREY, linewidth=1.4, zorder=1)
-        ax.text(head, 1.06, "q", color=BLUE, weight="bold", ha="center", va="bottom")
+        ax.plot([head, key], [1, 0.14], color=plots.GREY, linewidth=1.4, zorder=1)
+        ax.text(head, 1.06, "q", color=plots.BLUE, weight="bold", ha="center", va="bottom")
     for key in range(key_heads):
         place = (start + key - 0.5, -0.14)
-        ax.add_patch(Rectangle(place, 1, 0.28, facecolor=ORANGE, edgecolor=INK, hatch="//"))
+        ax.add_patch(
+            Rectangle(place, 1, 0.28, facecolor=plots.ORANGE, edgecolor=plots.INK, hatch="//")
+        )
         label = {"ha": "center", "va": "center", "fontsize": SMALL}
-        box = {"boxstyle": "round,pad=0.15", "facecolor": PAPER, "edgecolor": "none"}
+        box = {"boxstyle": "round,pad=0.15", "facecolor": plots.PAPER, "edgecolor": "none"}
         ax.text(start + key, 0, "k v", bbox=box, **label)
     limits = {"xlim": (-0.7, query_heads - 0.3), "ylim": (-0.2, 1.3)}
     ax.set(**limits, xticks=[], yticks=[], xlabel=f"{size:,} bytes a token")

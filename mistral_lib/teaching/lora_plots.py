@@ -5,7 +5,8 @@ from __future__ import annotations
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
-from mistral_lib.teaching.plots import BLUE, GREY, INK, ORANGE, PALE, Looks
+from mistral_lib.teaching import plots
+from mistral_lib.teaching.plots import Looks
 
 GAP = 44  # between two matrices, in rows of a matrix
 
@@ -28,9 +29,9 @@ def draw_product(ax: Axes, tokens: int, inputs: int, outputs: int, rank: int) ->
     >>> [patch.get_width() for patch in ax.patches]
     [192, 512, 192, 8, 512]
     """
-    frozen: Looks = {"facecolor": PALE, "edgecolor": GREY, "hatch": "////"}
-    trained: Looks = {"facecolor": ORANGE, "edgecolor": ORANGE}
-    read: Looks = {"facecolor": BLUE, "edgecolor": BLUE}
+    frozen: Looks = {"facecolor": plots.PALE, "edgecolor": plots.GREY, "hatch": "////"}
+    trained: Looks = {"facecolor": plots.ORANGE, "edgecolor": plots.ORANGE}
+    read: Looks = {"facecolor": plots.BLUE, "edgecolor": plots.BLUE}
     kernel_left, below = inputs + GAP, -inputs - 2 * GAP
     boxes = [
         (0, 0, inputs, tokens, read),
@@ -42,27 +43,31 @@ def draw_product(ax: Axes, tokens: int, inputs: int, outputs: int, rank: int) ->
     for left, top, width, height, look in boxes:
         ax.add_patch(Rectangle((left, top - height), width, height, **look))
     texts = [
-        (0, -tokens - 8, f"x: {inputs} numbers\na token", "left", "top"),
+        (0, -tokens - 8, _lines(f"x: {inputs}/numbers/a token"), "left", "top"),
         (
             kernel_left + outputs / 2,
             -inputs / 2,
-            f" W: {inputs} × {outputs} = {inputs * outputs:,}, frozen ",
+            _lines(f" W: {inputs} × {outputs}/= {inputs * outputs:,}, frozen "),
             "center",
             "center",
         ),
-        (0, below - tokens - 8, "the same x", "left", "top"),
+        (0, below - tokens - 8, _lines("the same/x"), "left", "top"),
         (inputs + GAP + rank + 8, below - inputs, f"A: {inputs} × {rank}", "left", "bottom"),
         (
             inputs + rank + 2 * GAP + outputs / 2,
             below - rank - 8,
-            f"B: {rank} × {outputs}.   A and B together: {rank * (inputs + outputs):,}, trained",
+            _lines(
+                f"B: {rank} × {outputs}.   A and B/together: {rank * (inputs + outputs):,}, trained"
+            ),
             "center",
             "top",
         ),
     ]
     for x, y, text, across, along in texts:
-        box = {"facecolor": "white", "edgecolor": "none", "pad": 2} if "frozen" in text else None
-        ax.text(x, y, text, ha=across, va=along, color=INK, bbox=box)
+        box = (
+            {"facecolor": plots.PAPER, "edgecolor": "none", "pad": 2} if "frozen" in text else None
+        )
+        ax.text(x, y, text, ha=across, va=along, color=plots.INK, bbox=box)
     for x, y in ((inputs, -tokens / 2), (inputs, below - tokens / 2)):
         ax.text(x + GAP / 2, y, "·", ha="center", va="center", size=16, weight="bold")
     ax.text(
@@ -78,3 +83,8 @@ def draw_product(ax: Axes, tokens: int, inputs: int, outputs: int, rank: int) ->
     right = inputs + rank + outputs + 2 * GAP
     ax.set(xlim=(-GAP, right + 2), ylim=(below - inputs - 4, 6), aspect="equal")
     ax.set_axis_off()
+
+
+def _lines(text: str) -> str:
+    """A text that may break at each slash, and does on a phone."""
+    return text.replace("/", "\n" if plots.narrow() else " ")

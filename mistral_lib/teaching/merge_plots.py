@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 
+from mistral_lib.teaching import plots
 from mistral_lib.teaching.next_token import MONOSPACE, token_label
-from mistral_lib.teaching.plots import BLUE, GREY, INK, PALE, PAPER
 
 _HALF = 0.2  # from the middle of a box to where its lines begin
 
@@ -47,10 +47,13 @@ def merge_tree(
     for step, (index, piece, rank) in enumerate(history, 1):
         for (when, left), words in missed.items():
             if when == step:
+                words = words.replace(", ", ",\n") if plots.narrow() else words
                 parent = _parent(row, left, step)
                 _branches(ax, parent, row[left : left + 2], dashed=True)
-                box = {"boxstyle": "round,pad=0.3", "fc": PAPER, "ec": GREY, "ls": "--"}
-                ax.text(*parent, words, ha="center", va="center", color=GREY, bbox=box, zorder=3)
+                box = {"boxstyle": "round,pad=0.3", "fc": plots.PAPER, "ec": plots.GREY, "ls": "--"}
+                ax.text(
+                    *parent, words, ha="center", va="center", color=plots.GREY, bbox=box, zorder=3
+                )
         x, y = _parent(row, index, step)
         _branches(ax, (x, y), row[index : index + 2])
         row[index : index + 2] = [(x, y, piece)]
@@ -79,14 +82,16 @@ def _parent(row, index: int, step: int) -> tuple[float, float]:
 
 def _branches(ax: Axes, parent, children, dashed: bool = False) -> None:
     """Lines from a merge down to the two tokens that it joins."""
-    looks = {"color": GREY if dashed else INK, "lw": 1.2, "ls": "--" if dashed else "-"}
+    looks = {"color": plots.GREY if dashed else plots.INK, "lw": 1.2, "ls": "--" if dashed else "-"}
     for x, y, _ in children:
         ax.plot([parent[0], x], [parent[1] - _HALF, y + _HALF], zorder=1, **looks)
 
 
 def _box(ax: Axes, x: float, y: float, piece: str, left_over: bool) -> None:
     """A token in its box; those that are left at the end are filled."""
-    fill = {"fc": BLUE, "ec": BLUE} if left_over else {"fc": PALE, "ec": GREY}
-    looks = {"color": PAPER, "weight": "bold"} if left_over else {"color": INK}
+    fill = (
+        {"fc": plots.BLUE, "ec": plots.BLUE} if left_over else {"fc": plots.PALE, "ec": plots.GREY}
+    )
+    looks = {"color": plots.PAPER, "weight": "bold"} if left_over else {"color": plots.INK}
     place = {"ha": "center", "va": "center", "zorder": 3, **MONOSPACE}
     ax.text(x, y, token_label(piece), bbox={"boxstyle": "round,pad=0.3", **fill}, **looks, **place)

@@ -9,15 +9,21 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from mistral_lib.teaching.plots import BLUE, GREY, INK, ORANGE, PALE, PAPER, Looks
+from mistral_lib.teaching import plots
+from mistral_lib.teaching.plots import Looks
 
 MONOSPACE: Looks = {"family": "DejaVu Sans Mono", "size": 10}
 MONOSPACE_WIDTH = 0.602 * MONOSPACE["size"]  # points from one character to the next
 
+
+def _line_width() -> int:
+    """How many of these characters fit in a line."""
+    return 36 if plots.narrow() else 76
+
+
 # Where `writing_steps` places a row's text, in its axes. It stands above the top bar, so that a
 # line comes in over the one that goes out.
 _TEXT_END, _GUTTER, _LEVEL, _CHARACTERS = 0.92, 0.985, 1.1, 33
-_LINE_WIDTH = 76  # characters in a line of `surprise_strips`
 
 
 def token_label(piece: str) -> str:
@@ -46,10 +52,10 @@ def next_token_bars(
     ['75.0%', '12.5%']
     """
     places = range(len(tokens))
-    bars = ax.barh(places, probabilities, height=0.72, color=PALE, edgecolor=GREY)
-    bars[0].set(facecolor=BLUE, edgecolor=BLUE)
+    bars = ax.barh(places, probabilities, height=0.72, color=plots.PALE, edgecolor=plots.GREY)
+    bars[0].set(facecolor=plots.BLUE, edgecolor=plots.BLUE)
     ax.set_yticks(places, [token_label(token) for token in tokens], **MONOSPACE)
-    ax.get_yticklabels()[0].set(color=BLUE, weight="bold")
+    ax.get_yticklabels()[0].set(color=plots.BLUE, weight="bold")
     for place, probability in zip(places, probabilities, strict=True):
         ax.text(probability + 0.02, place, f"{probability:.1%}", va="center", fontsize=9)
     ax.set(xlim=(0, 1.17), ylim=(len(tokens) - 0.5, -0.5), xticks=[])
@@ -86,13 +92,18 @@ def writing_steps(
     >>> len(figure.axes)
     4
     """
-    figure, axes = plt.subplots(
-        len(texts), 2, figsize=(7, 0.3 + 1.1 * len(texts)), width_ratios=(5, 4), squeeze=False
-    )
+    count = len(texts)
+    if plots.narrow():  # each text above its bars
+        shape: Looks = {"figsize": (3.7, 0.3 + 1.5 * count), "height_ratios": (1, 4) * count}
+        axes = plt.subplots(2 * count, 1, **shape)[1].reshape(count, 2)
+    else:
+        shape = {"figsize": (7, 0.3 + 1.1 * count), "width_ratios": (5, 4)}
+        axes = plt.subplots(count, 2, squeeze=False, **shape)[1]
+    figure = axes[0, 0].figure
     for row, (left, right) in enumerate(axes):
         next_token_bars(right, tokens[row], probabilities[row])
         taken = _text_so_far(left, texts[row], tokens[row - 1][0] if row else "")
-        if row:
+        if row and not plots.narrow():
             _lead_back(axes[row - 1, 1].get_yticklabels()[0], left, taken)
     _figure_title(figure, title)
     return figure
@@ -103,6 +114,7 @@ def _text_so_far(ax: Axes, text: str, taken: str) -> Text:
     text, taken = (token_label(part).replace("▁", " ") for part in (text, taken))
     ax.set_axis_off()
     place = {"ha": "right", "va": "center", **MONOSPACE}
+    level = 0.5 if plots.narrow() else _LEVEL
     start = text.removesuffix(taken)
     if len(start) + len(taken) > _CHARACTERS:  # cut in front, at a space where there is one
         start = start[len(taken) - _CHARACTERS + 2 :]
@@ -110,17 +122,21 @@ def _text_so_far(ax: Axes, text: str, taken: str) -> Text:
     gap = 3 if taken else 0  # points: the box is a little wider than its text
     ax.annotate(
         start,
-        (_TEXT_END, _LEVEL),
+        (_TEXT_END, level),
         (-MONOSPACE_WIDTH * len(taken) - gap, 0),
         xycoords="axes fraction",
         textcoords="offset points",
         **place,
     )
-    box = {"boxstyle": "square,pad=0.15", "facecolor": BLUE, "edgecolor": BLUE} if taken else None
+    box = (
+        {"boxstyle": "square,pad=0.15", "facecolor": plots.BLUE, "edgecolor": plots.BLUE}
+        if taken
+        else None
+    )
     return ax.text(
-        *(_TEXT_END, _LEVEL, taken),
+        *(_TEXT_END, level, taken),
         transform=ax.transAxes,
-        color=PAPER,
+        color=plots.PAPER,
         weight="bold",
         bbox=box,
         **place,
@@ -129,7 +145,7 @@ def _text_so_far(ax: Axes, text: str, taken: str) -> Text:
 
 def _lead_back(label: Text, ax: Axes, taken: Text) -> None:
     """Draws the line from a bar's label down to the same token at the end of the next text."""
-    line = {"color": BLUE, "linewidth": 1.4, "shrinkA": 0, "shrinkB": 0}
+    line = {"color": plots.BLUE, "linewidth": 1.4, "shrinkA": 0, "shrinkB": 0}
     corner = {"arrowstyle": "-", "connectionstyle": "angle,angleA=180,angleB=90,rad=6"}
     head = {"arrowstyle": "-|>", "mutation_scale": 12}
     gutter = (_GUTTER, _LEVEL)
@@ -154,11 +170,11 @@ def written_text(ax: Axes, prompt: str, continuation: str) -> None:
     ['One', ' two']
     """
     ax.set_axis_off()
-    prompt_style: Looks = {"color": INK}
-    own_style: Looks = {"color": BLUE, "weight": "bold"}
+    prompt_style: Looks = {"color": plots.INK}
+    own_style: Looks = {"color": plots.BLUE, "weight": "bold"}
     row, column = 0, 0
     for part, looks in ((prompt, prompt_style), (continuation, own_style)):
-        for index, line in enumerate(part.split("\n")):
+        for index, line in enumerate(_broken(part, column)):
             row, column = (row + 1, 0) if index else (row, column)
             if line:
                 shift = (column * MONOSPACE_WIDTH, -row * 1.5 * MONOSPACE["size"])
@@ -169,6 +185,19 @@ def written_text(ax: Axes, prompt: str, continuation: str) -> None:
                 }
                 ax.annotate(line, (0, 1), shift, **where, **MONOSPACE, **looks)
             column += len(line)
+
+
+def _broken(text: str, column: int) -> list[str]:
+    """The lines of a text that begins in a column, each short enough for the page."""
+    lines: list[str] = []
+    for line in text.split("\n"):
+        while len(line) + (0 if lines else column) > _line_width():
+            room = _line_width() - (0 if lines else column)
+            end = line.rfind(" ", 0, room) + 1 or room
+            lines.append(line[:end])
+            line = line[end:]
+        lines.append(line)
+    return lines
 
 
 def surprise_strips(
@@ -201,15 +230,17 @@ def surprise_strips(
         for index in line:
             label = token_label(pieces[index]).replace("▁", " ")
             middle, size = column + len(label) / 2, len(label)
-            special = {"facecolor": ORANGE, "hatch": "////", "edgecolor": INK}
-            looks = special if index in marked else {"facecolor": PALE, "edgecolor": GREY}
+            special = {"facecolor": plots.ORANGE, "hatch": "////", "edgecolor": plots.INK}
+            looks = (
+                special if index in marked else {"facecolor": plots.PALE, "edgecolor": plots.GREY}
+            )
             ax.bar(middle, bits[index], size - 0.2, linewidth=0.8, **looks)
             ax.text(column, -0.12 * highest, label, va="top", **MONOSPACE)
             if index in marked:
                 above = (middle, bits[index] + 0.05 * highest)
                 ax.text(*above, f"{bits[index]:.1f}", ha="center", va="bottom", fontsize=9)
             column += size
-        ax.set(xlim=(-0.3, _LINE_WIDTH), ylim=(0, 1.45 * highest), xticks=[])
+        ax.set(xlim=(-0.3, _line_width()), ylim=(0, 1.45 * highest), xticks=[])
         ax.set_ylabel("bits", fontsize=9)
         ax.tick_params(axis="y", labelsize=9)
     _figure_title(figure, title)
@@ -221,7 +252,7 @@ def _lines(pieces: Sequence[str]) -> list[list[int]]:
     lines, column = [[]], 0
     for index, piece in enumerate(pieces):
         ended = index and pieces[index - 1].endswith("\n") and not piece.startswith("\n")
-        if ended or column + len(piece) > _LINE_WIDTH:
+        if ended or column + len(piece) > _line_width():
             lines.append([])
             column = 0
         lines[-1].append(index)

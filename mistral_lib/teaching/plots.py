@@ -2,13 +2,18 @@
 
 A notebook calls `style()` once; after that `plt.subplots` draws in the book's colours and sizes.
 Meaning never rests on colour alone: masks carry symbols in their cells, differences carry rings.
+
+Every figure is drawn in four styles, light and dark, for a screen and for a phone. So colours are
+asked for when something is drawn, as `plots.BLUE`, and a drawing that needs another form on a phone
+asks `plots.narrow()`; what else a phone needs is done in `layout.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from io import BytesIO
-from typing import Any
+from typing import Any, cast
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -18,11 +23,43 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 from matplotlib.rcsetup import cycler
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
-# Okabe and Ito's palette: colour-blind readers can tell these apart, and so can a grey printer.
-BLUE, ORANGE, GREEN = "#0072B2", "#E69F00", "#009E73"
-RED, PURPLE, SKY = "#D55E00", "#CC79A7", "#56B4E9"
-INK, GREY, PALE, PAPER = "#1B1B1F", "#5F6470", "#ECEEF2", "#FFFFFF"
+from mistral_lib.teaching import layout
+
+# Okabe and Ito's palette, red and green a little darker so that text can have them: colour-blind
+# readers can tell these apart, and so can a grey printer. On dark paper all are lighter, but SKY,
+# TINT and SAND, which lie under text.
+LIGHT = {
+    "BLUE": "#0072B2",
+    "ORANGE": "#E69F00",
+    "GREEN": "#007F5C",
+    "RED": "#C44E00",
+    "PURPLE": "#B0508C",
+    "SKY": "#56B4E9",
+    "TINT": "#C6E2F5",
+    "SAND": "#F6D08A",
+    "INK": "#1B1B1F",
+    "GREY": "#5F6470",
+    "PALE": "#ECEEF2",
+    "PAPER": "#FFFFFF",
+}
+DARK = {
+    "BLUE": "#5FB4F0",
+    "ORANGE": "#FFC54D",
+    "GREEN": "#21B98C",
+    "RED": "#F57F45",
+    "PURPLE": "#E3A1CB",
+    "SKY": "#2B6E9E",
+    "TINT": "#1D435F",
+    "SAND": "#6B4A12",
+    "INK": "#E9EBEF",
+    "GREY": "#A4ABB9",
+    "PALE": "#2A303A",
+    "PAPER": "#121212",
+}
+# The colours of the active style: `style` replaces them.
+BLUE, ORANGE, GREEN, RED, PURPLE, SKY, TINT, SAND, INK, GREY, PALE, PAPER = LIGHT.values()
 
 # What a cell of a mask says: seen, or the reason why not. The arrows point at where the key is.
 SEEN, FUTURE, TOO_FAR, PADDED = "●", "▸", "◂", "×"
@@ -31,31 +68,51 @@ SYMBOL_KEY = (
 )
 
 SMALL = 9  # points: the smallest text of the book's figures
-PIXELS_PER_INCH = 96  # of the page, whose column holds 672: figures are at most 7 inches wide
+PIXELS_PER_INCH = 96
+# Pixels that a page has for a figure: its column on a screen, and on a phone of 390 pixels.
+WIDE_COLUMN, NARROW_COLUMN = 672, 356
 
 Looks = dict[str, Any]  # named arguments of matplotlib's artists
 
+_active = {"dark": False, "narrow": False}
 
-def style() -> None:
+
+def narrow() -> bool:
+    """Whether what is drawn now is for a phone.
+
+    >>> narrow()
+    False
+    """
+    return _active["narrow"]
+
+
+def style(*, dark: bool = False, narrow: bool = False) -> None:
     """Sets the book's figure style, and sharp PNGs where a notebook shows them.
 
-    Text is 10 pt in a figure shown at its own size, on an opaque page, so that the figure reads the
-    same in light and dark themes.
+    Text is 10 pt in a figure that is shown at its own size, on a page of the theme's colour.
+
+    Args:
+        dark: light lines on dark paper.
+        narrow: for a column of `NARROW_COLUMN` pixels.
 
     >>> style()
-    >>> plt.rcParams["font.size"]
-    10.0
+    >>> PAPER, plt.rcParams["font.size"]
+    ('#FFFFFF', 10.0)
     """
+    _active.update(dark=dark, narrow=narrow)
+    globals().update(DARK if dark else LIGHT)
     plt.rcParams.update(
         {
             "figure.dpi": PIXELS_PER_INCH,
             "figure.facecolor": PAPER,
             "savefig.facecolor": PAPER,
+            "savefig.pad_inches": 0.02,
             "figure.constrained_layout.use": True,
             "figure.constrained_layout.h_pad": 0.08,
             "font.family": "DejaVu Sans",  # ships with matplotlib: the same everywhere
             "font.size": 10,
             "text.color": INK,
+            "axes.facecolor": PAPER,
             "axes.labelcolor": INK,
             "axes.edgecolor": GREY,
             "axes.titlelocation": "left",
@@ -64,11 +121,14 @@ def style() -> None:
             "axes.spines.top": False,
             "axes.spines.right": False,
             "axes.prop_cycle": cycler(color=[BLUE, RED, GREEN, ORANGE, PURPLE, SKY]),
+            "hatch.color": INK,
             "xtick.color": INK,
             "ytick.color": INK,
             "lines.linewidth": 2,
             "hatch.linewidth": 0.6,
             "legend.frameon": False,
+            "legend.columnspacing": 0.7 if narrow else 2,
+            "legend.handletextpad": 0.2 if narrow else 0.8,
         }
     )
     try:
@@ -80,8 +140,56 @@ def style() -> None:
         shell.display_formatter.formatters["image/png"].for_type(Figure, picture)
 
 
+@contextmanager
+def styled(*, dark: bool, narrow: bool) -> Iterator[None]:
+    """Draws in another style for a while.
+
+    Args:
+        dark: as in `style`.
+        narrow: as in `style`.
+
+    >>> with styled(dark=True, narrow=False):
+    ...     plt.rcParams["figure.facecolor"]
+    '#121212'
+    """
+    before = dict(_active)
+    with plt.rc_context():
+        try:
+            style(dark=dark, narrow=narrow)
+            yield
+        finally:
+            style(**before)
+
+
+def figure_of(ax: Axes) -> Figure:
+    """The figure that an axes is in, whose height a drawing may set.
+
+    >>> figure, ax = plt.subplots()
+    >>> figure_of(ax) is figure
+    True
+    """
+    return cast(Figure, ax.figure)
+
+
+def split(ax: Axes) -> tuple[Axes, Axes]:
+    """Makes two axes of one, below each other, in a figure that becomes twice as high.
+
+    >>> figure, ax = plt.subplots(figsize=(3, 2))
+    >>> above, below = split(ax)
+    >>> float(figure.get_figheight()), len(figure.axes)
+    (4.0, 2)
+    """
+    figure = figure_of(ax)
+    grid = figure.add_gridspec(2, 1)
+    ax.set_subplotspec(grid[0])
+    figure.set_figheight(2 * figure.get_figheight())
+    return ax, figure.add_subplot(grid[1])
+
+
 def picture(figure: Figure) -> tuple[bytes, dict[str, int]]:
-    """A figure as a small, sharp PNG: two pixels for each one of the page, at most 256 colours.
+    """A figure as a small, sharp PNG: two pixels for each one of the page, at most 64 colours.
+
+    The file says in points how large its smallest text is.
 
     Returns:
         The bytes of the file, and the width and height at which a page should show it.
@@ -90,10 +198,15 @@ def picture(figure: Figure) -> tuple[bytes, dict[str, int]]:
     >>> data[:4], sorted(size)
     (b'\\x89PNG', ['height', 'width'])
     """
-    drawn, small = BytesIO(), BytesIO()
+    drawn, small, said = BytesIO(), BytesIO(), PngInfo()
+    dpi = figure.get_dpi()
+    figure.set_dpi(2 * PIXELS_PER_INCH)  # measured as it is saved: letters differ a little
+    layout.fit(figure, NARROW_COLUMN if narrow() else WIDE_COLUMN, stack=narrow())
     figure.savefig(drawn, dpi=2 * PIXELS_PER_INCH, bbox_inches="tight")
-    image = Image.open(drawn).convert("RGB").quantize(256, dither=Image.Dither.NONE)
-    image.save(small, "png", optimize=True)
+    figure.set_dpi(dpi)
+    said.add_text("smallest text", f"{layout.smallest_text(figure):g}")
+    image = Image.open(drawn).convert("RGB").quantize(64, dither=Image.Dither.NONE)
+    image.save(small, "png", optimize=True, pnginfo=said)
     return small.getvalue(), {"width": image.width // 2, "height": image.height // 2}
 
 

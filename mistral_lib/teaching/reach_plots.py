@@ -9,7 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.patches import Rectangle
 
-from mistral_lib.teaching.plots import BLUE, GREY, PALE, PAPER, RED, SMALL
+from mistral_lib.teaching import plots
+from mistral_lib.teaching.plots import SMALL
 
 
 def draw_reach(ax: Axes, window: int, layers: int, last: int) -> None:
@@ -31,13 +32,15 @@ def draw_reach(ax: Axes, window: int, layers: int, last: int) -> None:
     for layer in range(1, layers + 1):
         outer = layer in (1, layers)
         looks = {"linestyle": "--" if outer else ":", "linewidth": 1}
-        ax.axvline(layer * step, color=GREY, zorder=0, **looks)
-    ax.axvspan(reach + 0.5, last, facecolor=PALE, edgecolor=GREY, hatch="////", linewidth=0)
+        ax.axvline(layer * step, color=plots.GREY, zorder=0, **looks)
+    ax.axvspan(
+        reach + 0.5, last, facecolor=plots.PALE, edgecolor=plots.GREY, hatch="////", linewidth=0
+    )
     top = {"transform": ax.get_xaxis_transform(), "va": "bottom", "fontsize": SMALL}
     ax.text(step, 1.01, f"one layer: {step}", ha="center", **top)
     ax.text(reach, 1.01, f"all {layers}: {reach}", ha="center", **top)
     middle = {"transform": ax.get_xaxis_transform(), "ha": "center", "va": "center"}
-    box = {"boxstyle": "round,pad=0.2", "facecolor": PAPER, "edgecolor": "none"}
+    box = {"boxstyle": "round,pad=0.2", "facecolor": plots.PAPER, "edgecolor": "none"}
     ax.text((reach + last) / 2, 0.5, "no path", rotation=90, bbox=box, fontsize=SMALL, **middle)
     ax.set_xlim(0, last)
 
@@ -76,10 +79,10 @@ def draw_tiles(
         computed[first:last, first_key:last_key] += 1
     if (computed > 1).any() or (mask & (computed == 0)).any():
         raise ValueError("The tiles have to hold each cell that is seen, and no cell twice.")
-    ax.pcolormesh(np.ma.masked_equal(mask, False), cmap=ListedColormap([BLUE]), alpha=0.55)
+    ax.pcolormesh(np.ma.masked_equal(mask, False), cmap=ListedColormap([plots.BLUE]), alpha=0.55)
     for first, last, first_key, last_key in tiles:
         corner, size = (first_key, first), (last_key - first_key, last - first)
-        looks = {"facecolor": "none", "edgecolor": RED, "hatch": "////", "linewidth": 1.4}
+        looks = {"facecolor": "none", "edgecolor": plots.RED, "hatch": "////", "linewidth": 1.4}
         ax.add_patch(Rectangle(corner, *size, **looks))
     queries, keys = mask.shape
     ax.set(xlim=(0, keys), ylim=(queries, 0), aspect="equal", xticks=[0, keys], yticks=[0, queries])

@@ -13,7 +13,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import EngFormatter
 
-from mistral_lib.teaching.plots import BLUE, GREY, INK, PAPER, SMALL
+from mistral_lib.teaching import plots
+from mistral_lib.teaching.plots import SMALL
 
 PREFIX = "benchmark_"  # of the copies' names: benchmark_cpu.json
 
@@ -114,11 +115,15 @@ def draw_roofline(
     intensities = [intensity for intensity, _ in points.values()]
     x = np.array([0.25 * min(intensities), ridge, 6 * max(ridge, *intensities)])
     roof = np.minimum(rate, x * bandwidth)
-    ax.plot(x, roof, color=INK, zorder=1)
-    ax.plot([ridge, ridge], [roof[0] / 2, rate], ":", color=GREY, linewidth=1, zorder=0)
+    ax.plot(x, roof, color=plots.INK, zorder=1)
+    ax.plot([ridge, ridge], [roof[0] / 2, rate], ":", color=plots.GREY, linewidth=1, zorder=0)
     for number, (name, (intensity, speed)) in enumerate(points.items()):
-        ax.plot(intensity, speed, "os^Dv"[number % 5], color=BLUE, markersize=7, zorder=2)
-        where = {"xytext": (9, -4), "ha": "left", "bbox": {"fc": PAPER, "ec": "none", "pad": 0.5}}
+        ax.plot(intensity, speed, "os^Dv"[number % 5], color=plots.BLUE, markersize=7, zorder=2)
+        where = {
+            "xytext": (9, -4),
+            "ha": "left",
+            "bbox": {"fc": plots.PAPER, "ec": "none", "pad": 0.5},
+        }
         if intensity > ridge:  # under a flat roof labels would meet
             where = {"xytext": (0, -10 - 14 * (number % 2)), "ha": "center"}
         ax.annotate(

@@ -8,8 +8,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
+from mistral_lib.teaching import plots
 from mistral_lib.teaching.next_token import MONOSPACE, token_label
-from mistral_lib.teaching.plots import BLUE, GREY, INK, PALE, PAPER, RED, SMALL, Looks
+from mistral_lib.teaching.plots import SMALL, Looks
 
 
 def draw_choices(
@@ -38,8 +39,8 @@ def draw_choices(
     ['100%', '×']
     """
     places = range(len(tokens))
-    ax.barh(places, probabilities, height=0.7, color=BLUE)
-    ax.barh(places, before, height=0.7, fill=False, edgecolor=INK, linewidth=0.9)
+    ax.barh(places, probabilities, height=0.7, color=plots.BLUE)
+    ax.barh(places, before, height=0.7, fill=False, edgecolor=plots.INK, linewidth=0.9)
     for place, (now, then) in enumerate(zip(probabilities, before, strict=True)):
         label = "×" if now == 0 else f"{now:.0%}" if now >= 0.005 else "<1%"
         ax.text(max(now, then) + 0.03, place, label, va="center", size=SMALL)
@@ -82,19 +83,23 @@ def draw_tree(
     ['a 60.0%', 'b 40.0%', 'c 20.0%', 'd 30.0%']
     """
     heights, roots = _heights(paths), {path[:1] for path in paths}
+    if plots.narrow():  # an outline: a line for each path, further in the longer it is
+        rows = enumerate(_outline(paths, heights))
+        heights = {(): 0.0} | {path: float(row) for row, path in rows}
+        plots.figure_of(ax).set_figheight(0.5 + 0.3 * len(paths))
     for path, probability in paths.items():
         place, text = (len(path), heights[path]), f"{token_label(path[-1])} {_percent(probability)}"
         on_best, on_greedy = path == best[: len(path)], path == greedy[: len(path)]
         if len(path) > 1 or len(roots) > 1:
             parent = path[:-1]
             start = (len(parent), heights[parent])
-            colour = BLUE if on_best else RED if on_greedy else GREY
+            colour = plots.BLUE if on_best else plots.RED if on_greedy else plots.GREY
             looks = {"color": colour, "linewidth": 3 if on_best or on_greedy else 0.8}
             dashed = "--" if on_greedy and not on_best else "-"
             ax.plot(*zip(start, place), dashed, zorder=1, **looks)
-        ink = PAPER if on_best else INK if path in kept else GREY
-        face = BLUE if on_best else PAPER if path in kept else PALE
-        edge = RED if on_greedy and not on_best else BLUE if on_best else GREY
+        ink = plots.PAPER if on_best else plots.INK if path in kept else plots.GREY
+        face = plots.BLUE if on_best else plots.PAPER if path in kept else plots.PALE
+        edge = plots.RED if on_greedy and not on_best else plots.BLUE if on_best else plots.GREY
         box = {"boxstyle": "round,pad=0.25", "facecolor": face, "edgecolor": edge}
         ax.text(*place, text, color=ink, size=SMALL, ha="center", va="center", bbox=box, zorder=2)
     depth = max(map(len, paths))
@@ -132,14 +137,20 @@ def draw_rounds(
     columns = len(rounds[0][0]) + 1
     for row, (proposed, accepted, own) in enumerate(rounds):
         for column, token in enumerate([*proposed, own]):
-            looks: Looks = {"facecolor": PALE, "edgecolor": PAPER}
-            colour = GREY
+            looks: Looks = {"facecolor": plots.PALE, "edgecolor": plots.PAPER}
+            colour = plots.GREY
             if column < accepted:
-                looks, colour = {"facecolor": BLUE, "edgecolor": PAPER}, PAPER
+                looks, colour = {"facecolor": plots.BLUE, "edgecolor": plots.PAPER}, plots.PAPER
             elif column == columns - 1:
-                looks, colour = {"facecolor": PAPER, "edgecolor": BLUE, "lw": 2}, INK
+                looks, colour = (
+                    {"facecolor": plots.PAPER, "edgecolor": plots.BLUE, "lw": 2},
+                    plots.INK,
+                )
             elif column == accepted:
-                looks, colour = {"facecolor": PAPER, "edgecolor": RED, "lw": 2, "ls": "--"}, INK
+                looks, colour = (
+                    {"facecolor": plots.PAPER, "edgecolor": plots.RED, "lw": 2, "ls": "--"},
+                    plots.INK,
+                )
             ax.add_patch(Rectangle((column + 0.03, row + 0.08), 0.94, 0.84, **looks))
             middle = (column + 0.5, row + 0.5)
             ax.text(*middle, token_label(token), color=colour, ha="center", va="center", size=SMALL)
@@ -158,6 +169,18 @@ def _percent(probability: float) -> str:
     per_cent = 100 * probability
     places = 1 if per_cent >= 1 else int(np.ceil(-np.log10(max(per_cent, 1e-12)))) + 1
     return f"{per_cent:.{places}f}%"
+
+
+def _outline(paths, heights: Mapping[tuple[str, ...], float]) -> list[tuple[str, ...]]:
+    """The paths, each followed by those that continue it, in the order of their heights."""
+
+    def after(path):
+        following = [p for p in paths if len(p) == len(path) + 1 and p[: len(path)] == path]
+        for child in sorted(following, key=lambda child: heights[child]):
+            yield child
+            yield from after(child)
+
+    return list(after(()))
 
 
 def _heights(paths: Mapping[tuple[str, ...], float]) -> dict[tuple[str, ...], float]:
