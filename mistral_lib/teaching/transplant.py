@@ -203,7 +203,7 @@ def _rotation(part: _Part) -> Callable:
 
 
 def _projection_call(layer, parts):
-    def call(inputs):
+    def call(inputs, training=None):
         x = jnp.asarray(inputs)
         shape = (*x.shape[:-1], layer.units)
         return parts["projection"](shape, layer.compute_dtype, x, jnp.asarray(layer.kernel))
