@@ -176,7 +176,7 @@ def _number(cell: object) -> float:
             return float(found)
         raise Unreadable(named(cell))
     try:
-        return float(cell)  # pyright: ignore[reportArgumentType] - a Fraction, a large int
+        return float(cell)  # pyright: ignore[reportArgumentType]  # a Fraction, a large int
     except Exception as error:
         raise Unreadable(named(cell)) from error
 
