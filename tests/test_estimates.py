@@ -17,7 +17,7 @@ DRAWN = {
 
 def by_scipy(values, statistic, **options):
     """The interval of another program, with other random numbers."""
-    found = stats.bootstrap(values, statistic, n_resamples=20_000, rng=1, **options)
+    found = stats.bootstrap(values, statistic, n_resamples=20_000, random_state=1, **options)
     return found.confidence_interval
 
 

@@ -400,7 +400,7 @@ def test_no_answer_raises_or_warns_or_is_right_by_chance(name):
     if isinstance(exercise, BreakingInput):  # things of every kind in each place
         random = Random(0)
         count = len(exercise.readers)
-        answers += [tuple(random.choice(AWKWARD) for _ in range(count)) for _ in range(200)]
+        answers += [tuple(random.choice(AWKWARD) for _ in range(count)) for _ in range(100)]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for answer in answers:

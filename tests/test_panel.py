@@ -37,7 +37,7 @@ def test_two_halves_of_one_size_make_the_whole(name):
 
 
 def test_there_are_enough():
-    assert [len(rows) for rows in SETS.values()] == [72, 40, 36, 24, 64]
+    assert [len(rows) for rows in SETS.values()] == [72, 52, 36, 24, 64]
 
 
 @pytest.mark.parametrize("half", panel.HALVES)
@@ -88,19 +88,19 @@ def test_rivals_are_other_parameters():
             assert item.others[0].startswith(TOKENIZER.id_to_token(int(rival)))
 
 
-def test_counterfactuals_differ_in_the_name_alone():
-    other = PROMPTS.counterfactual(TOKENIZER)
-    assert other.token_ids.shape == PROMPTS.token_ids.shape
-    assert np.array_equal(other.padding_mask, PROMPTS.padding_mask)
-    for field in ("ends", "mentions", "confirms"):
-        assert np.array_equal(getattr(other, field), getattr(PROMPTS, field))
+def test_counterfactuals_are_about_the_partners():
+    other = PROMPTS.counterfactual
+    for row, (item, before) in enumerate(zip(other.items, PROMPTS.items)):
+        assert (item.name, item.partner) == (before.partner, before.name)
+        written = TOKENIZER.encode(f"{item.text}{item.name}*", add_bos=True, add_eos=False)
+        assert other.token_ids[row][other.padding_mask[row]].tolist() == written[:-1]
     assert np.array_equal(other.answers, PROMPTS.partners)
-    lengths = (PROMPTS.answers != panel.NOTHING).sum(axis=1)
-    for row, length in enumerate(lengths):
-        differing = set(np.flatnonzero(other.token_ids[row] != PROMPTS.token_ids[row]))
-        first, end = PROMPTS.mentions[row], PROMPTS.ends[row] + 1
-        assert differing <= {*range(first, first + length), *range(end, end + length)}
-        assert {first, end} <= differing  # the first pieces are never the same
+    assert np.array_equal(other.counterfactual.token_ids, PROMPTS.token_ids)
+    differing = other.token_ids != PROMPTS.token_ids
+    named = PROMPTS.regions()["name"] | PROMPTS.regions()["rest of the name"]
+    places = np.arange(differing.shape[1])
+    assert not (differing & ~named & (places <= PROMPTS.ends[:, None])).any()
+    assert (differing & PROMPTS.regions()["name"]).any(axis=1).all()  # first pieces differ
 
 
 def test_regions_cover_each_prompt_once():

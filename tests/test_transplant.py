@@ -125,6 +125,22 @@ def test_a_compiled_part_is_the_same(model, name):
     assert abs(compiled - called).max() < 1e-3
 
 
+@pytest.mark.slow
+def test_a_padded_query_that_sees_nothing_does_no_harm(model):
+    """As at the end of a row whose padding is longer than the window."""
+    tokens = np.array([[1, 2, 3, 4, 5, 6, 7], [7, 8, 0, 0, 0, 0, 0]])
+    inputs = {"token_ids": tokens, "padding_mask": tokens > 0}
+
+    def with_infinity(query, key, value, mask):
+        scores = jnp.where(mask, query @ key.T / query.shape[-1] ** 0.5, -jnp.inf)
+        return jax.nn.softmax(scores, axis=-1) @ value
+
+    before = np.asarray(model(inputs))
+    with transplanted(model, attention=with_infinity):
+        for after in (np.asarray(model(inputs)), model.predict(inputs, verbose=0)):
+            assert abs(after - before)[tokens > 0].max() < 1e-3
+
+
 @pytest.mark.parametrize("name", ["attention", "heads", "positions", "mask"])
 def test_a_compiled_part_is_called_once_a_layer_for_all_sequences(model, name):
     calls = []

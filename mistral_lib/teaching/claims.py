@@ -1,13 +1,9 @@
 """What the book says about a model, with its estimate and a verdict (used by all chapters).
 
-A sentence of the prose that says something about a model ends in the claim's mark:
-
-    Without head 2.3 the name is less likely by 0.16<!-- =head_copies --> (n =
-    36<!-- =head_copies_n -->).<!-- claim:head-copies -->
-
-and a cell of the chapter records what it rests on:
-
-    claim("head-copies", paired(before, after), on=prompts.title, above=0)
+A sentence of the prose that says something about a model ends in a comment that names its claim,
+`claim:head-copies`, and after each of its numbers a comment names the number, `=head_copies` or
+`=head_copies_n`. CONTRIBUTING shows how. A cell of the chapter records what the sentence rests on:
+`claim("head-copies", paired(before, after), on=prompts.title, above=0)`.
 
 The name of a claim is never its wording, so that the sentence can be rewritten. The page of all
 claims and the checks are made by `tools/claims.py`.

@@ -61,7 +61,7 @@ def example(**values: int | str) -> None:
     the prose with them.
 
     Args:
-        **values: as for `record`; the names begin with "example_".
+        **values: as for `record`; the names begin with `example_`.
 
     Raises:
         TypeError, ValueError: as `record`; a ValueError also for a name that begins otherwise.

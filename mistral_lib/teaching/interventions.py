@@ -1,15 +1,14 @@
 """Reading a model from inside and changing what flows through it (used by chapters 4 to 18).
 
-`read` gives the logits of a whole batch of texts. An *edit* is a function that sees what arrives at
-each site of the model and returns what goes on from there:
+`read` gives the logits of a whole batch of texts. An *edit* is a function of a site, a layer and
+what arrives there, which returns what goes on from there:
 
-    def without_networks(site, layer, x):
-        return 0 * x if site == "network" else x
+>>> def without_networks(site, layer, x):
+...     return 0 * x if site == "network" else x
 
-    read(model, prompts, without_networks)
-
-`sweep` compiles one pass for many edits of one kind, all heads in turn for example. `activations`
-keeps what arrived at some sites, and `lens` unembeds the residual stream after each block.
+`read(model, prompts, without_networks)` asks it at each of `SITES` in every block. `sweep` compiles
+one pass for many edits of one kind, all heads in turn for example. `activations` keeps what arrived
+at some sites, and `lens` unembeds the residual stream before and after each block.
 """
 
 from collections.abc import Callable, Sequence
@@ -40,7 +39,7 @@ SITES = {
 }
 
 Edit = Callable[[str, int, jax.Array], jax.Array]
-Measure = Callable[[jax.Array, Any], jax.Array]
+Measure = Callable[[Any, Any], Any]  # of logits and rows
 
 
 def read(

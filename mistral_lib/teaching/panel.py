@@ -34,7 +34,7 @@ HALVES = ("discover", "confirm")
 STARRED = re.compile(r"\*(\w+)\*")
 NOTHING = -1  # fills up rows of pieces
 
-Kind = TypeVar("Kind", bound="Rows")  # of rows: `Prompts`, `Documents` or `Repeats`
+T = TypeVar("T", bound="Rows")  # `Prompts`, `Documents` or `Repeats`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,13 +94,13 @@ class Rows:
         """What a model is called with."""
         return {"token_ids": self.token_ids, "padding_mask": self.padding_mask}
 
-    def where(self: Kind, keep: Sequence[bool] | Bool[Array, " B"]) -> Kind:
+    def where(self: T, keep: Sequence[bool] | Bool[Array, " B"]) -> T:
         """The rows for which `keep` is true."""
         kept = np.asarray(keep, bool)
         items = tuple(item for item, wanted in zip(self.items, kept, strict=True) if wanted)
         return dataclasses.replace(jax.tree.map(lambda array: array[kept], self), items=items)
 
-    def half(self: Kind, half: str) -> Kind:
+    def half(self: T, half: str) -> T:
         """The rows of the half "discover" or "confirm"."""
         check_choice("half", half, HALVES)
         rows = self.where(np.asarray(self.confirms) == (half == "confirm"))
@@ -155,10 +155,19 @@ class Prompts(Rows):
             "end": places == end,
         }
 
-    def counterfactual(self, tokenizer: MistralTokenizer) -> "Prompts":
+    @property
+    def counterfactual(self) -> "Prompts":
         """The same prompts about the partners, token for token."""
-        made = _prompts(tokenizer, self.title, [item.counterfactual for item in self.items])
-        return dataclasses.replace(made, confirms=self.confirms)
+        ids, (rows, pieces) = np.array(self.token_ids), np.nonzero(self.answers != NOTHING)
+        for first in (self.mentions, self.ends + 1):
+            ids[rows, first[rows] + pieces] = self.partners[rows, pieces]
+        return dataclasses.replace(
+            self,
+            items=tuple(item.counterfactual for item in self.items),
+            token_ids=ids,
+            answers=self.partners,
+            partners=self.answers,
+        )
 
 
 @rows_tree
@@ -209,7 +218,7 @@ def documents(tokenizer: MistralTokenizer) -> Documents:
 
     >>> tokenizer = MistralTokenizer.from_preset("mistral_tiny_en")
     >>> len(documents(tokenizer)), len(documents(tokenizer).half("confirm"))
-    (40, 20)
+    (52, 26)
     """
     return own(tokenizer, record()["documents"], "documents")
 

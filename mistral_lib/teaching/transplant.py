@@ -152,14 +152,24 @@ def _attention_path(parts: dict[str, _Part]) -> Callable:
         else:
             masks = attention_mask(positions, positions, window, real)
         masks = jnp.broadcast_to(masks, (len(query), *masks.shape[-2:]))  # (B, S, S)
-        if "heads" in parts:
-            heads = partial(parts["heads"], query.shape[1:], value.dtype)
-            return _each(heads, query, key, value, masks)
-        if "attention" not in parts:
-            return masked_attention(query, key, value, masks)
-        return _head_by_head(parts["attention"], query, key, value, masks)
+        output = _attended(parts, query, key, value, masks)
+        if real is None:
+            return output
+        # A padded query may see no key; the reader's softmax then gives NaN, which would spread.
+        return jnp.where(real[:, :, None, None, None], output, 0)
 
     return attend
+
+
+def _attended(parts, query, key, value, masks):
+    """Attention (B, S, K, G, h) by the reader's heads, head, or neither."""
+    if "heads" in parts:
+        return _each(
+            partial(parts["heads"], query.shape[1:], value.dtype), query, key, value, masks
+        )
+    if "attention" in parts:
+        return _head_by_head(parts["attention"], query, key, value, masks)
+    return masked_attention(query, key, value, masks)
 
 
 def _head_by_head(attend, query, key, value, masks):

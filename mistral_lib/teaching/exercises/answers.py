@@ -8,6 +8,7 @@ whose message says in words what it is.
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import numpy as np
 
@@ -168,7 +169,7 @@ def cut(text: str, length: int = 60) -> str:
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
-def _number(cell: object) -> float:
+def _number(cell: Any) -> float:
     """One number out of a list: a text, or what Python can make a float of."""
     if isinstance(cell, str):
         found = _numbers_in(cell)
@@ -176,7 +177,7 @@ def _number(cell: object) -> float:
             return float(found)
         raise Unreadable(named(cell))
     try:
-        return float(cell)  # pyright: ignore[reportArgumentType]  # a Fraction, a large int
+        return float(cell)  # a Fraction, a large int
     except Exception as error:
         raise Unreadable(named(cell)) from error
 

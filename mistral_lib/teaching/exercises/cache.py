@@ -233,6 +233,7 @@ EXERCISES = [
                 (WEIGHTS_7B + 32_768 * BYTES_A_TOKEN) / 4.8e12 * 1e3,
                 "that cache holds all tokens. The window keeps 4,096.",
             ),
+            (WEIGHTS_7B / 4.8e12 * 1e3, "the cache is read, too: half a GB."),
             (4096 * BYTES_A_TOKEN / 4.8e12 * 1e3, "the weights are read, too."),
         ),
         hints=(

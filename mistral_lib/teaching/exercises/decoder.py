@@ -169,6 +169,8 @@ EXERCISES = [
         mistakes=(
             (64.0, "that is the number of parts. At each of them there are two ways on."),
             (128.0, "two ways at each of 64 parts: they multiply."),
+            (2.0**65, "64 sums, and two ways at each: the last norm is no sum."),
+            (2.0**63, "64 sums, and two ways at each, at the first and at the last, too."),
             (2.0**32, "a block has two parts, each of which can be passed through or by."),
         ),
         hints=(

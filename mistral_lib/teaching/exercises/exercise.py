@@ -72,7 +72,7 @@ class Exercise:
         """What an answer has to be, in words that begin a sentence."""
         raise NotImplementedError
 
-    def refusal(self, what: Unreadable) -> str:
+    def refusal(self, what: object) -> str:
         """What to say to an answer in another form than is asked for."""
         return f"Yours is {what}. {self.asks} is asked for."
 

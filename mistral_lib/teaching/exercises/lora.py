@@ -100,6 +100,7 @@ EXERCISES = [
         mistakes=(
             (16 * MISTRAL_7B / 1e9, "that is training all of it: only the adapter needs 16 bytes."),
             (16 * ADAPTER_7B / 1e9, "the frozen weights are in memory, too, to be computed with."),
+            (2 * MISTRAL_7B / 1e9, "the adapter takes room, too, with its gradients and moments."),
             (0.7, "the frozen weights are in memory, too, to be computed with."),
             (
                 (4 * MISTRAL_7B + 16 * ADAPTER_7B) / 1e9,

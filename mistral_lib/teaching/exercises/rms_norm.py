@@ -171,6 +171,7 @@ EXERCISES = [
         mistakes=(
             (33 * 4096, "that is one norm a block. A block has two."),
             (32 * 4096, "that is one norm a block. A block has two."),
+            (2 * 32 * 4096, "one norm more stands at the end, before the logits."),
             (65, "that counts the norms; each scales 4,096 features."),
             (2 * 65 * 4096, "that adds a bias to each scale, as LayerNorm has it."),
         ),

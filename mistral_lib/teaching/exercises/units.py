@@ -45,7 +45,8 @@ def read(answer: object, unit: str) -> np.ndarray:
         return numbers(answer)
     own, family = _scale(unit)
     sizes = {spelling.casefold(): size for spelling, size in family.items()}
-    sizes |= {word: size for word, size in COUNTS.items() if word and family is not FAMILIES[0]}
+    if family not in FAMILIES:
+        sizes |= {word: size for word, size in COUNTS.items() if word}
     if quantity[2].casefold() not in sizes:
         raise Unreadable(named(answer))
     return np.asarray(numbers(quantity[1]) * (sizes[quantity[2].casefold()] / family[own]))
