@@ -21,10 +21,19 @@ def exercises_in(notebook):
         yield name, header and header[1], details, expression
 
 
-def imports_of(notebook):
-    """The import statements of a notebook, as one text."""
+def given_in(notebook, code):
+    """What a solution may use of its chapter: the imports, and the functions that it mentions."""
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-    code = "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "code")
-    code = re.sub(r"^[%!].*$", "", code, flags=re.M)
-    nodes = [n for n in ast.parse(code).body if isinstance(n, ast.Import | ast.ImportFrom)]
-    return "\n".join(map(ast.unparse, nodes))
+    sources = ["".join(c["source"]) for c in cells if c["cell_type"] == "code"]
+    body = ast.parse(re.sub(r"^[%!].*$", "", "\n".join(sources), flags=re.M)).body
+    functions = {node.name: node for node in body if isinstance(node, ast.FunctionDef)}
+    names, wanted = _names(ast.parse(code)), {}
+    while new := (names & functions.keys()) - wanted.keys():
+        wanted |= {name: functions[name] for name in new}
+        names |= {name for node in wanted.values() for name in _names(node)}
+    imports = [node for node in body if isinstance(node, ast.Import | ast.ImportFrom)]
+    return "\n".join(map(ast.unparse, [*imports, *wanted.values()]))
+
+
+def _names(tree):
+    return {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}

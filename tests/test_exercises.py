@@ -1,5 +1,6 @@
 """Exercises: solutions pass, stubs are untouched, known mistakes get the hint meant for them."""
 
+import dataclasses
 import json
 import math
 import re
@@ -9,15 +10,19 @@ from pathlib import Path
 from random import Random
 
 import jax.numpy as jnp
+import nbformat
 import numpy as np
 import pytest
-from exercise_cells import exercises_in, imports_of
+from exercise_cells import exercises_in, given_in
+from IPython.core.interactiveshell import InteractiveShell
+from IPython.utils.capture import capture_output
 
 from mistral_lib.teaching.exercises import all_exercises, check, find, hint
 from mistral_lib.teaching.exercises.answers import Unreadable, numbers
 from mistral_lib.teaching.exercises.kinds import (
     KINDS,
     BreakingInput,
+    Experiment,
     Explanation,
     Function,
     Line,
@@ -200,6 +205,76 @@ def test_another_line_is_quoted(capsys):
     assert "Line 6 is empty: the question is about another one." in capsys.readouterr().out
 
 
+EXPERIMENT = Experiment(
+    name="x.y",
+    kind="run an experiment",
+    minutes=5,
+    difficulty=1,
+    solution=((0.5, 2.0), "b"),
+    within=0.02,
+    claims={"a": "it grows.", "b": "it shrinks."},
+    refusals={"a": "the second number would be larger."},
+    others=(((0.5, 3.0), "that is the other half."),),
+    hints=("", "", ""),
+)
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (((0.51, 1.99), "(B)"), "x.y: right. (b): it shrinks."),
+        (((0.5, 2), "a"), "do not say (a): the second number would be larger."),
+        (((0.5, 3.01), "b"), "You measured [0.5, 3.01]: that is the other half."),
+        (((0.5, 2.5), "b"), "1 of 2 numbers are right; the first that is not is number 1"),
+        (((7, 8), "b"), "None of it is what this experiment gives."),
+        (((0.5, 2), "c"), 'Yours is a pair that ends with the text "c".'),
+        (((0.5, 2, 3), "b"), "Yours is a pair that begins with a list of 3 numbers."),
+        ("b", 'A pair of a list of 2 numbers and the letter of a claim, "a" or "b", is asked for.'),
+        ((..., ...), "x.y: not tried yet."),
+        (((0.5, 2), ...), "x.y: not tried yet."),
+    ],
+)
+def test_an_experiment_needs_the_right_numbers_and_the_right_claim(answer, message):
+    assert message in EXPERIMENT.examine(answer).message
+
+
+def test_every_claim_of_an_experiment_has_its_answer():
+    with pytest.raises(ValueError, match="has claims"):
+        dataclasses.replace(EXPERIMENT, refusals={})
+
+
+EXPERIMENTS = sorted({e.name.split(".")[0] for e in JUDGED.values() if isinstance(e, Experiment)})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("chapter", EXPERIMENTS)
+def test_the_solution_of_an_experiment_measures_what_its_check_accepts(chapter, monkeypatch):
+    """The chapter's cells run up to each experiment, and then its solution."""
+    (notebook,) = [
+        path for path in NOTEBOOKS if any(e[0].split(".")[0] == chapter for e in exercises_in(path))
+    ]
+    found = {name: (details, asked) for name, _, details, asked in exercises_in(notebook)}
+    shell = InteractiveShell.instance()
+    monkeypatch.chdir(notebook.parent)
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    judged = set()
+    with capture_output():
+        for cell in nbformat.read(notebook, 4).cells:
+            if cell.cell_type != "code":
+                continue
+            shell.run_cell(cell.source).raise_error()
+            call = re.search(r'^check\("([\w.]+)", ', cell.source, re.MULTILINE)
+            if call and isinstance(exercise := EXERCISES[call[1]], Experiment):
+                details, asked = found[exercise.name]
+                solution = re.search(r"```python\n(.*?)```", details["Solution"], re.DOTALL)[1]
+                shell.run_cell(solution).raise_error()
+                verdict = exercise.examine(shell.ev(asked))
+                assert verdict.right is True, verdict.message
+                judged.add(exercise.name)
+    InteractiveShell.clear_instance()
+    assert judged == {n for n in found if isinstance(EXERCISES[n], Experiment)}
+
+
 def test_an_explanation_is_a_text_of_some_words():
     exercise = EXERCISES["masks.explain"]
     assert (
@@ -353,12 +428,12 @@ def test_a_chapter_prints_the_card_and_the_hints_of_its_exercises(notebook):
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
 def test_the_solution_printed_in_a_chapter_passes(notebook):
     for name, _, details, expression in exercises_in(notebook):
-        if isinstance(find(name), Explanation):
+        if isinstance(find(name), Explanation | Experiment):  # experiments need the whole chapter
             continue
         code = "\n".join(re.findall(r"```python\n(.*?)```", details["Solution"], re.S))
         assert code, f"{name}: the solution shows no code"
         namespace = {}
-        exec(imports_of(notebook) + "\n" + code, namespace)
+        exec(given_in(notebook, code) + "\n" + code, namespace)
         verdict = find(name).examine(eval(expression, namespace))
         assert verdict.right is True, verdict.message
 

@@ -103,6 +103,11 @@ def _source(text, index=-1):
     return change
 
 
+def _value(notebook):
+    notebook.cells[2].source = "# @title Checks\nclaim('x')"
+    notebook.cells[2].outputs = [new_output("execute_result", {"text/plain": "'holds'"})]
+
+
 def _tag(*tags):
     def change(notebook):
         notebook.cells[2].metadata.tags = [*tags]
@@ -188,6 +193,7 @@ BROKEN = {
         _source("# @title Code of Figure 7.2\nshow()", 3),
         "has another figure's number",
     ),
+    "value of a fold": ("silent", _value, "cell 2 is folded and shows the value of its last line"),
     "other number in prose": ("numbers", _source("2,703<!-- =params -->"), "has 2,703 for params"),
     "waiting number": ("numbers", _source("?<!-- =params -->"), "has ? for params"),
     "lost number": ("numbers", _source("about <!-- =params -->"), "has None for params"),

@@ -161,3 +161,12 @@ def test_an_unknown_half_is_refused():
 def test_compiled_functions_take_rows():
     lengths = jax.jit(lambda rows: rows.padding_mask.sum(axis=1))(PROMPTS)
     assert np.array_equal(lengths, PROMPTS.padding_mask.sum(axis=1))
+
+
+def test_own_texts_are_rows_like_the_panels():
+    own = panel.own(TOKENIZER, ["One text.", "Another text, which is longer."])
+    assert pieces(own.token_ids[0])[0] == "<s>"
+    assert own.padding_mask.sum(axis=1).tolist() == [
+        len(TOKENIZER.encode(text, add_bos=True)) for text in own.items
+    ]
+    assert own.bytes.tolist() == [9, 30]

@@ -55,6 +55,7 @@ def block(x, attention_norm, attention, feedforward_norm, feedforward):
 RIGHT = {
     "embedding": lambda token_ids, table: table[token_ids],
     "logits": lambda hidden_states, kernel: hidden_states @ kernel,
+    "projection": lambda x, kernel: x @ kernel,
     "attention": attend,
     "positions": turn,
     "heads": heads,
@@ -66,6 +67,7 @@ RIGHT = {
 WRONG = {
     "embedding": lambda token_ids, table: table[token_ids - 1],
     "logits": lambda hidden_states, kernel: hidden_states @ -kernel,
+    "projection": lambda x, kernel: x @ (2 * kernel),
     "attention": lambda q, k, v, mask: attend(2 * q, k, v, mask),
     "positions": lambda x, positions: turn(x, 2 * positions),
     "heads": lambda q, k, v, mask: heads(q, k[:, ::-1], v, mask),

@@ -193,6 +193,17 @@ def folded(chapter: Chapter) -> Iterator[str]:
         yield "The title of a fold has another figure's number. Run `make notebooks`."
 
 
+def silent(chapter: Chapter) -> Iterator[str]:
+    """A folded cell prints or draws what it means to show, and nothing else."""
+    for where, cell in chapter.cells("code"):
+        values = [output for output in cell.outputs if output.output_type == "execute_result"]
+        if folds.title(cell) and values:
+            yield (
+                f"{where} is folded and shows the value of its last line, as of a `claim` or a "
+                "`steady`. Assert something about it, or print it."
+            )
+
+
 def numbers(chapter: Chapter) -> Iterator[str]:
     """Every number that a cell computes is in the prose as it was computed."""
     for where, cell in chapter.cells("markdown"):
@@ -254,6 +265,7 @@ CHECKS = [
     captioned,
     versioned,
     folded,
+    silent,
     numbers,
     claimed,
     counted,

@@ -33,6 +33,7 @@ class Reader(ast.NodeVisitor):
     Attributes:
         known: names whose value is of the model so far.
         filled: those of them that got it by a method, such as lists by `append`.
+        imported: names of modules and the like, which hold no values: `np.asarray(logits)`.
         found: the names under which such values were recorded.
     """
 
@@ -42,6 +43,8 @@ class Reader(ast.NodeVisitor):
         self.found: list[str] = []
         calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
         given = [c for c in calls if getattr(c.func, "id", "") in LISTENED]
+        imports = (n for n in ast.walk(tree) if isinstance(n, ast.Import | ast.ImportFrom))
+        self.imported = {a.asname or a.name for n in imports for a in n.names}
         self.listening = {
             part.id for call in given for part in ast.walk(call) if isinstance(part, ast.Name)
         }
@@ -66,7 +69,7 @@ class Reader(ast.NodeVisitor):
         if isinstance(target, ast.Tuple | ast.List):
             for element in target.elts:
                 self.learn(element)
-        elif isinstance(target, ast.Name):
+        elif isinstance(target, ast.Name) and target.id not in self.imported:
             self.known.add(target.id)
         elif isinstance(target, ast.Subscript | ast.Attribute | ast.Starred):
             self.learn(target.value)
@@ -112,7 +115,7 @@ class Reader(ast.NodeVisitor):
         self.generic_visit(node)
         if isinstance(node.func, ast.Attribute) and any(map(self.of_model, node.args)):
             if isinstance(node.func.value, ast.Name):
-                self.filled.add(node.func.value.id)
+                self.filled |= {node.func.value.id} - self.imported
             self.learn(node.func.value)
         if getattr(node.func, "id", "") in GUARDED:
             self.found += [

@@ -58,7 +58,7 @@ CHAPTERS = {
     1: _about("loop"),
     2: _about("vocabulary"),
     3: _about("embedding"),
-    4: _about("attention"),
+    4: _about("projections", "attention"),
     5: _about("positions"),
     6: _about("heads"),
     7: _about("mask"),

@@ -220,7 +220,7 @@ def documents(tokenizer: MistralTokenizer) -> Documents:
     >>> len(documents(tokenizer)), len(documents(tokenizer).half("confirm"))
     (52, 26)
     """
-    return _documents(tokenizer, "documents")
+    return own(tokenizer, record()["documents"], "documents")
 
 
 def prose(tokenizer: MistralTokenizer) -> Documents:
@@ -229,7 +229,18 @@ def prose(tokenizer: MistralTokenizer) -> Documents:
     >>> len(prose(MistralTokenizer.from_preset("mistral_tiny_en")))
     36
     """
-    return _documents(tokenizer, "prose")
+    return own(tokenizer, record()["prose"], "prose")
+
+
+def own(tokenizer: MistralTokenizer, texts: Sequence[str], title: str = "own texts") -> Documents:
+    """Other texts than the panel's, such as a reader's.
+
+    >>> own(MistralTokenizer.from_preset("mistral_tiny_en"), ["One text.", "Another."]).bytes
+    array([9, 8])
+    """
+    rows = tokenizer.encode(list(texts), add_bos=True, add_eos=False)
+    sizes = np.array([len(text.encode()) for text in texts])
+    return Documents(title, tuple(texts), confirmed([""] * len(rows)), *padded(rows), sizes)
 
 
 def _pieces(tokenizer, text: str, name: str) -> list[int]:
@@ -266,13 +277,6 @@ def _prompts(tokenizer, title: str, items: Sequence[Prompt]) -> Prompts:
 def _starred(row: list[int], place: int) -> bool:
     """Whether the token before a place is the one that ends the prompt: the star."""
     return place > 0 and row[place - 1] == row[-1]
-
-
-def _documents(tokenizer, title: str) -> Documents:
-    texts = record()[title]
-    rows = tokenizer.encode(texts, add_bos=True, add_eos=False)
-    sizes = np.array([len(text.encode()) for text in texts])
-    return Documents(title, tuple(texts), confirmed([""] * len(rows)), *padded(rows), sizes)
 
 
 def confirmed(kinds: Iterable[str]) -> np.ndarray:

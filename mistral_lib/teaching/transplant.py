@@ -26,6 +26,7 @@ from mistral_lib.masks import attention_mask
 PARTS = {
     "embedding": "(token_ids (B, S), table (V, D)) -> (B, S, D)",
     "logits": "(hidden_states (B, S, D), kernel (D, V)) -> (B, S, V)",
+    "projection": "(x (B, S, D), kernel (D, units)) -> (B, S, units)",
     "attention": "(query (S, h), key (S, h), value (S, h), mask (S, S)) -> (S, h)",
     "positions": "(x (S, h), positions (S,)) -> (S, h)",
     "heads": "(query (S, K, G, h), key (S, K, h), value (S, K, h), mask (S, S)) -> (S, K, G, h)",
@@ -41,12 +42,13 @@ def transplanted(model: keras.Model, **parts: Callable) -> Iterator[None]:
     """Puts functions of the reader in the place of parts of a model, in all of its layers.
 
     `PARTS` says how each is called. `attention` and `positions` are called once for each head of
-    each sequence, `heads` and `mask` once for each sequence; the last four arguments of `block` are
-    functions of (B, S, D). A function may use NumPy as long as the model is called directly,
-    `model(inputs)`. In `predict` it is compiled, so it has to be written in JAX, and it is called
-    once in each layer for all sequences and heads together, by `jax.vmap`: a batch of many texts
-    takes no longer to compile than one. `generate` attends over its cache, and uses neither
-    `attention` nor `heads` nor `mask`.
+    each sequence, `heads` and `mask` once for each sequence, `projection` for the query, key, value
+    and output of each layer; the last four arguments of `block` are functions of (B, S, D). A
+    function may use NumPy as long as the model is called directly, `model(inputs)`. In `predict` it
+    is compiled, so it has to be written in JAX, and it is called once in each layer for all
+    sequences and heads together, by `jax.vmap`: a batch of many texts takes no longer to compile
+    than one. `generate` attends over its cache, and uses neither `attention` nor `heads` nor
+    `mask`.
 
     Args:
         model: a `MistralCausalLM` or a `MistralBackbone`.
@@ -118,6 +120,10 @@ def _replacements(model, parts: dict[str, _Part]) -> Iterator[tuple[object, str,
     for layer in layers_inside(backbone):
         if make := calls.get(type(layer)):
             yield layer, "call", make(layer, parts)
+        if isinstance(layer, library.MistralAttention) and "projection" in parts:
+            for name in ("query", "key", "value", "attention_output"):
+                projection = getattr(layer, name)
+                yield projection, "call", _projection_call(projection, parts)
         if isinstance(layer, library.MistralAttention) and parts.keys() & {
             "attention",
             "heads",
@@ -204,6 +210,15 @@ def _rotation(part: _Part) -> Callable:
         return jnp.moveaxis(each.reshape(B, heads, S, h), 1, 2)
 
     return rotate
+
+
+def _projection_call(layer, parts):
+    def call(inputs, training=None):
+        x = jnp.asarray(inputs)
+        shape = (*x.shape[:-1], layer.units)
+        return parts["projection"](shape, layer.compute_dtype, x, jnp.asarray(layer.kernel))
+
+    return call
 
 
 def _norm_call(layer, parts):

@@ -16,7 +16,9 @@ import pkgutil
 from mistral_lib.teaching.exercises.exercise import Exercise
 
 # How answers are judged; the other modules are the chapters.
-HELPERS = set("answers calls exercise functions kinds report running units values".split())
+HELPERS = set(
+    "answers calls exercise experiments functions kinds report running units values".split()
+)
 
 
 def check(name: str, mine: object) -> None:

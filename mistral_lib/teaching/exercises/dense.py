@@ -6,14 +6,11 @@ import math
 
 import numpy as np
 
-from mistral_lib.layers.dense import masked_attention
 from mistral_lib.teaching.exercises.answers import numbers
 from mistral_lib.teaching.exercises.kinds import (
     BreakingInput,
-    Estimate,
-    Explanation,
+    Experiment,
     Function,
-    Line,
     Value,
 )
 
@@ -32,6 +29,17 @@ def _heads():
     yield np.array([[0.0], [40.0]]), np.array([[39.0], [40.0]]), np.eye(2)
 
 
+def _vectors():
+    """Vectors (S, D), three kernels (D, h) and an output kernel (h, D)."""
+    one = np.array([[1.0, 2.0]])
+    yield one, np.ones((2, 1)), np.ones((2, 1)), np.array([[1.0], [0.0]]), np.array([[3.0, 5.0]])
+    random = np.random.default_rng(4)
+    for tokens, width, size in ((2, 2, 1), (3, 3, 2), (3, 2, 4)):
+        x = random.integers(-2, 3, (tokens, width)).astype(float)
+        kernels = random.integers(-2, 3, (3, width, size)).astype(float)
+        yield x, *kernels, random.integers(-2, 3, (size, width)).astype(float)
+
+
 def _softmax(scores, axis=-1):
     weights = np.exp(scores - scores.max(axis=axis, keepdims=True))
     return weights / weights.sum(axis=axis, keepdims=True)
@@ -41,6 +49,10 @@ def _attend(query, key, value, *, size=math.sqrt, tri=0, hidden=-np.inf, axis=-1
     scores = query @ key.T / size(query.shape[1])
     visible = np.tri(len(query), len(key), tri, dtype=bool)
     return _softmax(np.where(visible, scores, hidden), axis) @ value
+
+
+def _head(x, query_kernel, key_kernel, value_kernel, output_kernel):
+    return _attend(x @ query_kernel, x @ key_kernel, x @ value_kernel) @ output_kernel
 
 
 def _without_maximum(query, key, value):
@@ -82,7 +94,7 @@ EXERCISES = [
         hints=(
             "Which of the three tokens does the middle one see?",
             "It sees two of them. The exponentials of their scores are 1 and 3.",
-            "(1 * 10 + 3 * 20) / (1 + 3)",
+            "Divide the two exponentials by their sum: these are the weights of 10 and 20.",
         ),
     ),
     Function(
@@ -123,8 +135,8 @@ EXERCISES = [
         hints=(
             "Three steps: a score for every pair, no score for the future, weights from the rest.",
             "Hide scores before the softmax, not weights after it: exp(-inf) is 0.",
-            "scores = query @ key.T / h**0.5, then np.where(np.tri(S, dtype=bool), scores, "
-            "-np.inf), the softmax of each row, and @ value.",
+            "np.where(np.tri(S, dtype=bool), ..., ...) chooses between two arrays. Subtract the "
+            "highest score of each row before np.exp, and use keepdims=True.",
         ),
     ),
     BreakingInput(
@@ -150,87 +162,111 @@ EXERCISES = [
         hints=(
             "When is -100 not much smaller than a score?",
             "The first row sees one score only. What if that score is very low itself?",
-            "A tuple with one square: ([[-200.0, 0.0], [0.0, 0.0]],)",
+            "Two tokens are enough. Print suspicious(...) for a square of zeros, and change one "
+            "entry until the future gets weight.",
         ),
     ),
-    Estimate(
-        name="dense.unscaled",
-        kind="estimate",
-        minutes=3,
+    Function(
+        name="dense.head",
+        kind="missing lines",
+        minutes=6,
         difficulty=2,
-        solution=round(math.exp(math.sqrt(128))),
-        factor=2,
-        unit="times",
-        mistakes=(
-            (math.e, "that is the factor with the division. Here the scores are not divided."),
-            (math.sqrt(128), "so far apart are the scores. A weight is the exponential of one."),
-            (128, "that is the variance. Its root is the standard deviation."),
-            (math.exp(8), "the root of 64 was taken: Mistral 7B has heads of 128."),
-        ),
-        hints=(
-            "How large is the standard deviation of a sum of 128 products?",
-            "The root of 128 is 11.3: so much higher is the one score. What does exp make of it?",
-            "math.exp(128**0.5)",
-        ),
-    ),
-    Estimate(
-        name="dense.square",
-        kind="estimate",
-        minutes=3,
-        difficulty=1,
-        solution=32 * 8_192**2 * 4 / 2**30,
-        factor=1.25,
-        unit="GiB",
-        mistakes=(
-            (
-                8_192**2 * 4 / 2**30,
-                "that is one head. There are 32, each with a square of its own.",
+        solution=_head,
+        cases=_vectors,
+        mistakes={
+            "returns what the head collected: the output kernel makes D numbers of it.": (
+                lambda x, q, k, v, o: _attend(x @ q, x @ k, x @ v)
             ),
-            (32 * 8_192**2 / 2**30, "that counts the scores. Each takes four bytes."),
-            (32 * 8_192**2 * 2 / 2**30, "two bytes are bfloat16; scores are float32."),
-            (32 * 8_192 * 128 * 4 / 2**30, "those are the queries: S times h, not S times S."),
-            (32 * 32 * 8_192**2 * 4 / 2**30, "one layer is asked for, not all 32."),
-        ),
-        hints=(
-            "Each head has one score for every pair of tokens.",
-            "8,192 squared is 67 million, times 32 heads, times the bytes of a float32.",
-            "32 * 8192**2 * 4 / 2**30",
-        ),
-    ),
-    Line(
-        name="dense.library",
-        kind="read the library",
-        minutes=4,
-        difficulty=2,
-        function=masked_attention,
-        line="scores = jnp",
-        wrong={
-            "scores = scores": "this line scales them. In which dtype do they come into being?",
-            "weights =": "the softmax takes the dtype that it is given.",
-            "return jnp": "this line makes bfloat16 of the weights again, for the second product.",
+            "makes queries and keys by one kernel: each has its own.": (
+                lambda x, q, k, v, o: _head(x, q, q, v, o)
+            ),
+            "asks with the keys: the query kernel comes first.": (
+                lambda x, q, k, v, o: _head(x, k, q, v, o)
+            ),
+            "hands over the keys: values have a kernel of their own.": (
+                lambda x, q, k, v, o: _head(x, q, k, k, o)
+            ),
+            "sees the future: attention has to be causal.": lambda x, q, k, v, o: (
+                _softmax((x @ q) @ (x @ k).T / q.shape[1] ** 0.5) @ (x @ v) @ o
+            ),
+            "divides by the root of D: the scores are sums of h products.": lambda x, q, k, v, o: (
+                _attend(x @ q, x @ k, x @ v, size=lambda h: math.sqrt(x.shape[1])) @ o
+            ),
+            "does not divide the scores by the root of h.": lambda x, q, k, v, o: (
+                _attend(x @ q, x @ k, x @ v, size=lambda h: 1) @ o
+            ),
+            "adds x: that is done after the head, and for all heads at once.": (
+                lambda x, q, k, v, o: x + _head(x, q, k, v, o)
+            ),
         },
         hints=(
-            "A product of two bfloat16 arrays is bfloat16, unless one asks for another sum.",
-            "Look for the word float32.",
-            "preferred_element_type says in which dtype the products are added up.",
+            "Three of the matrices are used before attention, and one after it.",
+            "x has a row for each token, so a kernel stands on the right of its product.",
+            "The arguments of causal_attention are three products, and its result is the left side "
+            "of a fourth.",
         ),
     ),
-    Explanation(
-        name="dense.explain",
-        kind="explain",
-        minutes=5,
-        difficulty=2,
-        points=(
-            "a weight says where a head looks, not what the model does with what it finds there",
-            "three heads of the last block have large weights on the name; silencing them matters "
-            "less than silencing the one of block 2",
-            "to see what a head does, take it away (or change its input) and measure the output",
-            "one text is one text: another prompt may need another head",
+    Experiment(
+        name="dense.routes",
+        kind="run an experiment",
+        minutes=12,
+        difficulty=3,
+        solution=((1.15, 1.31, 2.45), "b"),
+        within=0.03,
+        claims={
+            "a": "without one route, the other makes up for most of it.",
+            "b": "the routes add up.",
+            "c": "without one route, the other is worth nothing.",
+        },
+        refusals={
+            "a": "then all three would cost hardly more than the larger of the two losses.",
+            "c": "then one route would cost as much as both.",
+        },
+        others=(
+            ((0.42, 1.17, 1.60), "those are all names. Take those that begin with a letter."),
+            ((-0.08, 1.40, 1.36), "those are names of one piece."),
+            ((0.20, 0.80, 0.99), "those are names whose first piece is longer than a letter."),
+            ((1.04, 1.74, 2.74), "that is the half of the panel that is for looking around."),
+            ((1.62, 1.46, 0.32), "those are the leads that are left. How much is lost?"),
+            ((1.15, 0.67, 1.80), "5.4 was still at work. Silence it together with 5.3."),
         ),
         hints=(
-            "What did we do to find the head of this chapter, before we looked at its weights?",
-            "Compare the weights on the name in the last block with what silencing costs there.",
-            "Name an experiment: silence the head, swap a token, and measure the probability.",
+            "Compare the third number with the larger of the first two, and with their sum.",
+            "lead_lost takes several settings at once, stacked, and returns a row for each. It "
+            "gives the loss of every prompt; only some of them are about a letter.",
+            "np.stack three calls of off(...), then the mean over the columns where kinds is "
+            '"letter first".',
+        ),
+    ),
+    Experiment(
+        name="dense.weights",
+        kind="run an experiment",
+        minutes=12,
+        difficulty=2,
+        solution=((0.61, 0.60, 0.63, 0.23), "b"),
+        within=0.02,
+        claims={
+            "a": "the colleague is right.",
+            "b": "they look equally hard, and one of them is worth more than the other.",
+            "c": "attention weights say nothing about what a model does.",
+        },
+        refusals={
+            "a": "the weights are alike, but one head is worth more than twice as much.",
+            "c": "they say where a head looks, and both do look at the name. Other heads do not.",
+        },
+        others=(
+            ((0.71, 0.84, 0.86, 0.41), "those are names of one piece alone."),
+            ((0.56, 0.43, 0.63, 0.09), "those are names that begin with a letter alone."),
+            ((0.57, 0.54, 0.39, 0.17), "those are names whose first piece is longer alone."),
+            ((0.62, 0.61, 0.58, 0.19), "that is the half that is for looking around."),
+            ((0.60, 0.61, 0.23, 0.63), "the two heads are swapped."),
+            ((0.63, 0.23, 0.61, 0.60), "the weights come first, then what the heads are worth."),
+        ),
+        hints=(
+            "Where a head looks and whether anyone uses what it finds are two questions.",
+            "on_name has the weights, and lost has what five heads are worth, prompt by prompt.",
+            "on_name[5, 4] and lost[5, 4] are arrays of 36 numbers. Take their means, and those of "
+            "5.5.",
         ),
     ),
 ]

@@ -19,6 +19,7 @@ KINDS = (
     "break this function",
     "estimate",
     "read the library",
+    "run an experiment",
     "explain",
 )
 FEWEST_WORDS = 8  # of an explanation

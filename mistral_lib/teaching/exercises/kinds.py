@@ -5,10 +5,12 @@
 `Line`          the number of a line of the library, found by what stands in it
 `Estimate`      a number that counts as right within a factor
 `BreakingInput` an input on which a broken function goes wrong
+`Experiment`    what the reader measured, and which claim it bears out
 `Explanation`   a text for a colleague: never right or wrong, it is laid beside what it should say
 """
 
 from mistral_lib.teaching.exercises.exercise import KINDS, Exercise, Explanation, Verdict
+from mistral_lib.teaching.exercises.experiments import Experiment
 from mistral_lib.teaching.exercises.functions import BreakingInput, Function
 from mistral_lib.teaching.exercises.values import Estimate, Line, Value
 
@@ -17,6 +19,7 @@ __all__ = [
     "BreakingInput",
     "Estimate",
     "Exercise",
+    "Experiment",
     "Explanation",
     "Function",
     "Line",
