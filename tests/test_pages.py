@@ -13,7 +13,6 @@ from PIL import Image
 
 import browser
 import build_book
-import figures
 import house
 import redraw
 import targets
@@ -121,9 +120,7 @@ def page(chromium, address, request):
 @contextmanager
 def opened(chromium, address, name, theme="light", size="desktop"):
     """Opens a page of the book in one theme and size."""
-    context = chromium.new_context(
-        viewport=browser.DESKTOP if size == "desktop" else browser.PHONE
-    )
+    context = chromium.new_context(viewport=browser.DESKTOP if size == "desktop" else browser.PHONE)
     refused, complaints = browser.block_network(context, address), []
     context.on("console", lambda m: m.type == "error" and complaints.append(m.text))
     context.on("weberror", lambda e: complaints.append(str(e.error)))
@@ -344,10 +341,10 @@ def test_the_book_never_leaves_itself(page):
     assert outside <= {"Open in Colab", "Colab"}
 
 
-@pytest.mark.parametrize("name", PAGES)
-def test_nothing_of_the_notation_is_seen(visit, name):
+@shown()
+def test_nothing_of_the_notation_is_seen(page):
     notation = r"<!-- =?\w+:.*|@title.*|\{[a-z]+\}`.*|\]\((?:cite|fig|chapter|term|api):.*"
-    assert re.findall(notation, visit(name).inner_text(".bd-article")) == []
+    assert re.findall(notation, page.inner_text(".bd-article")) == []
 
 
 @shown()
@@ -359,7 +356,7 @@ def test_every_picture_of_a_cell_has_its_caption_once(page):
     numbers = [re.match(r"Figure (\d+\.\d+)\. \S", caption) for caption in captions]
     assert all(numbers)
     expected = [
-        t.text for t in TARGETS.values() if t.page == f"{name}.ipynb" and "fig-" in t.anchor
+        t.text for t in TARGETS.values() if t.page == f"{page.name}.ipynb" and "fig-" in t.anchor
     ]
     assert [f"Figure {match[1]}" for match in numbers] == expected
     for caption in captions:
@@ -372,13 +369,16 @@ def test_folds_have_labels_and_start_closed(page):
     labels = page.evaluate(f"{folds}.map(d => d.firstChild.textContent)")
     assert all(label.strip() for label in labels)
     assert not page.evaluate(f"{folds}.some(d => d.open)")
-    if (house.ROOT / f"{name}.ipynb").exists():
+    if (house.ROOT / f"{page.name}.ipynb").exists():
         assert labels[0].startswith("Set-up for Colab")
         assert not page.evaluate(f"{folds}.some(d => d.querySelector('.cell_output'))")
 
 
-def test_code_in_view_takes_no_more_than_its_share(visit):
-    heights = {name: visit(name).evaluate(HEIGHTS) for name in PAGES}
+def test_code_in_view_takes_no_more_than_its_share(chromium, address):
+    heights = {}
+    for name in PAGES:
+        with opened(chromium, address, name) as page:
+            heights[name] = page.evaluate(HEIGHTS)
     shares = {name: code / whole for name, (whole, code) in heights.items() if code}
     assert {n: share for n, share in shares.items() if share > MOST_CODE["a page"]} == {}
     with_code = [heights[name] for name in shares]
