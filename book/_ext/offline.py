@@ -65,7 +65,13 @@ def drop_thebe(app, pagename, templatename, context, doctree):
 def setup(app):
     """Registers the extension with Sphinx."""
     # The menu and the accessibility explorer would be fetched when first used: both stay off.
-    app.config.mathjax3_config = {"options": {"enableMenu": False}, "loader": {"load": PARTS}}
+    # Formulas have the size of their line: MathJax would match the heights of small letters, which
+    # makes digits and capitals a quarter too large.
+    app.config.mathjax3_config = {
+        "options": {"enableMenu": False},
+        "loader": {"load": PARTS},
+        "chtml": {"matchFontHeight": False, "scale": 1.08},
+    }
     app.config.mathjax_path = "mathjax/startup.js"
     app.connect("html-page-context", drop_thebe)
     app.connect("build-finished", copy_mathjax)
