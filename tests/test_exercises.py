@@ -10,12 +10,9 @@ from pathlib import Path
 from random import Random
 
 import jax.numpy as jnp
-import nbformat
 import numpy as np
 import pytest
 from exercise_cells import exercises_in, given_in
-from IPython.core.interactiveshell import InteractiveShell
-from IPython.utils.capture import capture_output
 
 from mistral_lib.teaching.exercises import all_exercises, check, find, hint
 from mistral_lib.teaching.exercises.answers import Unreadable, numbers
@@ -241,38 +238,6 @@ def test_an_experiment_needs_the_right_numbers_and_the_right_claim(answer, messa
 def test_every_claim_of_an_experiment_has_its_answer():
     with pytest.raises(ValueError, match="has claims"):
         dataclasses.replace(EXPERIMENT, refusals={})
-
-
-EXPERIMENTS = sorted({e.name.split(".")[0] for e in JUDGED.values() if isinstance(e, Experiment)})
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("chapter", EXPERIMENTS)
-def test_the_solution_of_an_experiment_measures_what_its_check_accepts(chapter, monkeypatch):
-    """The chapter's cells run up to each experiment, and then its solution."""
-    (notebook,) = [
-        path for path in NOTEBOOKS if any(e[0].split(".")[0] == chapter for e in exercises_in(path))
-    ]
-    found = {name: (details, asked) for name, _, details, asked in exercises_in(notebook)}
-    shell = InteractiveShell.instance()
-    monkeypatch.chdir(notebook.parent)
-    monkeypatch.setenv("MPLBACKEND", "agg")
-    judged = set()
-    with capture_output():
-        for cell in nbformat.read(notebook, 4).cells:
-            if cell.cell_type != "code":
-                continue
-            shell.run_cell(cell.source).raise_error()
-            call = re.search(r'^check\("([\w.]+)", ', cell.source, re.MULTILINE)
-            if call and isinstance(exercise := EXERCISES[call[1]], Experiment):
-                details, asked = found[exercise.name]
-                solution = re.search(r"```python\n(.*?)```", details["Solution"], re.DOTALL)[1]
-                shell.run_cell(solution).raise_error()
-                verdict = exercise.examine(shell.ev(asked))
-                assert verdict.right is True, verdict.message
-                judged.add(exercise.name)
-    InteractiveShell.clear_instance()
-    assert judged == {n for n in found if isinstance(EXERCISES[n], Experiment)}
 
 
 def test_an_explanation_is_a_text_of_some_words():

@@ -103,6 +103,14 @@ def _source(text, index=-1):
     return change
 
 
+def _experiment(notebook):
+    solution = "<summary>Solution</summary>\n\n```python\nmine = 1\n```"
+    notebook.cells += [
+        new_code_cell('mine = ...\n\ncheck("dense.routes", mine)'),
+        new_markdown_cell(solution),
+    ]
+
+
 def _value(notebook):
     notebook.cells[2].source = "# @title Checks\nclaim('x')"
     notebook.cells[2].outputs = [new_output("execute_result", {"text/plain": "'holds'"})]
@@ -194,6 +202,7 @@ BROKEN = {
         "has another figure's number",
     ),
     "value of a fold": ("silent", _value, "cell 2 is folded and shows the value of its last line"),
+    "solution not run": ("solved", _experiment, "does not run the solution above it"),
     "other number in prose": ("numbers", _source("2,703<!-- =params -->"), "has 2,703 for params"),
     "waiting number": ("numbers", _source("?<!-- =params -->"), "has ? for params"),
     "lost number": ("numbers", _source("about <!-- =params -->"), "has None for params"),

@@ -20,6 +20,7 @@ import claims
 import figures
 import folds
 import links
+import solutions
 import targets
 from house import BOOK, ROOT, colab_link, notebook_paths
 from notebooks import FACT, SETUP_TAGS, gather, normalise, setup_source
@@ -204,6 +205,11 @@ def silent(chapter: Chapter) -> Iterator[str]:
             )
 
 
+def solved(chapter: Chapter) -> Iterator[str]:
+    """The solution of an experiment is run below it."""
+    yield from solutions.problems(chapter.notebook)
+
+
 def numbers(chapter: Chapter) -> Iterator[str]:
     """Every number that a cell computes is in the prose as it was computed."""
     for where, cell in chapter.cells("markdown"):
@@ -266,6 +272,7 @@ CHECKS = [
     versioned,
     folded,
     silent,
+    solved,
     numbers,
     claimed,
     counted,

@@ -27,6 +27,7 @@ import exercise_index
 import figures
 import folds
 import links
+import solutions
 import targets
 from house import BOOK, PROJECT, REPOSITORY, ROOT, TAG, colab_link, notebook_paths
 from mistral_lib.teaching.facts import NAME, NUMBER, PREFIX
@@ -173,6 +174,7 @@ def tidy(
     """Brings one notebook to the form in which it is committed; changes it in place."""
     place_setup(notebook)
     place_colab_link(notebook, path)
+    solutions.place(notebook)
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
             cell.source = links.fill(write_facts(cell.source, facts), known)
@@ -220,6 +222,7 @@ def run(path: Path) -> None:
     print(f"Running {path.name}", flush=True)
     notebook = nbformat.read(path, 4)
     place_setup(notebook)
+    solutions.place(notebook)
     client = NotebookClient(
         notebook,
         timeout=SECONDS_PER_CELL,

@@ -40,6 +40,22 @@ def check(name: str, mine: object) -> None:
     print(find(name).examine(mine).message)
 
 
+def accepted(name: str, mine: object) -> bool:
+    """Whether `mine` solves the exercise called `name`.
+
+    Args:
+        name: the exercise's name.
+        mine: the answer.
+
+    Raises:
+        ValueError: no exercise has that name.
+
+    >>> accepted("masks.right_padding", 12)
+    False
+    """
+    return find(name).examine(mine).right is True
+
+
 def hint(name: str, step: int = 1) -> None:
     """Prints one of the three hints of an exercise: 1 the concept, 2 the place, 3 the code.
 
