@@ -29,7 +29,7 @@ def text_boxes(
     """Draws a text as a row of boxes, one for each token, with its id and its bytes under it.
 
     Args:
-        ax: the only axes of its figure; its ticks and limits, and the figure's height, are replaced.
+        ax: the only axes of its figure, whose size is set here; its ticks and limits are replaced.
         pieces: the tokens.
         ids: as many numbers.
         sizes: how many bytes of the text each token is.

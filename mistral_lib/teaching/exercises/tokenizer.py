@@ -5,14 +5,12 @@ from __future__ import annotations
 import functools
 from itertools import pairwise
 
-from mistral_lib.preprocessor import MistralCausalLMPreprocessor
 from mistral_lib.teaching.exercises.answers import text
 from mistral_lib.teaching.exercises.kinds import (
     BreakingInput,
     Estimate,
     Experiment,
     Function,
-    Line,
     Value,
 )
 from mistral_lib.tokenizer import MistralTokenizer
@@ -189,10 +187,10 @@ EXERCISES = [
         ),
         hints=(
             "Make two rows of ids that spell the same text. Where does the blank go in each?",
-            "encode each part by itself and add the lists, with start in front. The bits of the "
+            "Encode each part by itself and add the lists, with start in front. The bits of the "
             "word are the last ones of its row: as many as the word has tokens there.",
-            "bits_of takes all rows at once and returns an array for each. Of each array add up the "
-            "last len(encode(word)) numbers, or len(encode(' ' + word)), and take the mean.",
+            "bits_of takes all rows at once and returns an array for each. Add up the last numbers "
+            "of each array, and take the mean over the documents.",
         ),
     ),
     Estimate(
@@ -345,29 +343,6 @@ EXERCISES = [
             "Both ratios need the English texts cut by the same vocabulary.",
             "twelve has Mistral 7B's tokens, and recorded_tekken_counts() Tekken's, text by text. "
             "Add up the twelve before you divide.",
-        ),
-    ),
-    Line(
-        name="tokenizer.library",
-        kind="read the library",
-        minutes=4,
-        difficulty=2,
-        function=MistralCausalLMPreprocessor._pack,
-        line="for row, tokens",
-        wrong={
-            "start = [self": (
-                "this line makes the row's own `<s>`. Where would a second one come from?"
-            ),
-            "end = [self": "this line is about the end of a text.",
-            "room = length": (
-                "this line keeps room for `<s>` and `</s>`; it prevents no second one."
-            ),
-            "tokens =": "this line puts the row together, from whatever the tokenizer returned.",
-        },
-        hints=(
-            "Two places could add `<s>`: the preprocessor and the tokenizer.",
-            "Which line calls the tokenizer, and what does it tell it?",
-            "An argument of a call overrules what the constructor was told.",
         ),
     ),
 ]
