@@ -264,7 +264,7 @@ EXERCISES = [
             "Which half do you learn from, and on which half do you count?",
             "Learn from the words of all texts of the half 'discover' together, and make ranks of "
             "what train returns: a dictionary from pieces to their places in the list.",
-            "merge_all(word, ranks)[0] has the tokens of a word. Count them over all words of the "
+            "merge_all(word, ranks) has the tokens of a word. Count them over all words of the "
             "half 'confirm', with both vocabularies, and divide.",
         ),
     ),
