@@ -1,5 +1,7 @@
 """The boxes of a text and the steps of a merge draw what happened, and no text is small."""
 
+from itertools import pairwise
+
 import matplotlib.pyplot as plt
 import pytest
 from matplotlib.colors import to_rgba
@@ -40,7 +42,7 @@ def test_each_row_has_the_tokens_of_its_step(steps):
 def test_every_pair_that_makes_a_piece_has_its_rank_and_the_lowest_is_framed(steps):
     for step, (index, _, rank) in enumerate(HISTORY):
         tokens, written = texts_at(steps, step)
-        pairs = [a + b for a, b in zip(tokens, tokens[1:]) if a + b in RANKS]
+        pairs = [a + b for a, b in pairwise(tokens) if a + b in RANKS]
         assert [text.get_text() for text in written] == [f"{RANKS[pair]:,}" for pair in pairs]
         (bold,) = [text for text in written if text.get_weight() == "bold"]
         assert bold.get_text() == f"{rank:,}" == f"{min(RANKS[pair] for pair in pairs):,}"
@@ -76,5 +78,5 @@ def test_boxes_of_a_line_do_not_touch():
     figure, ax = plt.subplots()
     text_boxes(ax, ["a", "▁preferred", "b"], [1, 2, 3], [1, 10, 1])
     boxes = sorted((p.get_x(), p.get_x() + p.get_width()) for p in ax.patches)
-    assert all(end < start for (_, end), (start, _) in zip(boxes, boxes[1:]))
+    assert all(end < start for (_, end), (start, _) in pairwise(boxes))
     plt.close(figure)
