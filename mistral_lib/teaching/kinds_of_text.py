@@ -15,9 +15,9 @@ import json
 from pathlib import Path
 
 from mistral_lib.presets.tokenizer_json import WRONG_PATTERN
-from mistral_lib.teaching.languages import mistral_vocabulary
 from mistral_lib.tekken import MistralTekkenTokenizer
 from mistral_lib.tekken_vocabulary import TekkenVocabulary
+from mistral_lib.tokenizer import MistralTokenizer
 
 RECORD = Path(__file__).parent / "records" / "kinds_of_text.json"
 SMALL = 32_000  # ids of Mistral 7B's vocabulary
@@ -180,6 +180,17 @@ TEXTS = {
 }
 
 
+def mistral_vocabulary() -> MistralTokenizer | None:
+    """The vocabulary of Mistral 7B 0.1, or `None` where mistral-common is not installed.
+
+    >>> tokenizer = mistral_vocabulary()
+    >>> tokenizer is None or tokenizer.vocabulary_size() == 32_000
+    True
+    """
+    folder = _folder()
+    return None if folder is None else MistralTokenizer(folder / "tokenizer.model.v1")
+
+
 def tekken_vocabulary() -> TekkenVocabulary | None:
     """Mistral's Tekken vocabulary of September 2024, or `None` without mistral-common.
 
@@ -187,11 +198,18 @@ def tekken_vocabulary() -> TekkenVocabulary | None:
     >>> vocabulary is None or len(vocabulary.controls) + len(vocabulary.tokens) == 131_072
     True
     """
+    folder = _folder()
+    return (
+        None if folder is None else MistralTekkenTokenizer(folder / "tekken_240911.json").vocabulary
+    )
+
+
+def _folder() -> Path | None:
+    """Where mistral-common keeps its vocabularies."""
     package = importlib.util.find_spec("mistral_common")
     if package is None or package.submodule_search_locations is None:
         return None
-    folder = Path(package.submodule_search_locations[0])
-    return MistralTekkenTokenizer(folder / "data" / "tekken_240911.json").vocabulary
+    return Path(package.submodule_search_locations[0]) / "data"
 
 
 def cut_all() -> dict[str, dict[str, list[int]]] | None:

@@ -5,9 +5,14 @@ from __future__ import annotations
 import functools
 from itertools import pairwise
 
-from mistral_lib.preprocessor import MistralCausalLMPreprocessor
 from mistral_lib.teaching.exercises.answers import text
-from mistral_lib.teaching.exercises.kinds import BreakingInput, Estimate, Function, Line, Value
+from mistral_lib.teaching.exercises.kinds import (
+    BreakingInput,
+    Estimate,
+    Experiment,
+    Function,
+    Value,
+)
 from mistral_lib.tokenizer import MistralTokenizer
 
 
@@ -126,8 +131,8 @@ EXERCISES = [
         ),
         hints=(
             "Which of the pairs in the word has the lowest rank?",
-            "`na` comes first, twice. Then look which neighbours still make a piece.",
-            '"b a na na"',
+            "Merge that pair wherever it stands before you look at the next rank.",
+            "`na` is merged in two places. Then look up `ana`, `ban` and `nana` in the list.",
         ),
     ),
     Function(
@@ -158,6 +163,36 @@ EXERCISES = [
             "min of these pairs: tuples compare by rank first, then by index. And -1 for none.",
         ),
     ),
+    Experiment(
+        name="tokenizer.blank",
+        kind="run an experiment",
+        minutes=10,
+        difficulty=2,
+        solution=((6.91, 17.26), "b"),
+        within=0.05,
+        claims={
+            "a": "the word costs the same, since the model reads the same letters.",
+            "b": "the word costs about ten bits more, as if it had become a thousand times rarer.",
+            "c": "the word costs less, since the blank in front of it is known already.",
+        },
+        refusals={
+            "a": "the second number is more than twice the first.",
+            "c": "the second number is larger than the first, not smaller.",
+        },
+        others=(
+            ((17.26, 6.91), "the prompt without the blank comes first."),
+            ((6.91, 25.58), "the blank itself was counted too. It belongs to the prompt."),
+            ((5.70, 16.98), "those are the documents for looking around. Take the other half."),
+            ((13.35, 21.84), "that is the panel's prose. The question is about documents."),
+        ),
+        hints=(
+            "Make two rows of ids that spell the same text. Where does the blank go in each?",
+            "Encode each part by itself and add the lists, with start in front. The bits of the "
+            "word are the last ones of its row: as many as the word has tokens there.",
+            "bits_of takes all rows at once and returns an array for each. Add up the last numbers "
+            "of each array, and take the mean over the documents.",
+        ),
+    ),
     Estimate(
         name="tokenizer.scan",
         kind="estimate",
@@ -174,28 +209,8 @@ EXERCISES = [
         ),
         hints=(
             "How many merges turn 10,000 tokens into 2,500, and how long is the text at each?",
-            "7,500 merges; the text is 10,000 long at first, 2,500 at last, 6,250 on average.",
-            "7_500 * (10_000 + 2_500) / 2",
-        ),
-    ),
-    Estimate(
-        name="tokenizer.bytes",
-        kind="estimate",
-        minutes=2,
-        difficulty=1,
-        solution=600,
-        factor=1.1,
-        unit="tokens",
-        mistakes=(
-            (200, "that is a token a character. The vocabulary has none of these characters."),
-            (400, "two bytes are for Greek or Russian letters. These are longer in UTF-8."),
-            (800, "four bytes are for emoji. These characters have three."),
-            (1, "each byte has a token of its own; there is no token for several."),
-        ),
-        hints=(
-            "A character without a piece is spelled. In which alphabet?",
-            'One token a byte: what is `len("票".encode())`?',
-            "200 * 3",
+            "Each merge takes one token away. So the length falls by 1 from look to look.",
+            "Add up all lengths from the first to the last: their number times their mean.",
         ),
     ),
     BreakingInput(
@@ -220,27 +235,37 @@ EXERCISES = [
         hints=(
             "When does a token alone not say which character it is part of?",
             "The vocabulary was trained on English. Take a character that English does without.",
-            '"☃"',
+            "Print tokenizer.encode of a few characters. How many tokens has one that spoils it?",
         ),
     ),
-    Estimate(
-        name="tokenizer.window",
-        kind="estimate",
-        minutes=3,
-        difficulty=1,
-        solution=round(4_096 / 3_000, 2),
-        factor=1.15,
-        unit="pages",
-        mistakes=(
-            (4_096 * 60 / 14 / 3_000, "that is English. A Greek letter is a token by itself."),
-            (3_000 / 4_096, "that is windows a page. Pages a window are asked for."),
-            (4_096 / 3_000 / 2, "a Greek letter has two bytes, but this vocabulary has a piece."),
-            (4_096, "those are characters, one for each token. A page has 3,000 of them."),
+    Experiment(
+        name="tokenizer.home",
+        kind="run an experiment",
+        minutes=12,
+        difficulty=2,
+        solution=((0.89, 0.93), "a"),
+        within=0.01,
+        claims={
+            "a": "each vocabulary is the better one for texts of its own kind.",
+            "b": "the vocabulary that was learned from more text is the better one for both kinds.",
+            "c": "which text the merges are learned from makes no difference that one could see.",
+        },
+        refusals={
+            "b": "the documents are the longer text, and yet their vocabulary loses on prose.",
+            "c": "both ratios are well below 1.",
+        },
+        others=(
+            ((0.78, 0.78), "those are the texts from which the merges were learned."),
+            ((1.12, 1.08), "turn the ratios round: the vocabulary of its own kind comes first."),
+            ((0.89, 1.08), "in the second ratio the vocabulary of the prose comes first."),
+            ((0.93, 0.96), "those are 100 merges. The question is about 300."),
         ),
         hints=(
-            "How many tokens is a page of Greek, at one for each character?",
-            "3,000 characters, 3,000 tokens. The window has 4,096.",
-            "4_096 / 3_000",
+            "Which half do you learn from, and on which half do you count?",
+            "Learn from the words of all texts of the half 'discover' together, and make ranks of "
+            "what train returns: a dictionary from pieces to their places in the list.",
+            "merge_all(word, ranks) has the tokens of a word. Count them over all words of the "
+            "half 'confirm', with both vocabularies, and divide.",
         ),
     ),
     Function(
@@ -288,30 +313,36 @@ EXERCISES = [
         hints=(
             "A merge never joins two words, so there are at least as many tokens as words.",
             "Each digit is a word. What about the blanks, when a digit follows?",
-            "1 + 2 + 1 + 2 + 1 + 6",
+            "Write the words down with a bar between them. How many bytes has each?",
         ),
     ),
-    Line(
-        name="tokenizer.library",
-        kind="read the library",
-        minutes=4,
-        difficulty=2,
-        function=MistralCausalLMPreprocessor._pack,
-        line="for row, tokens",
-        wrong={
-            "start = [self": (
-                "this line makes the row's own `<s>`. Where would a second one come from?"
-            ),
-            "end = [self": "this line is about the end of a text.",
-            "room = length": (
-                "this line keeps room for `<s>` and `</s>`; it prevents no second one."
-            ),
-            "tokens =": "this line puts the row together, from whatever the tokenizer returned.",
+    Experiment(
+        name="tokenizer.price",
+        kind="run an experiment",
+        minutes=8,
+        difficulty=1,
+        solution=((4.80, 1.90, 1.07), "b"),
+        within=0.02,
+        claims={
+            "a": "with Tekken all of these languages cost the same.",
+            "b": "prices have moved closer together, but some languages still pay far more.",
+            "c": "prices are closer together because English pays more than before.",
         },
+        refusals={
+            "a": "Greek still costs nearly twice as much as English.",
+            "c": "English texts have slightly fewer tokens than before, 0.96 times as many.",
+        },
+        others=(
+            ((4.80, 1.82, 1.03), "with Tekken, too, divide by what English has with Tekken."),
+            ((4.22, 1.90, 1.07), "the first number is about the one sentence of the train."),
+            ((0.21, 0.53, 0.93), "those are the prices of English in Greek and Arabic."),
+            ((1.90, 4.80, 2.95), "the first is Greek with Mistral 7B's vocabulary."),
+        ),
         hints=(
-            "Two places could add `<s>`: the preprocessor and the tokenizer.",
-            "Which line calls the tokenizer, and what does it tell it?",
-            "The line with add_bos=False.",
+            "A price is a ratio: the tokens of twelve texts in one language and in English.",
+            "Both ratios need the English texts cut by the same vocabulary.",
+            "twelve has Mistral 7B's tokens, and recorded_tekken_counts() Tekken's, text by text. "
+            "Add up the twelve before you divide.",
         ),
     ),
 ]
