@@ -31,7 +31,6 @@ STYLE = {f"{TEACHING}.plots", f"{TEACHING}.layout"}  # every figure is drawn wit
 FIXED_COLOUR = re.compile(r"""(?:color|\b[fe]c|\bm[fe]c)["']?\s*[=:]\s*["'](?!none)[^"']+["']""")
 # Notebooks that were not run since figures have versions; a figure without them is shown as it is.
 PENDING: set[str] = {
-    "01_one_token",
     "03_embeddings",
     "04_one_head",
     "05_rotary_positions",
