@@ -82,8 +82,8 @@ EXERCISES = [
         hints=(
             "Position i has read token i. Which token is it asked about?",
             "S tokens give S - 1 questions: drop the last row of the table and the first token.",
-            "table[rows, columns] with two arrays of the same length picks one entry from each row; "
-            "np.arange makes the rows.",
+            "table[rows, columns] with two arrays of the same length picks one entry from each "
+            "row; np.arange makes the rows.",
         ),
     ),
     Value(
@@ -259,8 +259,10 @@ EXERCISES = [
             ((0.357, 0.241, 0.305, 0.169), "padding was counted, too."),
             ((0.402, 0.385, 0.320, 0.199), "those are means over texts. Here every token counts."),
             ((0.398, 0.390, 0.319, 0.195), "that is the half that is for looking around."),
-            ((0.282, 0.404, 0.122, 0.200), "take the probability of the likeliest token, not of "
-             "the one that came."),
+            (
+                (0.282, 0.404, 0.122, 0.200),
+                "take the probability of the likeliest token, not of the one that came.",
+            ),
             ((0.404, 0.415, 0.200, 0.319), "in each pair the two are swapped."),
             ((0.319, 0.200, 0.415, 0.404), "documents come first."),
         ),
