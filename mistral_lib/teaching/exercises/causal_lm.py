@@ -257,8 +257,11 @@ EXERCISES = [
         },
         others=(
             ((0.357, 0.241, 0.305, 0.169), "padding was counted, too."),
-            ((0.402, 0.385, 0.320, 0.199), "those are means over texts. Here every token counts."),
-            ((0.398, 0.390, 0.319, 0.195), "that is the half that is for looking around."),
+            (
+                (0.400, 0.387, 0.319, 0.197),
+                "those are means over texts, or of the other half. Count every token of "
+                "`documents` alike, and then of `prose`.",
+            ),
             (
                 (0.282, 0.404, 0.122, 0.200),
                 "take the probability of the likeliest token, not of the one that came.",
