@@ -6,14 +6,13 @@ import math
 
 import numpy as np
 
-from mistral_lib.generation.reading import PromptReader
 from mistral_lib.teaching.exercises.answers import numbers
 from mistral_lib.teaching.exercises.kinds import (
     BreakingInput,
     Estimate,
+    Experiment,
     Explanation,
     Function,
-    Line,
     Value,
 )
 
@@ -50,26 +49,6 @@ def _refuse(bits, sizes):
 
 
 EXERCISES = [
-    Estimate(
-        name="causal_lm.numbers",
-        kind="estimate",
-        minutes=2,
-        difficulty=1,
-        solution=4_096 * 32_000 * 4 / 2**20,
-        factor=1.25,
-        unit="MiB",
-        mistakes=(
-            (32_000 * 4 / 2**20, "that is the last position alone. Every position answers."),
-            (4_096 * 32_000 / 2**20, "that counts the numbers. Each takes four bytes."),
-            (4_096 * 32_000 * 2 / 2**20, "two bytes are bfloat16; logits are float32."),
-            (4_096 * 4_096 * 4 / 2**20, "those are the hidden states, 4,096 numbers a token."),
-        ),
-        hints=(
-            "How many numbers does one position return, and how many positions are there?",
-            "The last two of the three sizes (1, S, V), and the bytes of a float32.",
-            "4096 * 32000 * 4 / 2**20",
-        ),
-    ),
     Function(
         name="causal_lm.shift",
         kind="missing lines",
@@ -103,46 +82,33 @@ EXERCISES = [
         hints=(
             "Position i has read token i. Which token is it asked about?",
             "S tokens give S - 1 questions: drop the last row of the table and the first token.",
-            "-log_probabilities[np.arange(len(ids) - 1), ids[1:]]",
+            "table[rows, columns] with two arrays of the same length picks one entry from each "
+            "row; np.arange makes the rows.",
         ),
     ),
     Value(
         name="causal_lm.by_hand",
         kind="trace by hand",
-        minutes=3,
+        minutes=5,
         difficulty=1,
-        solution=0.5,
+        solution=(4.0, 2.0, 0.5, 0.5),
         mistakes=(
-            (2, "that is bits per token. Divide the total by bytes."),
-            (6, "that is the total in bits, not yet divided by the bytes."),
-            (-0.5, "the size is right. A surprise is minus the logarithm, so it is positive."),
-            (7 / 12, "each token's own ratio was averaged, so long tokens count too little."),
-            (math.log(2) / 2, "that is in nats. Halving a probability costs one bit."),
+            ((14 / 3, 2, 0.5, 0.5), "A's perplexity is not the mean of 1/p: bits are averaged."),
+            ((64, 64, 0.5, 0.5), "those powers are of all bits. Perplexity is about one token."),
+            ((2, 1, 0.5, 0.5), "the first two are bits per token. Perplexity is a power of 2."),
+            ((math.exp(2), math.e, 0.5, 0.5), "the costs are in bits, so the base is 2, not e."),
+            ((0.25, 0.5, 0.5, 0.5), "the power has the wrong sign: nobody chooses among 1/4."),
+            ((4, 2, 2, 1), "the last two are bits per token. Divide by the 12 bytes."),
+            ((4, 2, 6, 6), "the last two are the bits of the whole text: divide by its bytes."),
+            ((4, 2, 2, 2), "the last two are upside down: bits come first, and bytes below."),
+            ((4, 2, 1 / 3, 1 / 6), "perplexity was divided by bytes. Divide the bits."),
+            ((2, 4, 0.5, 0.5), "A and B are swapped in the first two."),
         ),
         hints=(
             "A probability of 1/2 costs one bit. What does half of that probability cost?",
-            "The costs are 1, 3 and 2 bits, and the three tokens spell 12 bytes.",
-            "(1 + 3 + 2) / (4 + 6 + 2)",
-        ),
-    ),
-    Estimate(
-        name="causal_lm.units",
-        kind="estimate",
-        minutes=2,
-        difficulty=1,
-        solution=round(2.0 / math.log(2) / 4.0, 3),
-        factor=1.05,
-        unit="bits per byte",
-        mistakes=(
-            (0.5, "that is nats per byte. A nat is 1 / ln 2 = 1.44 bits."),
-            (2 / math.log(2), "that is bits per token. A token is 4 bytes here."),
-            (2 * math.log(2) / 4, "ln 2 is on the wrong side: bits are smaller, so more of them."),
-            (8 / math.log(2), "the bytes are on the wrong side: a byte is a part of a token."),
-        ),
-        hints=(
-            "Two units change: nats become bits, and tokens become bytes.",
-            "One nat is 1.44 bits; one token is 4 bytes.",
-            "2.0 / math.log(2) / 4.0",
+            "Add up the bits of each model. Perplexity wants them per token, and then as a power "
+            "of 2.",
+            "2 ** (bits / tokens) is the perplexity, and bits / 12 are the bits per byte.",
         ),
     ),
     BreakingInput(
@@ -168,7 +134,8 @@ EXERCISES = [
         hints=(
             "When is an average of ratios the ratio of the sums?",
             "One text, or texts of one length, will not do. Neither will equal ratios.",
-            "A short text with 3 bits per byte and a long one with 1: ([30, 100], [10, 100]).",
+            "Take a short text that costs 3 bits per byte and a long one that costs 1, and write "
+            "down what each costs in all.",
         ),
     ),
     Estimate(
@@ -187,31 +154,7 @@ EXERCISES = [
         hints=(
             "How many tokens does the model read in the first turn, and in the last?",
             "Without a cache, 1 + 2 + 3 + ... + 1000 tokens are read; with one, 1000.",
-            "(1000 * 1001 / 2) / 1000",
-        ),
-    ),
-    Line(
-        name="causal_lm.library",
-        kind="read the library",
-        minutes=4,
-        difficulty=2,
-        function=PromptReader._read_chunk,
-        line="last = states",
-        wrong={
-            "before, part": (
-                "this line takes out the rows that still have tokens, and nothing of a row."
-            ),
-            "states, part": (
-                "this line reads the whole chunk: it returns hidden states for all of it."
-            ),
-            "last = jnp": (
-                "this line keeps the old state of rows that are done. All are single by now."
-            ),
-        },
-        hints=(
-            "Logits are made from hidden states, V numbers from each. How many are still there?",
-            "Follow the name `states`: in which line does it lose its positions?",
-            "An index [rows, positions] with one position a row leaves one hidden state a row.",
+            "sum(range(...)) of the tokens that are read, divided by those that a cache reads.",
         ),
     ),
     Explanation(
@@ -229,6 +172,109 @@ EXERCISES = [
             "What is a loss of 1.9 a loss of 1.9 per?",
             "The table has the lower loss in this chapter. Why is that worth nothing?",
             "Divide each total in bits by the bytes of the text before you compare.",
+        ),
+    ),
+    Experiment(
+        name="causal_lm.tables",
+        kind="run an experiment",
+        minutes=10,
+        difficulty=2,
+        solution=((0.743, 7.711, 3.752), "b"),
+        within=0.02,
+        claims={
+            "a": "with four bytes the table is the best model of this chapter.",
+            "b": "it has learned the documents by heart.",
+            "c": "on new documents it is a little worse, but better than with one byte.",
+        },
+        refusals={
+            "a": "the first number is about texts that it has counted, where it looks the answer "
+            "up. On new ones it needs nearly 8 bits per byte.",
+            "c": "on new documents it needs twice as many bits as the table with one byte.",
+        },
+        others=(
+            ((0.743, 7.809, 3.740), "you judged the other half by what was counted on ours."),
+            ((0.743, 0.778, 3.431), "the other half was judged by what was counted on itself."),
+            ((0.515, 5.345, 2.601), "those are nats per byte."),
+            ((1.280, 5.497, 3.752), "that is a table that looks at three bytes."),
+            ((0.475, 9.719, 3.752), "that is a table that looks at five bytes."),
+            ((7.711, 0.743, 3.752), "the first two numbers are swapped."),
+            ((0.743, 7.711, 3.447), "the last table has counted the documents that it judges."),
+        ),
+        hints=(
+            "How often does a table see four bytes that it has never counted before?",
+            "table_bits takes the texts that are counted, and then those that are judged. The "
+            "judged ones are our documents all three times.",
+            "The sum of what table_bits returns, divided by documents.bytes.sum(). The texts of "
+            "the other half are in other_half.items, and have to be encoded first.",
+        ),
+    ),
+    Experiment(
+        name="causal_lm.context",
+        kind="run an experiment",
+        minutes=12,
+        difficulty=2,
+        solution=((5.65, 5.64, 5.20, 4.40), "c"),
+        within=0.02,
+        claims={
+            "a": "any text will do.",
+            "b": "only the order helps.",
+            "c": "the right words help even backwards, and in their order more.",
+        },
+        refusals={
+            "a": "another document saves nothing that could be seen.",
+            "b": "backwards there is no order left, and the words still save nearly half a bit.",
+        },
+        others=(
+            ((5.70, 5.66, 5.29, 4.40), "that is the half of the panel that is for looking around."),
+            ((7.31, 6.88, 7.22, 6.41), "that is prose."),
+            ((3.92, 3.91, 3.60, 3.05), "those are nats."),
+            ((4.40, 5.64, 5.20, 5.65), "the first number and the last are swapped."),
+            ((5.65, 5.20, 5.64, 4.40), "the two numbers in the middle are swapped."),
+        ),
+        hints=(
+            "Compare each of the three contexts with none at all.",
+            "last_before(documents, 32) is a list with one row of tokens for each document, and "
+            "price_after takes such a list.",
+            "A list is moved on by one with own[1:] + own[:1], and a row is turned round with "
+            "row[::-1].",
+        ),
+    ),
+    Experiment(
+        name="causal_lm.honest",
+        kind="run an experiment",
+        minutes=12,
+        difficulty=2,
+        solution=((0.415, 0.404, 0.319, 0.200), "b"),
+        within=0.006,
+        claims={
+            "a": "the model is too sure of itself in both.",
+            "b": "in documents it claims what it can keep, and in prose it is too sure.",
+            "c": "its probabilities can be taken at their word in both.",
+        },
+        refusals={
+            "a": "in documents the two numbers are so close that 26 texts cannot tell them apart.",
+            "c": "in prose it is less sure, but it is right much less often than it says.",
+        },
+        others=(
+            ((0.357, 0.241, 0.305, 0.169), "padding was counted, too."),
+            (
+                (0.400, 0.387, 0.319, 0.197),
+                "those are means over texts, or of the other half. Count every token of "
+                "`documents` alike, and then of `prose`.",
+            ),
+            (
+                (0.282, 0.404, 0.122, 0.200),
+                "take the probability of the likeliest token, not of the one that came.",
+            ),
+            ((0.404, 0.415, 0.200, 0.319), "in each pair the two are swapped."),
+            ((0.319, 0.200, 0.415, 0.404), "documents come first."),
+        ),
+        hints=(
+            "A calibrated model is right as often as it says.",
+            "softmax(read(model, rows)) has a row for each token. The last row of a text has no "
+            "answer, and rows.padding_mask says which tokens are real.",
+            "Keep .max(axis=-1) and .argmax(axis=-1) of the rows [:, :-1]. Compare the second with "
+            "rows.token_ids[:, 1:], and average both where rows.padding_mask[:, 1:] is true.",
         ),
     ),
 ]
