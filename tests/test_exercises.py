@@ -164,8 +164,6 @@ def test_an_estimate_names_how_far_off_it_is(capsys):
         ("attention.cache", 131_072, "bytes, but KiB"),
         ("attention.cache", 0.125, "MiB, but KiB"),
         ("on_ramp.kernel", 58_720_256, "weights, but million weights"),
-        ("causal_lm.numbers", 524_288_000, "bytes, but MiB"),
-        ("causal_lm.numbers", 4_000, "Mibit, but MiB"),
         ("decoder.parameters", 218e6, "parameters, but million parameters"),
         ("banded.bytes", 137.4, "GB, but GiB"),
         ("cache.milliseconds", 0.00313, "seconds, but ms"),
