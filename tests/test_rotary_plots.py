@@ -15,12 +15,11 @@ def ax():
 
 
 def test_a_cell_is_the_cosine_of_the_angle_between_query_and_key(ax):
-    draw_pairs(ax, np.array([1.0, 0.5]), 6, title="Two pairs")
+    draw_pairs(ax, np.array([1.0, 0.5]), 6)
     shown = ax.images[0].get_array()
     assert np.allclose(shown[:, 0], 1)
     assert np.isclose(shown[0, 3], np.cos(3))
     assert np.isclose(shown[1, 6], np.cos(3))
-    assert ax.get_title(loc="left") == "Two pairs"
 
 
 def test_a_mark_stands_at_one_wavelength_and_only_where_it_is_in_view(ax):

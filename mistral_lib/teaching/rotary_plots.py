@@ -15,8 +15,8 @@ def draw_pairs(
 ) -> None:
     """Draws how far each pair has turned at each distance, dark where it points ahead again.
 
-    A row is a pair and a column a distance. The darker a cell, the larger the cosine of the angle by
-    which the pair has turned. A mark in each row stands where the pair has gone round once.
+    A row is a pair and a column a distance. The darker a cell, the larger the cosine of the angle
+    by which the pair has turned. A mark in each row shows where the pair has gone round once.
 
     Args:
         ax: the axes to draw on; its ticks and limits are replaced.

@@ -118,8 +118,8 @@ EXERCISES = [
         hints=(
             "Only the difference of the positions counts. How large is it?",
             "Two quarter turns are a half turn: what does it make of the vector (1, 2)?",
-            "Multiply the two vectors as they stand. Then turn one of them half round, and multiply "
-            "again.",
+            "Multiply the two vectors as they stand. Then turn one of them half round, and "
+            "multiply again.",
         ),
     ),
     BreakingInput(
@@ -249,8 +249,8 @@ EXERCISES = [
         hints=(
             "A float32 has 24 bits for its digits, wherever the point stands.",
             "From which number on are two neighbouring float32 numbers more than one apart?",
-            "np.spacing(np.float32(1000)) is the distance from 1000 to the next float32. Try powers "
-            "of two.",
+            "np.spacing(np.float32(1000)) is the distance from 1000 to the next float32. Try "
+            "powers of two.",
         ),
     ),
     Function(
@@ -314,8 +314,8 @@ EXERCISES = [
             "What does a float32 near 100,000,000 make of the numbers 0 to 15 behind it?",
             "bits_more takes positions of any kind, so the rounding can be done beforehand, with "
             "small numbers.",
-            "Integer division by 8 forgets the rest. What has to follow, so that the distances stay "
-            "as they were?",
+            "Integer division by 8 forgets the rest. What has to follow, so that the distances "
+            "stay as they were?",
         ),
     ),
     Experiment(
