@@ -13,9 +13,9 @@ from mistral_lib.teaching import plots
 def draw_pairs(
     ax: Axes, frequencies: np.ndarray, farthest: int, *, title: str | None = None
 ) -> None:
-    """Draws how far each pair has turned at each distance, dark where it points ahead again.
+    """Draws how far each pair has turned at each distance, filled where it points ahead again.
 
-    A row is a pair and a column a distance. The darker a cell, the larger the cosine of the angle
+    A row is a pair and a column a distance. The fuller a cell, the larger the cosine of the angle
     by which the pair has turned. A mark in each row shows where the pair has gone round once.
 
     Args:
@@ -28,14 +28,15 @@ def draw_pairs(
     >>> figure, ax = plt.subplots()
     >>> draw_pairs(ax, np.array([1.0, 0.1, 0.01]), 100)
     >>> ax.images[0].get_array().shape, len(ax.lines)
-    ((3, 101), 2)
+    ((3, 101), 4)
     """
     cosines = np.cos(np.outer(frequencies, np.arange(farthest + 1)))
     shades = LinearSegmentedColormap.from_list("cosine", [plots.PAPER, plots.BLUE])
     ax.imshow(cosines, cmap=shades, vmin=-1, vmax=1, aspect="auto", interpolation="nearest")
     for pair, round_trip in enumerate(2 * np.pi / np.asarray(frequencies)):
         if round_trip <= farthest:
-            ax.plot([round_trip] * 2, [pair - 0.45, pair + 0.45], color=plots.RED, lw=3)
+            for color, width in ((plots.PAPER, 6), (plots.INK, 2.5)):
+                ax.plot([round_trip] * 2, [pair - 0.4, pair + 0.4], color=color, lw=width)
     ax.set(xlabel="distance in tokens", ylabel="pair")
     ax.set_yticks(range(0, len(cosines), 3 if len(cosines) > 8 else 1))
     ax.tick_params(length=0, pad=3)
