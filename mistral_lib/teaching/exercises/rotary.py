@@ -307,13 +307,11 @@ EXERCISES = [
             ((0.34, 0.21), "you rounded to multiples of 4."),
             ((0.34, 0.49), "you rounded to multiples of 16."),
             ((0.34, 0.93), "all tokens have the same position."),
-            ((0.33, 0.34), "the two are swapped: the shift comes first."),
             ((0.34, 0.0), "nothing was rounded."),
         ),
         hints=(
             "What does a float32 near 100,000,000 make of the numbers 0 to 15 behind it?",
-            "bits_more takes positions of any kind, so the rounding can be done beforehand, with "
-            "small numbers.",
+            "bits_more takes positions of any kind, so small numbers can be rounded beforehand.",
             "Integer division by 8 forgets the rest. What has to follow, so that the distances "
             "stay as they were?",
         ),
