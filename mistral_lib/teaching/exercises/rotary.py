@@ -10,7 +10,7 @@ from mistral_lib.teaching.exercises.answers import numbers, whole
 from mistral_lib.teaching.exercises.kinds import (
     BreakingInput,
     Estimate,
-    Explanation,
+    Experiment,
     Function,
     Value,
 )
@@ -118,7 +118,8 @@ EXERCISES = [
         hints=(
             "Only the difference of the positions counts. How large is it?",
             "Two quarter turns are a half turn: what does it make of the vector (1, 2)?",
-            "-(1 * 2 + 2 * 1)",
+            "Multiply the two vectors as they stand. Then turn one of them half round, and "
+            "multiply again.",
         ),
     ),
     BreakingInput(
@@ -146,7 +147,8 @@ EXERCISES = [
         hints=(
             "For which position of the key is nothing missing?",
             "At position 0 the key is not turned anyway. Put it elsewhere.",
-            "([1, 0], [1, 0], 1, 1)",
+            "Put query and key at one place, but not at 0. Which product should come out, wherever "
+            "that place is?",
         ),
     ),
     Function(
@@ -178,29 +180,31 @@ EXERCISES = [
             "Each pair of features is a point in a plane. Turn it by position times speed.",
             "Angles are a table (S, h / 2): np.outer of positions and speeds. Then the two lines "
             "of the formula, on the two halves of x.",
-            "speeds = 10000 ** (-2 * np.arange(h // 2) / h), angles = np.outer(positions, speeds), "
-            "and np.concatenate([first * cos - second * sin, second * cos + first * sin], axis=1)",
+            "The speeds are 10000.0 to the power of an np.arange, and np.concatenate(..., axis=1) "
+            "puts two halves side by side.",
         ),
     ),
     Estimate(
         name="rotary.wavelength",
         kind="estimate",
-        minutes=3,
+        minutes=6,
         difficulty=2,
-        solution=round(2 * math.pi * 10_000 ** (126 / 128)),
-        factor=1.25,
-        unit="tokens",
+        solution=46,
+        factor=1.05,
+        unit="pairs",
         mistakes=(
-            (10_000 ** (126 / 128), "so many tokens make one radian. A full turn is 2π of them."),
-            (10_000, "so many tokens make one radian. A full turn is 2π of them."),
-            (2 * math.pi, "that is the fastest pair, p = 0."),
-            (2 * math.pi * 100, "that is the pair in the middle. The last one has p = 63."),
-            (128, "that is the number of features, not the number of tokens."),
+            (58, "you counted a radian as a round. A full turn is 2π of them."),
+            (64, "those are all pairs. The slowest needs more than 50,000 tokens."),
+            (18, "those are the pairs that do not finish their first round."),
+            (50, "that is for a window of 8,192 tokens."),
+            (60, "that is for a text of 32,768 tokens."),
+            (652, "so many times the fastest pair goes round. How many pairs do it at least once?"),
+            (16, "a head of our small model has so many pairs. Mistral 7B has 64."),
         ),
         hints=(
-            "How many radians does the last pair turn at each token?",
-            "10,000 to the power of -126/128: nearly one in ten thousand. A full turn is 2π.",
-            "2 * math.pi * 10_000 ** (126 / 128)",
+            "After how many tokens has a pair of a given speed gone round once?",
+            "A pair needs 2π / θ tokens. That must not be more than 4,096.",
+            "Solve for p with logarithms, or compute all 64 wavelengths and count.",
         ),
     ),
     Function(
@@ -222,7 +226,8 @@ EXERCISES = [
         hints=(
             "Which two features of the half-split layout are a pair, and where do they go?",
             "Feature p goes to place 2p, and feature p + h / 2 to place 2p + 1.",
-            "np.arange(size).reshape(2, size // 2).T.reshape(-1)",
+            "Write the numbers 0 to 7 as a table of two rows of four. In which direction do you "
+            "have to read it?",
         ),
     ),
     Estimate(
@@ -244,7 +249,8 @@ EXERCISES = [
         hints=(
             "A float32 has 24 bits for its digits, wherever the point stands.",
             "From which number on are two neighbouring float32 numbers more than one apart?",
-            "2**24",
+            "np.spacing(np.float32(1000)) is the distance from 1000 to the next float32. Try "
+            "powers of two.",
         ),
     ),
     Function(
@@ -275,25 +281,69 @@ EXERCISES = [
             "times? And if it is halfway between the two?",
             "The share that stays is (turns - low) / (high - low), but never below 0 or above 1. "
             "The rest of the frequency is divided by the factor.",
-            "kept = np.clip((turns - low) / (high - low), 0, 1), and then kept + (1 - kept) / "
-            "factor",
+            "np.clip(x, 0, 1) keeps a share between 0 and 1. Add what the two shares of the "
+            "frequency become.",
         ),
     ),
-    Explanation(
-        name="rotary.explain",
-        kind="explain",
-        minutes=5,
+    Experiment(
+        name="rotary.rounding",
+        kind="run an experiment",
+        minutes=10,
         difficulty=2,
-        points=(
-            "the two layouts are the same turning; only which features form a pair differs",
-            "queries and keys have to be permuted alike, by their kernels, and values not at all",
-            "a score is a sum over pairs, so the order of the features does not change it",
-            "nothing crashes without the permutation: compare logits with the other program's",
+        solution=((0.34, 0.33), "b"),
+        within=0.02,
+        claims={
+            "a": "the angles are inexact, and the positions matter little.",
+            "b": "eight tokens at a time have one position, and that explains what is lost.",
+            "c": "the model is as lost as without positions.",
+        },
+        refusals={
+            "a": "with exact angles and rounded positions just as much is lost.",
+            "c": "without positions 0.93 bits more are needed, nearly three times as many.",
+        },
+        others=(
+            ((0.34, 0.71), "the distances shrank eightfold, too. Multiply by 8 again."),
+            ((0.34, 0.78), "positions start at 0 again after every eight tokens."),
+            ((0.34, 0.21), "you rounded to multiples of 4."),
+            ((0.34, 0.49), "you rounded to multiples of 16."),
+            ((0.34, 0.93), "all tokens have the same position."),
+            ((0.34, 0.0), "nothing was rounded."),
         ),
         hints=(
-            "What does a permutation of features change in a product of two vectors?",
-            "Which kernels make vectors that are turned? Which does not?",
-            "Name the symptom, too: text that is nearly right, and no error.",
+            "What does a float32 near 100,000,000 make of the numbers 0 to 15 behind it?",
+            "bits_more takes positions of any kind, so small numbers can be rounded beforehand.",
+            "Integer division by 8 forgets the rest. What has to follow, so that the distances "
+            "stay as they were?",
+        ),
+    ),
+    Experiment(
+        name="rotary.pairs",
+        kind="run an experiment",
+        minutes=10,
+        difficulty=2,
+        solution=((0.00, 0.91), "c"),
+        within=0.03,
+        claims={
+            "a": "both halves are needed.",
+            "b": "the slow pairs carry the order: they alone can tell near from far.",
+            "c": "the fast pairs carry the order, and the slow ones might as well stand still.",
+        },
+        refusals={
+            "a": "without the slow half nothing is lost.",
+            "b": "with the slow pairs alone the model is nearly as lost as without positions.",
+        },
+        others=(
+            ((0.91, 0.00), "the two are swapped: first the fast pairs turn alone."),
+            ((0.38, 0.91), "only four fast pairs turned. Half of 16 are eight."),
+            ((0.24, 0.91), "you let every second pair turn. Take the first eight."),
+            ((0.93, 0.93), "no pair turned. A speed of 0 is for those that stand still."),
+            ((0.00, 0.00), "both times the fast half turned."),
+        ),
+        hints=(
+            "A pair that does not turn is a pair with the speed 0.",
+            "turn_at makes a function from 16 speeds. Copy speeds, and set half of them to 0.",
+            "np.where(np.arange(16) < 8, ..., ...) chooses between two arrays, and bits_more takes "
+            "the function.",
         ),
     ),
 ]
