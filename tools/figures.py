@@ -32,7 +32,6 @@ FIXED_COLOUR = re.compile(r"""(?:color|\b[fe]c|\bm[fe]c)["']?\s*[=:]\s*["'](?!no
 # Notebooks that were not run since figures have versions; a figure without them is shown as it is.
 PENDING: set[str] = {
     "01_one_token",
-    "03_embeddings",
     "04_one_head",
     "05_rotary_positions",
     "06_many_heads",
