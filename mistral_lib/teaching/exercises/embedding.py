@@ -92,6 +92,8 @@ def _last_products():
     yield np.array([[256.0, 1.0]]), np.array([[1.0], [1.0]])
     yield np.array([[257.0]]), np.array([[1.0]])
     yield np.array([[1.0]]), np.array([[257.0]])
+    yield np.array([[257.0, -256.0]]), np.array([[1.0], [1.0]])
+    yield np.array([[2_049.0, 257.0]]), np.array([[1.0], [1.0]])
     yield np.array([[70_000.0, 1.0]]), np.array([[1.0, 0.0], [0.0, 3.0]])
     random = np.random.default_rng(3)
     hidden, kernel = random.integers(-40, 41, (2, 3, 3)).astype(float)
@@ -183,9 +185,12 @@ EXERCISES = [
             "c": "0.007 bits per byte is half a percent of the 1.36 that the model needs anyway.",
         },
         others=(
-            ((0, 0), "that is the model as it was. Is your kernel used inside transplanted?"),
+            (
+                (0, 0),
+                "that is nearly nothing. Give percent and thousandths of a bit; and is your kernel "
+                "the one that is used inside transplanted?",
+            ),
             ((1.60, 7.6), "those are documents of the half that is for looking around."),
-            ((0.0145, 0.0066), "give the chance in percent, and the bits in thousandths."),
             ((1.45, 0.0066), "the bits are asked for in thousandths."),
             ((0.0145, 6.6), "the chance is asked for in percent."),
             ((0.10, 0.4), "those rows were set to the average of all others, not to zero."),
@@ -259,6 +264,23 @@ EXERCISES = [
             "means of what it returns.",
         ),
     ),
+    Explanation(
+        name="embedding.explain",
+        kind="explain",
+        minutes=5,
+        difficulty=2,
+        points=(
+            "equal shapes do not make equal tables: these two were trained apart",
+            "the config says whether they are tied; a checkpoint of untied ones holds both",
+            "nothing crashes: the symptom is a loss above that of a uniform guess",
+            "tying is a decision before training, and it saves one table of V times D numbers",
+        ),
+        hints=(
+            "What do the two tables of one token have in common in this model?",
+            "What happened to the bits per byte when one table did the work of both?",
+            "Say how one would notice: compare the loss with that of a uniform guess.",
+        ),
+    ),
     Function(
         name="embedding.logits",
         kind="missing lines",
@@ -313,23 +335,6 @@ EXERCISES = [
             "Which numbers near 20 does bfloat16 know, and what does a step of a logit do?",
             "From 16 to 32 there are 128 steps. A step s is a factor of e to the s.",
             "np.exp of the step is the ratio of the two probabilities. A ratio of 1 is 0 percent.",
-        ),
-    ),
-    Explanation(
-        name="embedding.explain",
-        kind="explain",
-        minutes=5,
-        difficulty=2,
-        points=(
-            "equal shapes do not make equal tables: these two were trained apart",
-            "the config says whether they are tied; a checkpoint of untied ones holds both",
-            "nothing crashes: the symptom is a loss above that of a uniform guess",
-            "tying is a decision before training, and it saves one table of V times D numbers",
-        ),
-        hints=(
-            "What do the two tables of one token have in common in this model?",
-            "What happened to the bits per byte when one table did the work of both?",
-            "Say how one would notice: compare the loss with that of a uniform guess.",
         ),
     ),
 ]
