@@ -4,9 +4,8 @@ import math
 
 import jax
 import jax.numpy as jnp
+import ml_dtypes
 import numpy as np
-
-from mistral_lib.teaching.facts import MISTRAL_7B
 
 
 def added_in_a_loop(ids, arrived, vocabulary):
@@ -61,6 +60,25 @@ def by_its_gradient(ids, arrived, vocabulary):
     return jax.grad(lambda table: (table[ids] * arrived).sum())(table)
 
 
+def rounded(x):
+    return np.asarray(np.asarray(x).astype(ml_dtypes.bfloat16), "float32")
+
+
+def cast_afterwards(hidden, kernel):
+    product = jnp.asarray(hidden, "bfloat16") @ jnp.asarray(kernel, "bfloat16")
+    return product.astype("float32")
+
+
+def sums_in_float32(hidden, kernel):
+    hidden, kernel = jnp.asarray(hidden, "bfloat16"), jnp.asarray(kernel, "bfloat16")
+    return jnp.matmul(hidden, kernel, preferred_element_type="float32")
+
+
+def loops_over_places(hidden, kernel):
+    hidden, kernel = rounded(hidden), rounded(kernel)
+    return [[sum(a * b for a, b in zip(row, column)) for column in kernel.T] for row in hidden]
+
+
 ANSWERS = {
     "embedding.by_hand": (
         [
@@ -106,6 +124,7 @@ ANSWERS = {
             ([[2, 0], [0, 2], [-2, 0]], 1),
             ([[1, 0], [1, 0], [2, 0]], 0),
             ([[1, 0], [5, 0], [1, 1]], 0),
+            ([[1, 0], [2, 2], [2, 0]], 0),
             ([[1, 0], [9, 9]], 0),
             ([[1, 0], [0, 0], [9, 9]], 0),
             ([[1, 0], [2, 0], [9, 9]], 3),
@@ -124,19 +143,84 @@ ANSWERS = {
             ([(1, 1), (10, 0), (1, 0.9), (0, 1)], 0),
         ],
     ),
-    "embedding.share": (
+    "embedding.silence": (
         [
-            25,
-            100 * 32_000 * 4_096 / MISTRAL_7B,
-            2 * 32_000 * 4_096 / MISTRAL_7B,
-            100 * 2 * 32_000 * 4_096 / 2**30,
-            100 * 2 * 4_096 / 32_000,
-            2 * 32_000 * 4_096,
-            0.5,
-            "3.6 million",
-            -3.6,
+            ((1.45, 6.6), "a"),
+            ((1.45, 6.6), "c"),
+            ((0, 0), "a"),
+            ((0.0, 0.0), "b"),
+            ((0.01454, 0.00657), "b"),
+            ((1.6, 7.57), "b"),
+            ((0.0964, 0.43), "b"),
+            ((1.45, 1370), "b"),
+            ((12.6, 2242.5), "c"),
+            (1.45, 6.6),
+            ((1.45, 6.6), "zero"),
+            (np.zeros(26), "b"),
+            "b",
+            None,
         ],
-        [3.6, 3.62, "3.6 %", "3.6 percent", 4, 100 * 2 * 32_000 * 4_096 / MISTRAL_7B],
+        [
+            ((1.45, 6.6), "b"),
+            ((1.3627, 6.5687), "b"),  # the mean over places, not over documents
+            ([np.float32(1.4539), 6.5687], "B"),
+            (("1.5", "6.6"), "(b)"),
+            (np.array([1.454, 6.569]), " b"),
+        ],
+    ),
+    "embedding.contexts": (
+        [
+            ((0.17, 0.2), "a"),
+            ((0.17, 0.2), "c"),
+            ((0.09, 0.42), "b"),
+            ((0.2, 0.17), "a"),
+            ((0.28, 0.24), "a"),
+            ((0.172, 0.151), "b"),
+            ((0.17, 0.42), "b"),
+            ((0.0, 0.0), "c"),
+            (0.17, 0.2),
+            (np.zeros(77), "b"),
+            ((0.17, 0.2), 2),
+            "the mirror image holds",
+            None,
+        ],
+        [
+            ((0.17, 0.2), "b"),
+            ([0.1746, 0.1957], "B"),
+            (np.array([0.174, 0.196], "float32"), "(b)"),
+            ("0.17 and 0.2".split(" and "), "b"),
+        ],
+    ),
+    "embedding.logits": (
+        [
+            cast_afterwards,
+            lambda hidden, kernel: hidden @ kernel,
+            lambda hidden, kernel: rounded(hidden) @ kernel,
+            lambda hidden, kernel: hidden @ rounded(kernel),
+            lambda hidden, kernel: rounded(hidden @ kernel),
+            lambda hidden, kernel: (
+                jnp.asarray(hidden, "bfloat16") @ jnp.asarray(kernel, "bfloat16")
+            ),
+            lambda hidden, kernel: jnp.matmul(
+                jnp.asarray(hidden, "float16"),
+                jnp.asarray(kernel, "float16"),
+                preferred_element_type="float32",
+            ),
+            lambda hidden, kernel: rounded(hidden) @ rounded(kernel).T,
+            lambda hidden, kernel: jax.nn.softmax(rounded(hidden) @ rounded(kernel)),
+            lambda hidden: hidden,
+            7,
+        ],
+        [
+            sums_in_float32,
+            lambda hidden, kernel: rounded(hidden) @ rounded(kernel),
+            loops_over_places,
+            lambda hidden, kernel: jax.lax.dot(
+                jnp.asarray(hidden, jnp.bfloat16),
+                jnp.asarray(kernel, jnp.bfloat16),
+                preferred_element_type=jnp.float32,
+            ),
+        ],
     ),
     "embedding.rungs": (
         [

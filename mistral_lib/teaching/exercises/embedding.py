@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 
+import ml_dtypes
 import numpy as np
 
 from mistral_lib.teaching.exercises.answers import numbers, whole
 from mistral_lib.teaching.exercises.kinds import (
     BreakingInput,
     Estimate,
+    Experiment,
     Explanation,
     Function,
     Value,
@@ -57,9 +59,20 @@ def _nearest(table, row):
     return cosines > cosines.max() - 1e-9
 
 
+def _highest(table, row):
+    """Which rows have the highest product: one, or several."""
+    products = _of_others(table @ table[row], row)
+    return products >= products.max() - 1e-9 * abs(products.max())
+
+
 def _finds_a_nearest(table, row):
-    """Whether the row of the highest product is one of those of the highest cosine."""
-    return _nearest(table, row)[_of_others(table @ table[row], row).argmax()]
+    """Whether a row of the highest product is one of those of the highest cosine."""
+    return (_nearest(table, row) & _highest(table, row)).any()
+
+
+def _level(table, row):
+    """Whether one of several rows of the highest product has the highest cosine, too."""
+    return _highest(table, row).sum() > 1 and _finds_a_nearest(table, row)
 
 
 def _refuse(table, row):
@@ -72,6 +85,24 @@ def _refuse(table, row):
     if not table.any(axis=1).all():
         return "No row may be all zeros: it has no direction."
     return None if 0 <= row < len(table) else f"The row is one of 0 to {len(table) - 1}."
+
+
+def _last_products():
+    """Hidden states (S, D) and kernels (D, V): a long sum, a long input, then some of each."""
+    yield np.array([[256.0, 1.0]]), np.array([[1.0], [1.0]])
+    yield np.array([[257.0]]), np.array([[1.0]])
+    yield np.array([[1.0]]), np.array([[257.0]])
+    yield np.array([[257.0, -256.0]]), np.array([[1.0], [1.0]])
+    yield np.array([[2_049.0, 257.0]]), np.array([[1.0], [1.0]])
+    yield np.array([[70_000.0, 1.0]]), np.array([[1.0, 0.0], [0.0, 3.0]])
+    random = np.random.default_rng(3)
+    hidden, kernel = random.integers(-40, 41, (2, 3, 3)).astype(float)
+    yield hidden[:2], np.concatenate([kernel, hidden], axis=1)
+
+
+def _product(hidden, kernel, *, inputs=(ml_dtypes.bfloat16,) * 2, sums="float32"):
+    hidden, kernel = (np.asarray(x, dtype) for x, dtype in zip((hidden, kernel), inputs))
+    return (hidden.astype("float32") @ kernel.astype("float32")).astype(sums).astype("float32")
 
 
 def _equally_long(table, row):
@@ -107,7 +138,7 @@ EXERCISES = [
         hints=(
             "A row that is moved a little moves every vector that was read from it.",
             "Which tokens read row 0, 1, 2 and 3?",
-            "Row 2 gets (1, 0) + (2, -1), row 0 gets (5, 5), the others nothing.",
+            "Write four lists. For each row, go through the three tokens and add up what arrived.",
         ),
     ),
     Function(
@@ -133,7 +164,44 @@ EXERCISES = [
         hints=(
             "Start with zeros. Then each vector that arrives is added to the row it came from.",
             "NumPy's += with repeated indices keeps one of them. Which function adds them all?",
-            "gradient = np.zeros((V, D)), then np.add.at(gradient, ids, arrived)",
+            "A loop over zip(ids, arrived) does it, and so does np.add.at, which has three "
+            "arguments. How large is the array of zeros that they add to?",
+        ),
+    ),
+    Experiment(
+        name="embedding.silence",
+        kind="run an experiment",
+        minutes=10,
+        difficulty=2,
+        solution=((1.45, 6.6), "b"),
+        within=0.1,
+        claims={
+            "a": "a row of zeros says nothing, so nothing changes.",
+            "b": "a row of zeros has the logit 0, and that takes chance from tokens that do come.",
+            "c": "without these rows the model no longer knows what comes next.",
+        },
+        refusals={
+            "a": "these tokens had no chance at all before, and now they have more than 1 %.",
+            "c": "0.007 bits per byte is half a percent of the 1.36 that the model needs anyway.",
+        },
+        others=(
+            (
+                (0, 0),
+                "that is nearly nothing. Give percent and thousandths of a bit; and is your kernel "
+                "the one that is used inside transplanted?",
+            ),
+            ((1.60, 7.6), "those are documents of the half that is for looking around."),
+            ((1.45, 0.0066), "the bits are asked for in thousandths."),
+            ((0.0145, 6.6), "the chance is asked for in percent."),
+            ((0.10, 0.4), "those rows were set to the average of all others, not to zero."),
+            ((2.44, 3057.1), "that is one table for both ends."),
+        ),
+        hints=(
+            "What is the logit of a token whose row is zero? Compare it with the others'.",
+            "transplanted takes a function of hidden and kernel for its logits. It may use another "
+            "kernel than it is given.",
+            "Copy writing.T, set the columns of never to 0, and read the documents inside the "
+            "with block. The costs are sums of bits over sums of bytes.",
         ),
     ),
     BreakingInput(
@@ -151,6 +219,8 @@ EXERCISES = [
             "The other rows are equally long: then the order of products is that of cosines.": (
                 _equally_long
             ),
+            "Several rows have the highest product. Which of them wins is chance: give the wrong "
+            "one a clear lead.": _level,
             "Several rows have the highest cosine, and the function returns one of them.": (
                 lambda table, row: _nearest(table, row).sum() > 1
             ),
@@ -159,29 +229,91 @@ EXERCISES = [
         hints=(
             "A product is a cosine times two lengths. Which of them differs between candidates?",
             "Put one row in nearly the same direction and another, much longer, far aside.",
-            "([[1, 0], [2, 0], [9, 9]], 0)",
+            "Let row 0 be [1, 0], row 1 be [2, 0], and row 2 point half-way between the axes. How "
+            "long must row 2 be?",
         ),
     ),
-    Estimate(
-        name="embedding.share",
-        kind="estimate",
-        minutes=3,
-        difficulty=1,
-        solution=round(100 * 2 * 32_000 * 4_096 / 7_241_732_096, 2),
-        factor=1.15,
-        unit="%",
-        mistakes=(
-            (
-                100 * 32_000 * 4_096 / 7_241_732_096,
-                "that is one of the two tables, as if they were tied.",
-            ),
-            (2 * 32_000 * 4_096 / 7_241_732_096, "that is the fraction. Percent are asked for."),
-            (25, "that is the shipped model's share. Here the rest is far larger."),
+    Experiment(
+        name="embedding.contexts",
+        kind="run an experiment",
+        minutes=10,
+        difficulty=3,
+        solution=((0.17, 0.20), "b"),
+        within=0.015,
+        claims={
+            "a": "the mirror image holds: what comes after is the reading table's subject.",
+            "b": "what comes after shows in both tables to about the same small degree.",
+            "c": "what comes after shows in neither table.",
+        },
+        refusals={
+            "a": "then the reading table would agree better than the writing table.",
+            "c": "both are far above zero, and their intervals are, too.",
+        },
+        others=(
+            ((0.09, 0.42), "that is what stood before. Turn the counts around."),
+            ((0.20, 0.17), "the reading table comes first."),
+            ((0.28, 0.24), "those are correlations of the numbers. Take those of their ranks."),
+            ((0.17, 0.15), "those are the halves that are for looking around."),
+            ((0.17, 0.42), "the second number is about what stood before."),
+            ((0.09, 0.20), "the first number is about what stood before."),
         ),
         hints=(
-            "How many numbers does a table of V rows of D numbers hold, and how many tables?",
-            "32,000 times 4,096 is 131 million; take it twice, and divide by 7.24 billion.",
-            "100 * 2 * 32_000 * 4_096 / 7.24e9",
+            "Which rows of which matrix say what came after a token?",
+            "follows has a row for each token, and in it how often each token came after.",
+            "agreement takes a table and a matrix with one row of counts for each token. Take the "
+            "means of what it returns.",
+        ),
+    ),
+    Explanation(
+        name="embedding.explain",
+        kind="explain",
+        minutes=5,
+        difficulty=2,
+        points=(
+            "equal shapes do not make equal tables: these two were trained apart",
+            "the config says whether they are tied; a checkpoint of untied ones holds both",
+            "nothing crashes: the symptom is a loss above that of a uniform guess",
+            "tying is a decision before training, and it saves one table of V times D numbers",
+        ),
+        hints=(
+            "What do the two tables of one token have in common in this model?",
+            "What happened to the bits per byte when one table did the work of both?",
+            "Say how one would notice: compare the loss with that of a uniform guess.",
+        ),
+    ),
+    Function(
+        name="embedding.logits",
+        kind="missing lines",
+        minutes=6,
+        difficulty=2,
+        solution=_product,
+        cases=_last_products,
+        mistakes={
+            "makes float32 of sums that were rounded to bfloat16 before: that is too late.": (
+                lambda hidden, kernel: _product(hidden, kernel, sums=ml_dtypes.bfloat16)
+            ),
+            "leaves the inputs as they are: of each, a bfloat16 model keeps eight bits.": (
+                lambda hidden, kernel: _product(hidden, kernel, inputs=("float32", "float32"))
+            ),
+            "rounds the hidden states only: the kernel is bfloat16, too.": lambda hidden, kernel: (
+                _product(hidden, kernel, inputs=(ml_dtypes.bfloat16, "float32"))
+            ),
+            "rounds the kernel only: the hidden states are bfloat16, too.": lambda hidden, kernel: (
+                _product(hidden, kernel, inputs=("float32", ml_dtypes.bfloat16))
+            ),
+            "rounds only the sums: it is the inputs that are bfloat16.": lambda hidden, kernel: (
+                _product(hidden, kernel, inputs=("float32",) * 2, sums=ml_dtypes.bfloat16)
+            ),
+            "takes float16, which ends at 65,504 and keeps more digits than bfloat16.": (
+                lambda hidden, kernel: _product(hidden, kernel, inputs=("float16", "float16"))
+            ),
+        },
+        hints=(
+            "Two roundings are wanted, one of each input, and none of the sums.",
+            'jnp.asarray(x, "bfloat16") rounds. A product of two bfloat16 arrays is bfloat16, '
+            "unless you ask for something else.",
+            "jnp.matmul has an argument preferred_element_type. Or make the rounded inputs longer "
+            "again before you multiply.",
         ),
     ),
     Estimate(
@@ -202,24 +334,7 @@ EXERCISES = [
         hints=(
             "Which numbers near 20 does bfloat16 know, and what does a step of a logit do?",
             "From 16 to 32 there are 128 steps. A step s is a factor of e to the s.",
-            "100 * (np.exp(16 / 128) - 1)",
-        ),
-    ),
-    Explanation(
-        name="embedding.explain",
-        kind="explain",
-        minutes=5,
-        difficulty=2,
-        points=(
-            "equal shapes do not make equal tables: these two were trained apart",
-            "the config says whether they are tied; a checkpoint of untied ones holds both",
-            "nothing crashes: the symptom is a loss above that of a uniform guess",
-            "tying is a decision before training, and it saves one table of V times D numbers",
-        ),
-        hints=(
-            "What do the two tables of one token have in common in this model?",
-            "What happened to the bits per byte when one table did the work of both?",
-            "Say how one would notice: compare the loss with that of a uniform guess.",
+            "np.exp of the step is the ratio of the two probabilities. A ratio of 1 is 0 percent.",
         ),
     ),
 ]
