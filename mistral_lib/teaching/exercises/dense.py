@@ -201,7 +201,7 @@ EXERCISES = [
         },
         hints=(
             "Three of the matrices are used before attention, and one after it.",
-            "x has a row for each token, so a kernel stands on the right of its product.",
+            "x has a row for each token, so a kernel is the right side of its product.",
             "The arguments of causal_attention are three products, and its result is the left side "
             "of a fourth.",
         ),
