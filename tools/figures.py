@@ -35,7 +35,6 @@ PENDING: set[str] = {
     "03_embeddings",
     "04_one_head",
     "05_rotary_positions",
-    "06_many_heads",
     "07_sliding_windows",
     "08_reach_and_banding",
     "09_rmsnorm",
