@@ -163,11 +163,3 @@ def test_every_file_belongs_to_a_figure_and_says_how_small_its_text_is():
     found = set(figures.FOLDER.glob("*"))
     assert found <= kept
     assert all(float(Image.open(file).info[redraw.SMALLEST]) >= 9 for file in found)
-
-
-def test_what_is_pending_has_figures_without_versions():
-    for name in figures.PENDING:
-        book = nbformat.read(house.BOOK / f"{name}.ipynb", 4)
-        assert not all(
-            file.exists() for key, _ in figures.figures(book) for file in figures.files(key)
-        )

@@ -220,7 +220,6 @@ BROKEN = {
 @pytest.mark.parametrize("fault", BROKEN)
 def test_check_finds(fault, monkeypatch):
     monkeypatch.setattr(claims, "UNCONVERTED", set())
-    monkeypatch.setattr(figures, "PENDING", set())
     check, breaks, message = BROKEN[fault]
     notebook = good()
     breaks(notebook)

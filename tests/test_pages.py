@@ -1,8 +1,9 @@
 """The built pages in a real browser: whole without a network, and readable by everyone."""
 
 import re
-from functools import cache
+from contextlib import contextmanager
 from io import BytesIO
+from itertools import product
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 from urllib.request import urlopen
@@ -12,7 +13,6 @@ from PIL import Image
 
 import browser
 import build_book
-import figures
 import house
 import redraw
 import targets
@@ -20,7 +20,7 @@ import targets
 pytestmark = pytest.mark.slow
 
 PAGES = browser.page_names()
-THEMES = ("light", "dark")
+THEMES, SIZES = ("light", "dark"), ("desktop", "phone")
 TARGETS = targets.load()
 FIGURES: dict[str, list[str]] = {}
 for _key, _target in TARGETS.items():
@@ -107,26 +107,35 @@ def address(built):
 
 
 @pytest.fixture(scope="module")
-def visit(chromium, address):
-    """Opens a page of the book, once for each theme and size; its complaints stay with it."""
-    contexts = []
+def page(chromium, address, request):
+    """A page as it is shown. What it complains about stays with it.
 
-    @cache
-    def call(name, theme="light", size="desktop"):
-        viewport = browser.DESKTOP if size == "desktop" else browser.PHONE
-        context = chromium.new_context(viewport=viewport)
-        contexts.append(context)
-        refused, complaints = browser.block_network(context, address), []
-        context.on("console", lambda m: m.type == "error" and complaints.append(m.text))
-        context.on("weberror", lambda e: complaints.append(str(e.error)))
-        page = browser.open_page(context, f"{address}/{name}.html", theme)
-        page.evaluate(browser.LOAD_ALL)
-        page.refused, page.complaints = refused, complaints
-        return page
+    Its tests run one after the other, so that it is loaded once, and then it is closed.
+    """
+    name, theme, size = request.param
+    with opened(chromium, address, name, theme, size) as page:
+        yield page
 
-    yield call
-    for context in contexts:
-        context.close()
+
+@contextmanager
+def opened(chromium, address, name, theme="light", size="desktop"):
+    """Opens a page of the book in one theme and size."""
+    context = chromium.new_context(viewport=browser.DESKTOP if size == "desktop" else browser.PHONE)
+    refused, complaints = browser.block_network(context, address), []
+    context.on("console", lambda m: m.type == "error" and complaints.append(m.text))
+    context.on("weberror", lambda e: complaints.append(str(e.error)))
+    page = browser.open_page(context, f"{address}/{name}.html", theme)
+    page.evaluate(browser.LOAD_ALL)
+    page.name, page.theme, page.size = name, theme, size
+    page.refused, page.complaints = refused, complaints
+    yield page
+    context.close()
+
+
+def shown(*names, themes=("light",), sizes=("desktop",)):
+    """Runs a test on some pages, all if none is named, in each of the themes and sizes."""
+    views = list(product(names or PAGES, themes, sizes))
+    return pytest.mark.parametrize("page", views, indirect=True, ids="-".join)
 
 
 def contrast(one: list[float], other: list[float]) -> float:
@@ -150,9 +159,8 @@ def test_contrast_of_known_colours():
     assert contrast([119, 119, 119], [255, 255, 255]) == pytest.approx(4.48, abs=0.01)
 
 
-@pytest.mark.parametrize("name", PAGES)
-def test_page_is_whole_without_a_network(visit, name):
-    page = visit(name)
+@shown()
+def test_page_is_whole_without_a_network(page):
     assert page.refused == []
     assert page.complaints == []
     assert page.title()
@@ -160,81 +168,71 @@ def test_page_is_whole_without_a_network(visit, name):
     assert page.evaluate(broken) == []
 
 
-@pytest.mark.parametrize("name", PAGES)
-def test_every_picture_has_words(visit, name):
-    page = visit(name)
+@shown()
+def test_every_picture_has_words(page):
     # A picture without alt text gets a file name, which for an output is a hash.
     silent = "[...document.images].filter(i => !/\\S+\\s+\\S/.test(i.alt)).map(i => i.src)"
     assert page.evaluate(silent) == []
 
 
-@pytest.mark.parametrize("name", PAGES)
-def test_formulas_are_typeset(visit, name):
-    page = visit(name)
+@shown()
+def test_formulas_are_typeset(page):
     raw = ".filter(e => !e.querySelector('mjx-container')).map(e => e.textContent)"
     assert page.evaluate(f"[...document.querySelectorAll('.math')]{raw}") == []
     assert page.evaluate("[...document.querySelectorAll('mjx-merror')].map(e => e.title)") == []
 
 
-@pytest.mark.parametrize("name", PAGES)
-def test_page_fits_a_phone(visit, name):
-    page = visit(name, size="phone")
+@shown(sizes=("phone",))
+def test_page_fits_a_phone(page):
     assert page.evaluate(TOO_WIDE) == []
     assert page.evaluate("document.documentElement.scrollWidth") <= browser.PHONE["width"]
 
 
-@pytest.mark.parametrize("name", PAGES)
-def test_pictures_keep_their_proportions_on_a_phone(visit, name):
-    page = visit(name, size="phone")
+@shown(sizes=("phone",))
+def test_pictures_keep_their_proportions_on_a_phone(page):
     stretch = "i.clientWidth / i.clientHeight / (i.naturalWidth / i.naturalHeight)"
     found = page.evaluate(f"[...document.querySelectorAll('.cell_output img')].map(i => {stretch})")
     assert found == pytest.approx([1] * len(found), rel=0.03)
 
 
-@pytest.mark.parametrize("theme", THEMES)
-@pytest.mark.parametrize("name", PAGES)
-def test_text_is_readable(visit, name, theme):
-    page = visit(name, theme)
-    assert page.evaluate("document.documentElement.dataset.theme") == theme
+@shown(themes=THEMES)
+def test_text_is_readable(page):
+    assert page.evaluate("document.documentElement.dataset.theme") == page.theme
     found = page.evaluate(READ_TEXT)
     assert len(found) > 2
     faint = [entry for entry in found if contrast(entry["colour"], entry["behind"]) < 4.5]
     assert faint == []
 
 
-@pytest.mark.parametrize("size", ["desktop", "phone"])
-@pytest.mark.parametrize("theme", THEMES)
-@pytest.mark.parametrize("name", WITH_FIGURES)
-def test_a_figure_is_shown_in_the_version_that_fits(visit, name, theme, size):
-    page = visit(name, theme, size)
-    shown = page.evaluate(f"{VERSIONS}.map(i => new URL(i.currentSrc).pathname.split('/').pop())")
-    ending = ("-dark" if theme == "dark" else "") + ("-narrow" if size == "phone" else "")
-    keys = [key for key in FIGURES[name] if figures.files(key)[0].exists()]
+@shown(*WITH_FIGURES, themes=THEMES, sizes=SIZES)
+def test_a_figure_is_shown_in_the_version_that_fits(page):
+    files = page.evaluate(f"{VERSIONS}.map(i => new URL(i.currentSrc).pathname.split('/').pop())")
+    dark, narrow = page.theme == "dark", page.size == "phone"
+    ending = ("-dark" if dark else "") + ("-narrow" if narrow else "")
+    keys = FIGURES[page.name]
     if ending:
-        assert shown == [f"{key}{ending}.png" for key in keys]
+        assert files == [f"{key}{ending}.png" for key in keys]
     else:
-        assert len(shown) == len(keys)
-        assert not any("narrow" in file or "dark" in file for file in shown)
+        assert len(files) == len(keys)
+        assert not any("narrow" in file or "dark" in file for file in files)
 
 
-@pytest.mark.parametrize("size", ["desktop", "phone"])
-@pytest.mark.parametrize("name", WITH_FIGURES)
-def test_the_text_of_figures_is_large_enough(visit, name, size):
+@shown(*WITH_FIGURES, sizes=SIZES)
+def test_the_text_of_figures_is_large_enough(page):
     """A pixel of a page is 3/4 of a point; figures have two for each one of the page."""
-    page = visit(name, size=size)
     files = page.evaluate(f"{VERSIONS}.map(i => [i.currentSrc, i.clientWidth])")
     small = {}
     for address, width in files:
         with urlopen(address) as response:
             picture = Image.open(BytesIO(response.read()))
         points = float(picture.info[redraw.SMALLEST]) * width / (picture.width / 2)
-        if points < 9:
+        if round(points, 1) < 9:  # a picture is scaled to whole pixels
             small[urlsplit(address).path] = points
     assert small == {}
 
 
-def test_figures_follow_the_switch_of_the_page(visit):
-    page = visit("book/12_the_backbone", size="desktop")
+@shown("book/12_the_backbone")
+def test_figures_follow_the_switch_of_the_page(page):
     switch = "document.documentElement.dataset.theme = "
     shown = f"{VERSIONS}[0].currentSrc"
     page.evaluate(switch + "'dark'")
@@ -256,8 +254,8 @@ def test_a_reader_who_wants_dark_pages_gets_dark_figures_without_a_script(chromi
     context.close()
 
 
-def test_a_figure_opens_large_and_closes(visit):
-    page = visit("book/12_the_backbone", "dark", "desktop")
+@shown("book/12_the_backbone", themes=("dark",))
+def test_a_figure_opens_large_and_closes(page):
     figure = page.locator("figure:has(picture)").first
     dialog = page.locator("#enlarged")
     button = figure.locator("button.enlarge")
@@ -293,8 +291,8 @@ def test_a_page_is_light(chromium, address, name):
     assert sum(sizes.values()) <= LIGHT, heaviest
 
 
-def test_icons_are_drawn(visit):
-    page = visit("book/07_sliding_windows")
+@shown("book/07_sliding_windows")
+def test_icons_are_drawn(page):
     glyphs = """
     [...document.querySelectorAll('i[class*=fa-], span[class*=fa-]')]
         .filter(e => e.checkVisibility())
@@ -307,9 +305,8 @@ def test_icons_are_drawn(visit):
     )
 
 
-@pytest.mark.parametrize("name", PAGES)
-def test_links_within_the_book_lead_somewhere(visit, address, built, name):
-    page = visit(name)
+@shown()
+def test_links_within_the_book_lead_somewhere(page, address, built):
     dead = []
     for link in page.evaluate("[...document.links].map(a => a.href)"):
         parts = urlsplit(link)
@@ -334,9 +331,8 @@ def test_everything_that_text_may_link_to_is_there(built):
     assert missing == set()
 
 
-@pytest.mark.parametrize("name", PAGES)
-def test_the_book_never_leaves_itself(visit, name):
-    page = visit(name)
+@shown()
+def test_the_book_never_leaves_itself(page):
     links = page.evaluate(
         "[...document.querySelectorAll('.bd-article a')].map(a => [a.textContent.trim(), a.href])"
     )
@@ -345,15 +341,14 @@ def test_the_book_never_leaves_itself(visit, name):
     assert outside <= {"Open in Colab", "Colab"}
 
 
-@pytest.mark.parametrize("name", PAGES)
-def test_nothing_of_the_notation_is_seen(visit, name):
+@shown()
+def test_nothing_of_the_notation_is_seen(page):
     notation = r"<!-- =?\w+:.*|@title.*|\{[a-z]+\}`.*|\]\((?:cite|fig|chapter|term|api):.*"
-    assert re.findall(notation, visit(name).inner_text(".bd-article")) == []
+    assert re.findall(notation, page.inner_text(".bd-article")) == []
 
 
-@pytest.mark.parametrize("name", PAGES)
-def test_every_picture_of_a_cell_has_its_caption_once(visit, name):
-    page = visit(name)
+@shown()
+def test_every_picture_of_a_cell_has_its_caption_once(page):
     pictures = "[...document.querySelectorAll('.cell_output img:not(.only-dark)')]"
     captions = page.evaluate(
         f"{pictures}.map(i => i.closest('figure')?.querySelector('figcaption').innerText ?? '')"
@@ -361,27 +356,29 @@ def test_every_picture_of_a_cell_has_its_caption_once(visit, name):
     numbers = [re.match(r"Figure (\d+\.\d+)\. \S", caption) for caption in captions]
     assert all(numbers)
     expected = [
-        t.text for t in TARGETS.values() if t.page == f"{name}.ipynb" and "fig-" in t.anchor
+        t.text for t in TARGETS.values() if t.page == f"{page.name}.ipynb" and "fig-" in t.anchor
     ]
     assert [f"Figure {match[1]}" for match in numbers] == expected
     for caption in captions:
         assert page.inner_text(".bd-article").count(caption.strip("#\n ")) == 1
 
 
-@pytest.mark.parametrize("name", PAGES)
-def test_folds_have_labels_and_start_closed(visit, name):
-    page = visit(name)
+@shown()
+def test_folds_have_labels_and_start_closed(page):
     folds = "[...document.querySelectorAll('details.fold')]"
     labels = page.evaluate(f"{folds}.map(d => d.firstChild.textContent)")
     assert all(label.strip() for label in labels)
     assert not page.evaluate(f"{folds}.some(d => d.open)")
-    if (house.ROOT / f"{name}.ipynb").exists():
+    if (house.ROOT / f"{page.name}.ipynb").exists():
         assert labels[0].startswith("Set-up for Colab")
         assert not page.evaluate(f"{folds}.some(d => d.querySelector('.cell_output'))")
 
 
-def test_code_in_view_takes_no_more_than_its_share(visit):
-    heights = {name: visit(name).evaluate(HEIGHTS) for name in PAGES}
+def test_code_in_view_takes_no_more_than_its_share(chromium, address):
+    heights = {}
+    for name in PAGES:
+        with opened(chromium, address, name) as page:
+            heights[name] = page.evaluate(HEIGHTS)
     shares = {name: code / whole for name, (whole, code) in heights.items() if code}
     assert {n: share for n, share in shares.items() if share > MOST_CODE["a page"]} == {}
     with_code = [heights[name] for name in shares]
@@ -389,8 +386,8 @@ def test_code_in_view_takes_no_more_than_its_share(visit):
     assert share < MOST_CODE["the book"]
 
 
-def test_a_link_says_where_it_leads_before_it_is_followed(visit):
-    page = visit("book/07_sliding_windows")
+@shown("book/07_sliding_windows")
+def test_a_link_says_where_it_leads_before_it_is_followed(page):
     preview = page.locator("#preview")
     for kind, start in (("cite", "mistral-inference. Issue 60"), ("term", "A whole number")):
         link = page.locator(f"a.{kind}").first
@@ -410,7 +407,7 @@ def test_a_link_says_where_it_leads_before_it_is_followed(visit):
     preview.wait_for(state="hidden")
 
 
-def test_the_bibliography_leads_back(visit):
-    page = visit("book/bibliography")
+@shown("book/bibliography")
+def test_the_bibliography_leads_back(page):
     link = "#jiang2023mistral ~ a.cited[href*='07_sliding']"
     assert page.get_attribute(link, "href") == "07_sliding_windows.html#cite-jiang2023mistral"

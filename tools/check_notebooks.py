@@ -179,7 +179,7 @@ def captioned(chapter: Chapter) -> Iterator[str]:
 
 def versioned(chapter: Chapter) -> Iterator[str]:
     """Every figure has a dark version and two for phones, as new as its code."""
-    yield from figures.problems(chapter.notebook, chapter.path.stem in figures.PENDING)
+    yield from figures.problems(chapter.notebook)
 
 
 def folded(chapter: Chapter) -> Iterator[str]:

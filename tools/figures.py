@@ -29,20 +29,6 @@ TEACHING = "mistral_lib.teaching"
 STYLE = {f"{TEACHING}.plots", f"{TEACHING}.layout"}  # every figure is drawn with these
 # A colour that does not follow the style.
 FIXED_COLOUR = re.compile(r"""(?:color|\b[fe]c|\bm[fe]c)["']?\s*[=:]\s*["'](?!none)[^"']+["']""")
-# Notebooks that were not run since figures have versions; a figure without them is shown as it is.
-PENDING: set[str] = {
-    "01_one_token",
-    "03_embeddings",
-    "04_one_head",
-    "05_rotary_positions",
-    "07_sliding_windows",
-    "08_reach_and_banding",
-    "09_rmsnorm",
-    "10_swiglu",
-    "11_the_block",
-    "19_gpu_runs",
-    "20_many_devices",
-}
 MODEL = re.compile(r"\bdraw_chapter\((\d+)")
 
 
@@ -146,8 +132,8 @@ def draw_versions(client: NotebookClient, notebook: NotebookNode, index: int, ke
         )
 
 
-def problems(notebook: NotebookNode, pending: bool = False) -> Iterator[str]:
-    """What is wrong with the versions of a notebook's figures; missing ones may be pending."""
+def problems(notebook: NotebookNode) -> Iterator[str]:
+    """What is wrong with the versions of a notebook's figures."""
     for key, index in figures(notebook):
         cell = notebook.cells[index]
         fixed = FIXED_COLOUR.search(cell.source)
@@ -156,7 +142,7 @@ def problems(notebook: NotebookNode, pending: bool = False) -> Iterator[str]:
         expected = made_from(notebook, index)
         for file in files(key):
             found = Image.open(file).info.get(redraw.MADE_FROM) if file.exists() else None
-            if found != expected and not (pending and not file.exists()):
+            if found != expected:
                 state = "older than its code" if found else "missing"
                 yield f"fig:{key}: {file.name} is {state}. Run the notebook with `make notebooks`."
         for number in MODEL.findall(cell.source):
