@@ -53,7 +53,9 @@ def model():
 
 def rows(seed):
     ids = np.random.default_rng(seed).integers(1, 20, size=(3, 9))
-    return Documents("texts", ("",) * 3, np.ones(3, bool), ids, np.ones((3, 9), bool), np.ones(3, int))
+    return Documents(
+        "texts", ("",) * 3, np.ones(3, bool), ids, np.ones((3, 9), bool), np.ones(3, int)
+    )
 
 
 def test_heads_that_say_the_same_are_merged_without_loss(model):
