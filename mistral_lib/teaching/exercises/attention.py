@@ -201,7 +201,6 @@ EXERCISES = [
         others=(
             ((0.50, 0.40, 0.00), "the first head had 4 numbers. Give it 8, like two heads of 4."),
             ((0.39, 0.40, 0.52), "two heads of 2 collect 4 numbers, and 8 are asked for."),
-            ((0.50, 0.39, 0.00), "those are heads of 4 and of 8. The second is to have 32."),
             ((0.00, 0.40, 0.39), "the order is: one head of 8, one of 32, two heads of 4."),
         ),
         hints=(
