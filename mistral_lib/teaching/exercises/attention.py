@@ -5,7 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from mistral_lib.layers.attention import MistralAttention
-from mistral_lib.teaching.exercises.kinds import Estimate, Explanation, Function, Line, Value
+from mistral_lib.teaching.exercises.kinds import (
+    Estimate,
+    Experiment,
+    Explanation,
+    Function,
+    Line,
+    Value,
+)
 
 
 def _vectors():
@@ -50,7 +57,7 @@ EXERCISES = [
         hints=(
             "In which order do the numbers of one token lie in memory?",
             "Reshape to (S, heads, size) first, where no number moves. Then exchange two axes.",
-            "x.reshape(len(x), heads, -1).swapaxes(0, 1)",
+            "x.reshape(S, heads, -1) has the axes (S, heads, size), and swapaxes exchanges two.",
         ),
     ),
     Estimate(
@@ -70,26 +77,39 @@ EXERCISES = [
         ),
         hints=(
             "What of a token do later tokens look at, and in how many places?",
-            "A key and a value, of 128 numbers each, in 8 heads of 32 layers, two bytes a number.",
-            "2 * 32 * 8 * 128 * 2 / 2**10",
+            "They look at a key and a value, in every layer and for every key head.",
+            "All numbers are powers of two, so you can add exponents: 32 is 2^5, 128 is 2^7, and a "
+            "KiB has 2^10 bytes.",
         ),
     ),
     Value(
-        name="attention.group",
-        kind="trace by hand",
-        minutes=2,
-        difficulty=1,
-        solution=4,
+        name="attention.order",
+        kind="predict, then run",
+        minutes=8,
+        difficulty=3,
+        solution=[0, 3, 1, 4, 2, 5],
         mistakes=(
-            (1, "17 modulo 8 (or 4) deals the heads out in turn. Neighbours share a key head."),
-            (2, "17 // 8 divides by the number of key heads. A group has 4 query heads."),
-            (5, "count the groups from 0: heads 0 to 3 are group 0."),
-            (17, "only with 32 key heads would each query head have its own."),
+            ([0, 2, 4, 1, 3, 5], "that says to which place each head goes. Which head is at each?"),
+            (
+                [0, 1, 2, 3, 4, 5],
+                "that changes nothing, so heads 1 and 4 still find the wrong keys.",
+            ),
+            ([3, 0, 4, 1, 5, 2], "place 0 finds key head 0, which heads 0, 1 and 2 belong to."),
+            (
+                [0, 1, 0, 1, 0, 1],
+                "those are the key heads of the places. Which query head goes there?",
+            ),
+            ([0, 0, 0, 1, 1, 1], "those are the key heads. The question is about query heads."),
+            (
+                [0, 4, 2, 3, 1, 5],
+                "the heads of a group are to stay in their order: 0 before 1 before 2.",
+            ),
         ),
         hints=(
-            "How many query heads share a key head?",
-            "Groups of 32 / 8 = 4: heads 0 to 3 use key head 0, heads 4 to 7 key head 1.",
-            "17 // 4",
+            "Which key head does each of the six places find, if they are dealt out in turn?",
+            "Places 0, 2 and 4 find key head 0. Which three query heads have to stand there?",
+            "Call logits_in_turn with an order, and compare its logits with before. Only one order "
+            "leaves them alone and keeps the heads of each group in theirs.",
         ),
     ),
     Function(
@@ -115,28 +135,8 @@ EXERCISES = [
         },
         hints=(
             "Which key head does query head i use, with G query heads to a key head?",
-            "Query head i uses key head i // G. Repeat each head G times, along axis 1.",
-            "np.repeat(key, heads // key.shape[1], axis=1)",
-        ),
-    ),
-    Estimate(
-        name="attention.parameters",
-        kind="estimate",
-        minutes=4,
-        difficulty=2,
-        solution=2 * 4_096 * (32 - 8) * 128 * 32 / 1e9,
-        factor=1.25,
-        unit="billion parameters",
-        mistakes=(
-            (4_096 * 24 * 128 * 32 / 1e9, "keys or values? Both have a kernel."),
-            (2 * 4_096 * 24 * 128 / 1e9, "that is one layer. There are 32."),
-            (2 * 4_096 * 32 * 128 * 32 / 1e9, "those are all of them with 32 key heads."),
-            (2 * 4_096 * 8 * 128 * 32 / 1e9, "those are the ones that are left with 8 key heads."),
-        ),
-        hints=(
-            "Which two kernels have a size that depends on the number of key heads?",
-            "Each of the two has 4,096 rows, and 24 × 128 columns fewer than it could have.",
-            "2 * 4096 * (32 - 8) * 128 * 32 / 1e9",
+            "With two key heads and four query heads, the order has to be 0 0 1 1, along axis 1.",
+            "np.repeat repeats each entry, np.tile the whole row: try both on np.array([0, 1]).",
         ),
     ),
     Estimate(
@@ -154,9 +154,9 @@ EXERCISES = [
             (66.5 * 2**20 / 128, "that is tokens. A text has 8,192 of them."),
         ),
         hints=(
-            "How large is the cache of one text, and how much room is there?",
-            "8,192 tokens of 128 KiB are one GiB. The GPU has 80, the weights take 13.5.",
-            "(80 - 13.5) / (8192 * 128 / 2**20)",
+            "How large is the cache of one text, and how much room is there for caches?",
+            "One text has 8,192 tokens, and a token takes 128 KiB. A GiB has 2^20 KiB.",
+            "The cache of one text comes out as a whole number of GiB. The weights leave 66.5.",
         ),
     ),
     Line(
@@ -179,7 +179,66 @@ EXERCISES = [
         hints=(
             "Follow the query: where does its axis of H become two axes?",
             "A reshape from H to (K, G) puts the first G heads into group 0.",
-            "Look for key_heads[:3] followed by groups.",
+            "Two lines reshape the query: one makes heads, the other splits them into (K, G).",
+        ),
+    ),
+    Experiment(
+        name="attention.places",
+        kind="run an experiment",
+        minutes=10,
+        difficulty=2,
+        solution=((0.39, 0.40, 0.00), "b"),
+        within=0.04,
+        claims={
+            "a": "one head only needs more numbers.",
+            "b": "more numbers do not help one head, and a second set of weights does.",
+            "c": "one head loses one of the two tokens whole, so at least half of all.",
+        },
+        refusals={
+            "a": "then the head of 32 would lose less than the head of 8.",
+            "c": "one head loses less than half: its weights may depend on what the tokens carry.",
+        },
+        others=(
+            ((0.50, 0.40, 0.00), "the first head had 4 numbers. Give it 8, like two heads of 4."),
+            ((0.39, 0.40, 0.52), "two heads of 2 collect 4 numbers, and 8 are asked for."),
+            ((0.00, 0.40, 0.39), "the order is: one head of 8, one of 32, two heads of 4."),
+        ),
+        hints=(
+            "What can the second head do that more numbers in the first one cannot?",
+            "lost(heads, size) trains three models and returns three shares: take their mean.",
+            "lost(1, 8).mean() is the first number. The others differ in the two arguments alone.",
+        ),
+    ),
+    Experiment(
+        name="attention.halves",
+        kind="run an experiment",
+        minutes=10,
+        difficulty=2,
+        solution=((0.188, 0.174, 0.471), "c"),
+        within=0.006,
+        claims={
+            "a": "the keys are to blame: with values averaged alone, the model is hardly worse.",
+            "b": "the two prices add up.",
+            "c": "both together cost more than the two prices added.",
+        },
+        refusals={
+            "a": "averaged values alone cost nearly as much as averaged keys alone.",
+            "b": "the two prices sum to 0.36, and both together cost 0.47.",
+        },
+        others=(
+            ((0.219, 0.192, 0.510), "that is the half of the panel that is for looking around."),
+            (
+                (0.174, 0.188, 0.471),
+                "the keys come first, then the values. A mix begins with keys.",
+            ),
+            ((0.248, 0.325, 0.292), "that is key head 0 for all, not the average."),
+            ((1.548, 1.534, 1.831), "those are all bits per byte. By how many did they rise?"),
+        ),
+        hints=(
+            "What a part costs by itself, and what it costs beside another, may differ.",
+            "A setting is a pair of mixes: of keys, then of values. One of them may stay own.",
+            "sweep takes several settings as one array, (average, own) for example, and returns a "
+            "row of bits for each. more_bits makes an estimate of a row; its .mean is the number.",
         ),
     ),
     Explanation(
