@@ -131,7 +131,7 @@ EXERCISES = [
         ),
         hints=(
             "Which of the pairs in the word has the lowest rank?",
-            "Merge that pair wherever it stands before you look at the next rank.",
+            "Merge that pair everywhere before you look at the next rank.",
             "`na` is merged in two places. Then look up `ana`, `ban` and `nana` in the list.",
         ),
     ),
@@ -234,8 +234,8 @@ EXERCISES = [
         },
         hints=(
             "When does a token alone not say which character it is part of?",
-            "The vocabulary was trained on English. Take a character that English does without.",
-            "Print tokenizer.encode of a few characters. How many tokens has one that spoils it?",
+            "The vocabulary was trained on English. Take a character that English does not use.",
+            "Print tokenizer.encode of a few characters. Which have more than one token?",
         ),
     ),
     Experiment(
