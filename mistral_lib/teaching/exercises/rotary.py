@@ -112,13 +112,13 @@ EXERCISES = [
         mistakes=(
             (4, "that is the product before anything was turned."),
             (-3, "that is one quarter turn. They are two positions apart."),
-            (3, "one of the two was turned, and the other stayed. Both stand somewhere."),
-            (0, "a quarter turn makes a vector upright to itself. Here it is a half turn."),
+            (3, "one of the two was turned, and the other was not. Neither is at position 0."),
+            (0, "a quarter turn makes a right angle. Here it is a half turn."),
         ),
         hints=(
             "Only the difference of the positions counts. How large is it?",
-            "Two quarter turns are a half turn: what does it make of the vector (1, 2)?",
-            "Multiply the two vectors as they stand. Then turn one of them half round, and "
+            "Two quarter turns are a half turn. What does a half turn make of the vector (1, 2)?",
+            "Multiply the two vectors as they are. Then give one of them a half turn, and "
             "multiply again.",
         ),
     ),
@@ -140,12 +140,12 @@ EXERCISES = [
             "A vector of zeros stays what it is, and its product is 0.": (
                 lambda query, key, position, key_position: not (query.any() and key.any())
             ),
-            "The key stands so near to a full turn that the scores hardly differ.": (
+            "The key is so near to a full turn that the scores hardly differ.": (
                 lambda *arguments: True
             ),
         },
         hints=(
-            "For which position of the key is nothing missing?",
+            "At which position of the key does the function give the right result?",
             "At position 0 the key is not turned anyway. Put it elsewhere.",
             "Put query and key at one place, but not at 0. Which product should come out, wherever "
             "that place is?",
@@ -247,7 +247,7 @@ EXERCISES = [
             (2**7, "those are the bits of the exponent."),
         ),
         hints=(
-            "A float32 has 24 bits for its digits, wherever the point stands.",
+            "A float32 has 24 bits for its digits, wherever the point is.",
             "From which number on are two neighbouring float32 numbers more than one apart?",
             "np.spacing(np.float32(1000)) is the distance from 1000 to the next float32. Try "
             "powers of two.",
@@ -310,8 +310,8 @@ EXERCISES = [
             ((0.34, 0.0), "nothing was rounded."),
         ),
         hints=(
-            "What does a float32 near 100,000,000 make of the numbers 0 to 15 behind it?",
-            "bits_more takes positions of any kind, so small numbers can be rounded beforehand.",
+            "Add 0, 1, 2, up to 15 to 100,000,000. What does float32 make of these numbers?",
+            "bits_more takes any positions, so you can round small ones yourself.",
             "Integer division by 8 forgets the rest. What has to follow, so that the distances "
             "stay as they were?",
         ),
@@ -341,7 +341,7 @@ EXERCISES = [
         ),
         hints=(
             "A pair that does not turn is a pair with the speed 0.",
-            "turn_at makes a function from 16 speeds. Copy speeds, and set half of them to 0.",
+            "turn_at makes a function from 16 speeds. Set half of the speeds to 0.",
             "np.where(np.arange(16) < 8, ..., ...) chooses between two arrays, and bits_more takes "
             "the function.",
         ),
