@@ -147,7 +147,7 @@ EXERCISES = [
         factor=1.25,
         unit="times",
         mistakes=(
-            (1_000, "so much more does the last token cost. The first costs the same either way."),
+            (1_000, "that is the factor for the last token. The first costs the same either way."),
             (500_500, "that is how many tokens the loop reads. The cache reads 1,000 of them."),
             (1_000_000, "that is 1,000 turns of 1,000 tokens: the first turn reads one token."),
         ),
