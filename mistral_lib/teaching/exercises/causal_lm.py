@@ -133,7 +133,7 @@ EXERCISES = [
         },
         hints=(
             "When is an average of ratios the ratio of the sums?",
-            "One text, or texts of one length, will not do. Neither will equal ratios.",
+            "You need two texts of different lengths and with different ratios.",
             "Take a short text that costs 3 bits per byte and a long one that costs 1, and write "
             "down what each costs in all.",
         ),
@@ -169,7 +169,7 @@ EXERCISES = [
             "both have to be judged on the same text, which neither was trained on",
         ),
         hints=(
-            "What is a loss of 1.9 a loss of 1.9 per?",
+            "A loss of 1.9 per what?",
             "The table has the lower loss in this chapter. Why is that worth nothing?",
             "Divide each total in bits by the bytes of the text before you compare.",
         ),
