@@ -133,7 +133,7 @@ EXERCISES = [
         },
         hints=(
             "When is an average of ratios the ratio of the sums?",
-            "One text, or texts of one length, will not do. Neither will equal ratios.",
+            "You need two texts of different lengths and with different ratios.",
             "Take a short text that costs 3 bits per byte and a long one that costs 1, and write "
             "down what each costs in all.",
         ),
@@ -147,7 +147,7 @@ EXERCISES = [
         factor=1.25,
         unit="times",
         mistakes=(
-            (1_000, "so much more does the last token cost. The first costs the same either way."),
+            (1_000, "that is the factor for the last token. The first costs the same either way."),
             (500_500, "that is how many tokens the loop reads. The cache reads 1,000 of them."),
             (1_000_000, "that is 1,000 turns of 1,000 tokens: the first turn reads one token."),
         ),
@@ -169,7 +169,7 @@ EXERCISES = [
             "both have to be judged on the same text, which neither was trained on",
         ),
         hints=(
-            "What is a loss of 1.9 a loss of 1.9 per?",
+            "A loss of 1.9 per what?",
             "The table has the lower loss in this chapter. Why is that worth nothing?",
             "Divide each total in bits by the bytes of the text before you compare.",
         ),
