@@ -136,8 +136,8 @@ EXERCISES = [
             ),
         ),
         hints=(
-            "A row that is moved a little moves every vector that was read from it.",
-            "Which tokens read row 0, 1, 2 and 3?",
+            "If you move a row a little, every vector that was read from it moves, too.",
+            "For each of the rows 0 to 3: which of the three tokens read it?",
             "Write four lists. For each row, go through the three tokens and add up what arrived.",
         ),
     ),
@@ -163,7 +163,8 @@ EXERCISES = [
         },
         hints=(
             "Start with zeros. Then each vector that arrives is added to the row it came from.",
-            "NumPy's += with repeated indices keeps one of them. Which function adds them all?",
+            "With repeated indices, NumPy's += keeps only one of the additions. Which function "
+            "keeps them all?",
             "A loop over zip(ids, arrived) does it, and so does np.add.at, which has three "
             "arguments. How large is the array of zeros that they add to?",
         ),
@@ -198,8 +199,8 @@ EXERCISES = [
         ),
         hints=(
             "What is the logit of a token whose row is zero? Compare it with the others'.",
-            "transplanted takes a function of hidden and kernel for its logits. It may use another "
-            "kernel than it is given.",
+            "transplanted takes a function of hidden and kernel for its logits. That function "
+            "may ignore its kernel and use another one.",
             "Copy writing.T, set the columns of never to 0, and read the documents inside the "
             "with block. The costs are sums of bits over sums of bytes.",
         ),
@@ -228,7 +229,8 @@ EXERCISES = [
         },
         hints=(
             "A product is a cosine times two lengths. Which of them differs between candidates?",
-            "Put one row in nearly the same direction and another, much longer, far aside.",
+            "Put one row in nearly the same direction, and another, much longer one well "
+            "to the side.",
             "Let row 0 be [1, 0], row 1 be [2, 0], and row 2 point half-way between the axes. How "
             "long must row 2 be?",
         ),
@@ -278,7 +280,7 @@ EXERCISES = [
         hints=(
             "What do the two tables of one token have in common in this model?",
             "What happened to the bits per byte when one table did the work of both?",
-            "Say how one would notice: compare the loss with that of a uniform guess.",
+            "Say how your colleague would notice: compare the loss with that of a uniform guess.",
         ),
     ),
     Function(
@@ -309,11 +311,11 @@ EXERCISES = [
             ),
         },
         hints=(
-            "Two roundings are wanted, one of each input, and none of the sums.",
+            "Round each of the two inputs, and don't round the sums.",
             'jnp.asarray(x, "bfloat16") rounds. A product of two bfloat16 arrays is bfloat16, '
             "unless you ask for something else.",
-            "jnp.matmul has an argument preferred_element_type. Or make the rounded inputs longer "
-            "again before you multiply.",
+            "jnp.matmul has an argument preferred_element_type. Or turn the rounded inputs back "
+            "into float32 before you multiply.",
         ),
     ),
     Estimate(
@@ -332,8 +334,10 @@ EXERCISES = [
             (100 / 256, "that is how far a number moves. Logits stand in an exponent."),
         ),
         hints=(
-            "Which numbers near 20 does bfloat16 know, and what does a step of a logit do?",
-            "From 16 to 32 there are 128 steps. A step s is a factor of e to the s.",
+            "Which numbers near 20 does bfloat16 have, and what does one step of a logit do to the "
+            "probability?",
+            "From 16 to 32 there are 128 steps. If a logit rises by s, the probability is "
+            "multiplied by e to the s.",
             "np.exp of the step is the ratio of the two probabilities. A ratio of 1 is 0 percent.",
         ),
     ),
