@@ -128,8 +128,10 @@ def opened(chromium, address, name, theme="light", size="desktop"):
     page.evaluate(browser.LOAD_ALL)
     page.name, page.theme, page.size = name, theme, size
     page.refused, page.complaints = refused, complaints
-    yield page
-    context.close()
+    try:
+        yield page
+    finally:
+        context.close()
 
 
 def shown(*names, themes=("light",), sizes=("desktop",)):

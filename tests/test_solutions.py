@@ -48,6 +48,14 @@ def test_one_that_the_check_refuses_stops_the_notebook(notebook):
         exec(notebook.cells[2].source, {})
 
 
+def test_an_experiment_without_a_solution_is_not_passed_over(notebook):
+    notebook.cells[1].source = "Soon."
+    assert len(list(solutions.problems(notebook))) == 1
+    solutions.place(notebook)
+    with pytest.raises(AssertionError):
+        exec(f"my_losses = my_claim = ...\n{notebook.cells[2].source}", {})
+
+
 def test_a_cell_that_is_laid_out_otherwise_is_kept_and_one_with_other_code_is_not(notebook):
     solutions.place(notebook)
     made = notebook.cells[2]

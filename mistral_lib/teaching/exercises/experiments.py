@@ -21,7 +21,8 @@ class Experiment(Exercise):
     refused, and so is the right conclusion from another experiment.
 
     Args:
-        solution: the pair. Its numbers are those of the shipped model; a test runs the experiment.
+        solution: the pair. Its numbers are those of the shipped model; the
+            chapter runs it in a folded cell.
         within: how far off a number may be.
         claims: letter -> what the chapter offers as a conclusion.
         refusals: letter of a wrong claim -> why the numbers do not bear it out.
