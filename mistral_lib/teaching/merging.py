@@ -39,7 +39,7 @@ def key_turn(
     Returns:
         For each pair of features a complex number of length 1 to multiply `second` with.
     """
-    sums = (as_pairs(first) * np.conj(as_pairs(second))).sum(axis=0)
+    sums = np.asarray((as_pairs(first) * as_pairs(second).conj()).sum(axis=0))
     return sums / abs(sums)
 
 

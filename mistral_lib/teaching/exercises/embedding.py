@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import ml_dtypes
 import numpy as np
 
 from mistral_lib.teaching.exercises.answers import numbers, whole
@@ -100,9 +99,10 @@ def _last_products():
     yield hidden[:2], np.concatenate([kernel, hidden], axis=1)
 
 
-def _product(hidden, kernel, *, inputs=(ml_dtypes.bfloat16,) * 2, sums="float32"):
-    hidden, kernel = (np.asarray(x, dtype) for x, dtype in zip((hidden, kernel), inputs))
-    return (hidden.astype("float32") @ kernel.astype("float32")).astype(sums).astype("float32")
+def _product(hidden, kernel, *, inputs=("bfloat16", "bfloat16"), sums="float32"):
+    hidden, kernel = (np.asarray(x, np.dtype(name)) for x, name in zip((hidden, kernel), inputs))
+    product = hidden.astype("float32") @ kernel.astype("float32")
+    return product.astype(np.dtype(sums)).astype("float32")
 
 
 def _equally_long(table, row):
@@ -292,19 +292,19 @@ EXERCISES = [
         cases=_last_products,
         mistakes={
             "makes float32 of sums that were rounded to bfloat16 before: that is too late.": (
-                lambda hidden, kernel: _product(hidden, kernel, sums=ml_dtypes.bfloat16)
+                lambda hidden, kernel: _product(hidden, kernel, sums="bfloat16")
             ),
             "leaves the inputs as they are: of each, a bfloat16 model keeps eight bits.": (
                 lambda hidden, kernel: _product(hidden, kernel, inputs=("float32", "float32"))
             ),
             "rounds the hidden states only: the kernel is bfloat16, too.": lambda hidden, kernel: (
-                _product(hidden, kernel, inputs=(ml_dtypes.bfloat16, "float32"))
+                _product(hidden, kernel, inputs=("bfloat16", "float32"))
             ),
             "rounds the kernel only: the hidden states are bfloat16, too.": lambda hidden, kernel: (
-                _product(hidden, kernel, inputs=("float32", ml_dtypes.bfloat16))
+                _product(hidden, kernel, inputs=("float32", "bfloat16"))
             ),
             "rounds only the sums: it is the inputs that are bfloat16.": lambda hidden, kernel: (
-                _product(hidden, kernel, inputs=("float32",) * 2, sums=ml_dtypes.bfloat16)
+                _product(hidden, kernel, inputs=("float32",) * 2, sums="bfloat16")
             ),
             "takes float16, which ends at 65,504 and keeps more digits than bfloat16.": (
                 lambda hidden, kernel: _product(hidden, kernel, inputs=("float16", "float16"))
