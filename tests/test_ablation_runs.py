@@ -17,7 +17,6 @@ import paired_run
 import paired_text
 import pytest
 import variants
-from scipy.special import erf
 from text_models import small_corpus
 from variants import Settings, build_optimizer, build_variant
 
@@ -158,7 +157,6 @@ def test_feedforward_networks_are_their_formulas():
         "swiglu": lambda x: x / (1 + np.exp(-x)),
         "silu": lambda x: x / (1 + np.exp(-x)),
         "relu": lambda x: np.maximum(x, 0),
-        "geglu": lambda x: x * (1 + erf(x / np.sqrt(2))) / 2,
     }
     assert activations.keys() == variants.FEEDFORWARDS.keys()
     x = np.random.default_rng(1).normal(size=(2, 5, 16))
@@ -406,14 +404,14 @@ def finish(question, bits):
 def test_rates_are_tried_until_the_best_has_neighbours(best, tried):
     found = finish("norm", lambda rate: abs(np.log(rate / best)))
     assert tuple(found) == tried
-    assert found.pop(best) == [0, 1, 2, 3, 4]
-    assert all(seeds == [0, 1, 2] for seeds in found.values())
+    assert found.pop(best) == [0, 1, 2]
+    assert all(seeds == [0] for seeds in found.values())
 
 
 def test_a_rate_that_diverges_is_never_the_best():
     found = finish("norm", lambda rate: None if rate > 5e-4 else 2.0)
-    assert found.pop(2.5e-4) == [0, 1, 2, 3, 4]  # the lowest of two that are equal
-    assert found == {rate: [0, 1, 2] for rate in (5e-4, 1e-3, 2e-3, 4e-3)}
+    assert found.pop(2.5e-4) == [0, 1, 2]  # the lowest of two that are equal
+    assert found == {rate: [0] for rate in (5e-4, 1e-3, 2e-3, 4e-3)}
 
 
 def test_the_question_on_rates_has_all_of_them():
@@ -448,31 +446,31 @@ def script(monkeypatch, tmp_path, text):
 
 def test_questions_are_answered_once_and_the_baseline_first(script, tmp_path, capsys):
     names = [name for _, name in script("norm")]
-    assert [name.startswith("baseline-") for name in names] == 11 * [True] + 22 * [False]
-    assert names[-1] == "norm-no_norm-0.002-4.npz"
+    assert [name.startswith("baseline-") for name in names] == 5 * [True] + 10 * [False]
+    assert names[-1] == "norm-no_norm-0.002-2.npz"
     assert list((tmp_path / "work").iterdir()) == []
     record = json.loads((tmp_path / "records" / "norm.json").read_text())
     assert record["variants"]["no_norm"] == {"norm": "none"}
-    assert len(record["runs"]) == 22
+    assert len(record["runs"]) == 10
     assert {run["variant"] for run in record["runs"]} == {"layer_norm", "no_norm"}
     assert script("norm") == []
     capsys.readouterr()
     script("--list")
     assert capsys.readouterr().out.split("\n")[:3] == [
-        f"{'baseline':24}  11 runs, complete",
-        f"{'norm':24}  22 runs, complete",
-        f"{'learning_rate':24}  11 runs, 12 or more to come",
+        f"{'baseline':24}   5 runs, complete",
+        f"{'norm':24}  10 runs, complete",
+        f"{'learning_rate':24}   5 runs, 16 or more to come",
     ]
-    assert len(script()) == 12  # the rates that the baseline was not tried at
+    assert len(script()) == 16  # the rates that the baseline was not tried at
 
 
 def test_what_was_interrupted_is_taken_up(script, tmp_path):
     script("norm")
     path = tmp_path / "records" / "norm.json"
     record = json.loads(path.read_text())
-    ablations.write_record(path, record | {"runs": record["runs"][:15]})
+    ablations.write_record(path, record | {"runs": record["runs"][:7]})
     left = script("norm")
-    assert len(left) == 7
+    assert len(left) == 3
     assert all(settings.norm == "none" for settings, _ in left)
     assert json.loads(path.read_text()) == record
 

@@ -27,8 +27,7 @@ from variants import Settings
 from mistral_lib.teaching.ablations import BASELINE, RECORDS, best_rate
 
 SETTINGS = Settings()
-SEEDS = (0, 1, 2)  # at every rate that is tried
-MORE_SEEDS = (3, 4)  # at the best one
+SEEDS = (0, 1, 2)  # the first one at every rate that is tried, all at the best one
 RATES = (2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2, 6.4e-2, 1.28e-1)
 FIRST_RATES = RATES[2:5]
 ALL_THE_WAY = (*RATES[1:6], 3.2e-2, 1.28e-1)  # of the question on rates
@@ -45,7 +44,6 @@ QUESTIONS: dict[str, dict[str, dict]] = {
     "gate": {
         "silu": {"feedforward": "silu"},
         "relu": {"feedforward": "relu"},
-        "geglu": {"feedforward": "geglu"},
     },
     "learning_rate": {BASELINE: {}},
     "positions": {"no_positions": {"positions": "none"}},
@@ -63,9 +61,9 @@ QUESTIONS: dict[str, dict[str, dict]] = {
 def next_runs(question: str, runs: list[dict]) -> list[tuple[float, int]]:
     """Which runs of a variant come next, as pairs of a learning rate and a seed.
 
-    First three rates; then, as long as the best rate is the lowest or the highest of those tried,
-    the next one beyond it; then more seeds at the best rate. So no variant is judged at a rate
-    that suits another one better.
+    First three rates with one seed; then, as long as the best rate is the lowest or the highest of
+    those tried, the next one beyond it; then more seeds at the best rate. So no variant is judged
+    at a rate that suits another one better.
 
     Args:
         question: its name.
@@ -83,11 +81,11 @@ def next_runs(question: str, runs: list[dict]) -> list[tuple[float, int]]:
     if question == "learning_rate":
         return missing(ALL_THE_WAY, SEEDS)
     begun = sorted({*FIRST_RATES, *(run["learning_rate"] for run in runs)})
-    if unfinished := missing(begun, SEEDS):
+    if unfinished := missing(begun, SEEDS[:1]):
         return unfinished
     place = RATES.index(best_rate(runs))
     around = RATES[max(place - 1, 0) : place + 2]
-    return missing(around, SEEDS) or missing([RATES[place]], MORE_SEEDS)
+    return missing(around, SEEDS[:1]) or missing([RATES[place]], SEEDS)
 
 
 def known_runs(folder: Path, question: str, variant: str) -> list[dict]:

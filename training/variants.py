@@ -32,7 +32,7 @@ class Settings:
     Attributes:
         norm: "rms_norm", "layer_norm" or "none".
         placement: "pre_norm", or "post_norm", which has no norm after the last block.
-        feedforward: "swiglu", "geglu", "silu" or "relu"; the last two have no gate.
+        feedforward: "swiglu", "silu" or "relu"; the last two have no gate.
         positions: "rotary", or "none": every token is turned as the first one is.
         scaled_outputs: whether the projections that write to the residual stream begin with
             `1 / sqrt(2 * num_layers)` of the usual standard deviation.
@@ -76,14 +76,6 @@ class Settings:
         return self.sequences // self.batch_size
 
 
-class GEGLU(SwiGLU):
-    """`down(gelu(gate(x)) * up(x))` (Shazeer, "GLU Variants Improve Transformer", 2020)."""
-
-    def call(self, hidden_states):
-        gate = jax.nn.gelu(self.gate(hidden_states), approximate=False)
-        return self.down(gate * self.up(hidden_states))
-
-
 class Ungated(keras.layers.Layer):
     """`down(activation(up(x)))`, half as wide again as a gated network of as many parameters."""
 
@@ -109,7 +101,6 @@ NORMS = {
 }
 FEEDFORWARDS = {
     "swiglu": SwiGLU,
-    "geglu": GEGLU,
     "silu": lambda width, name: Ungated(width, jax.nn.silu, name=name),
     "relu": lambda width, name: Ungated(width, jax.nn.relu, name=name),
 }
