@@ -14,7 +14,8 @@ def model():
 
 def test_texts_are_longer_than_the_window(model):
     texts = windows.long_texts(model.preprocessor.tokenizer)
-    assert len(texts) == 26 and texts.token_ids.shape == (26, windows.TOKENS)
+    assert len(texts) == 26
+    assert texts.token_ids.shape == (26, windows.TOKENS)
     assert (windows.beyond(texts).sum(axis=1) >= 20).all()
     assert not windows.beyond(texts)[:, :128].any()
 

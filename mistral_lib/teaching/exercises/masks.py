@@ -111,8 +111,8 @@ EXERCISES = [
             "Every cell asks one question: how far back is this key?",
             "Make the table of distances first: queries down, keys across. NumPy's broadcasting "
             "does it in one line.",
-            "queries[:, None] is a column and keys[None, :] a row. Compare what their difference gives "
-            "twice, and join the two arrays with &.",
+            "queries[:, None] is a column and keys[None, :] a row. Compare what their difference "
+            "gives twice, and join the two arrays with &.",
         ),
     ),
     Estimate(
@@ -210,8 +210,8 @@ EXERCISES = [
             "A pad sees no key once its whole window lies among the pads.",
             "Number the pads 1, 2, 3 … from the left. How many pads does the window of the n-th "
             "one hold?",
-            "Draw the last rows for W = 3 and 1, 2, 3 and 4 pads, and count the empty ones: the number "
-            "begins with 0, 0, 1.",
+            "Draw the last rows for W = 3 and 1, 2, 3 and 4 pads, and count the empty ones: the "
+            "number begins with 0, 0, 1.",
         ),
     ),
     Line(
