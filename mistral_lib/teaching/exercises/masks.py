@@ -10,7 +10,7 @@ from mistral_lib.teaching.exercises.answers import numbers, whole
 from mistral_lib.teaching.exercises.kinds import (
     BreakingInput,
     Estimate,
-    Explanation,
+    Experiment,
     Function,
     Line,
     Value,
@@ -78,7 +78,7 @@ EXERCISES = [
         hints=(
             "Subtract each key's position from 6. Which differences are allowed?",
             "Read the row of position 6 in the table of distances: 6, 5, 4, 3, 2, 1, 0, -1.",
-            "Keep the positions where the difference is 0, 1, 2 or 3.",
+            "A window of 4 allows four distances, and the smallest of them is 0.",
         ),
     ),
     Function(
@@ -111,7 +111,8 @@ EXERCISES = [
             "Every cell asks one question: how far back is this key?",
             "Make the table of distances first: queries down, keys across. NumPy's broadcasting "
             "does it in one line.",
-            "distance = queries[:, None] - keys[None, :], then compare it with 0 and with window.",
+            "queries[:, None] is a column and keys[None, :] a row. Compare what their difference "
+            "gives twice, and join the two arrays with &.",
         ),
     ),
     Estimate(
@@ -135,7 +136,8 @@ EXERCISES = [
         hints=(
             "Count row by row: how many keys does a query see once the window is full?",
             "Nearly all of the 32,768 rows are full. What does a full row hold?",
-            "32768 * 4096, less the corner that the first rows lack: 4096 * 4095 / 2.",
+            "Only the first 4,095 rows are shorter. Is the corner that they lack large enough to "
+            "matter?",
         ),
     ),
     Value(
@@ -152,7 +154,7 @@ EXERCISES = [
         hints=(
             "Which rule hides a pad from a real token already?",
             "Take the last real token, position 5, and the first pad, position 6.",
-            "Compare attention_mask(p, p, 4) with attention_mask(p, p, 4, real) in rows 0 to 5.",
+            "Make both masks, with and without real, and count in rows 0 to 5 where they differ.",
         ),
     ),
     BreakingInput(
@@ -177,7 +179,8 @@ EXERCISES = [
         hints=(
             "What is the same for every query in a square mask, and differs when decoding?",
             "Make the number of queries smaller than the window.",
-            "One query at the end of several keys: np.array([5]), np.arange(6) and a window of 3.",
+            "Take the call of a model that writes one token: a single query, at the end of several "
+            "keys.",
         ),
     ),
     Function(
@@ -207,7 +210,8 @@ EXERCISES = [
             "A pad sees no key once its whole window lies among the pads.",
             "Number the pads 1, 2, 3 … from the left. How many pads does the window of the n-th "
             "one hold?",
-            "The n-th pad is empty when n >= window: that leaves pads - window + 1 of them, or 0.",
+            "Draw the last rows for W = 3 and 1, 2, 3 and 4 pads, and count the empty ones: the "
+            "number begins with 0, 0, 1.",
         ),
     ),
     Line(
@@ -229,21 +233,66 @@ EXERCISES = [
             "Which line would divide 0 by 0, and what does it do instead?",
         ),
     ),
-    Explanation(
-        name="masks.explain",
-        kind="explain",
-        minutes=5,
+    Experiment(
+        name="masks.smallest",
+        kind="run an experiment",
+        minutes=12,
         difficulty=2,
-        points=(
-            "a square without offset cannot tell indices from positions",
-            "without padding, or with padding on one side, a padding rule may be missing",
-            "a wrong key changes numbers a little: nothing crashes and the loss looks normal",
-            "small sizes can be tried exhaustively, and a bug has a small example",
+        solution=((513, 258, 129, 9), "b"),
+        within=0,
+        claims={
+            "a": "it takes at most twice as many keys as the small calls have.",
+            "b": "each is caught as soon as a call goes past the number that the mutant contains.",
+            "c": "one call with 4,096 keys and a window of 4,096 would have caught all four.",
+        },
+        refusals={
+            "a": "that is true of in_blocks alone; the others take 129 keys or more.",
+            "c": "with so wide a window in_blocks skips nothing, and is right.",
+        },
+        others=(
+            ((512, 257, 128, 8), "those are the last positions. How many keys are there?"),
+            ((514, 259, 130, 10), "one key fewer is enough for each."),
+            ((512, 256, 127, 8), "those are the numbers in the code. Run calls to see."),
+            ((513, 258, 129, 5), "that last one was compared with something else than the loops."),
         ),
         hints=(
-            "Which mutants of the museum pass that one test?",
-            "Look along the column of that test in the figure of tests against mutants.",
-            "Name one mutant that passes, and the smallest input that shows it.",
+            "Begin with one key and add one at a time, until some window makes the mutant differ "
+            "from the loops.",
+            "Not every window has to be tried. A cap shows with a window that is as wide as the "
+            "text, the others with a narrow one.",
+            "Write a function with itertools.count(1), and give failing a list of two calls, which "
+            "differ in their window.",
+        ),
+    ),
+    Experiment(
+        name="masks.width",
+        kind="run an experiment",
+        minutes=10,
+        difficulty=2,
+        solution=((0.015, 0.0, 0.236), "b"),
+        within=0.003,
+        claims={
+            "a": "the further a window is from 128, to either side, the more it costs.",
+            "b": "half of the window does as well on these texts, while double costs a lot.",
+            "c": "the more the model sees, the less it costs.",
+        },
+        refusals={
+            "a": "with 64 tokens, half of the window, it costs nothing that one could see.",
+            "c": "with 256 tokens the model sees the most, and it costs the most.",
+        },
+        others=(
+            ((0.020, 0.003, 0.249), "that is the half that is for looking around."),
+            ((0.044, 0.001, 0.712), "those are bits for each token. Divide by bytes: more_bits."),
+            ((-0.015, 0.0, -0.236), "the signs are turned: what is *more* than with 128?"),
+            ((0.236, 0.0, 0.015), "the order is 32, 64, 256."),
+            ((1.414, 1.400, 1.636), "that is what it needs. How much more is it than with 128?"),
+            ((0.012, 0.001, 0.104), "near positions were counted too. Take those from 128 on."),
+        ),
+        hints=(
+            "Read the texts once with each window, and compare each reading with that of 128.",
+            "read_with gives two things, and the first are the bits. more_bits compares two "
+            "readings.",
+            "The last cell with a guess did all this for 256. Its result has a mean.",
         ),
     ),
 ]
