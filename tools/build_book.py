@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import api_pages
+
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "_build"
 PAGES = BUILD / "html"
@@ -12,6 +14,8 @@ PAGES = BUILD / "html"
 
 def build(root: Path = ROOT) -> subprocess.CompletedProcess:
     """Runs Jupyter Book; `returncode` is 0 only without a warning, `stdout` holds what it said."""
+    if (root / "book" / "api.md").exists():
+        api_pages.write()
     jupyter_book = Path(sys.executable).parent / "jupyter-book"
     command = [jupyter_book, "build", ".", "-W", "-n", "--keep-going", "--quiet"]
     result = subprocess.run(

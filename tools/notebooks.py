@@ -21,6 +21,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
 
+import api_pages
 import bibliography
 import claims
 import exercise_index
@@ -196,6 +197,7 @@ def sync(paths: list[Path]) -> None:
     _write(exercise_index.PAGE, links.fill(exercise_index.page(), known))
     _write(bibliography.PAGE, links.fill(bibliography.page(), known))
     _write(claims.PAGE, links.fill(claims.page(), known))
+    _write(api_pages.PAGE, links.fill(api_pages.page(), known))
 
 
 def shorten(path: Path) -> None:

@@ -28,6 +28,7 @@ KINDS = ("cite", "cited", "fig", "chapter", "page", "term", "api", "exercise")
 CAPTION = re.compile(r"\A\*\*(?:fig:([\w-]+)\.\*\*|Figure \d+\.\d+\.\*\*<!-- =fig:([\w-]+) -->)")
 EXERCISE = re.compile(r"^\*\*Exercise `([\w.]+)`\*\*", re.MULTILINE)
 TERM = re.compile(r"^\*\*([^*]+)\.\*\* (.+?)\s\[[^]]+\]\([^)]+\)(?:<!-- .*? -->)?$", re.M | re.S)
+ALSO = re.compile(r"\. Also called ([^.]+)\.")
 # Where the book is published, or empty; from the one setting that Sphinx reads too.
 PUBLISHED = yaml.safe_load((ROOT / "_config.yml").read_text())["html"]["baseurl"].rstrip("/")
 
@@ -132,6 +133,24 @@ def _of_pages() -> Iterator[tuple[str, Target]]:
             yield f"term:{word}", target
 
 
+def words_of(page: str) -> list[list[str]]:
+    """The words that the glossary sends to a page, each with what it is also called.
+
+    >>> ["grouped-query attention", "GQA"] in words_of("book/06_many_heads")
+    True
+    """
+    entries = TERM.finditer((BOOK / "glossary.md").read_text())
+    file = f"({page.removeprefix('book/')}."
+    return [
+        [
+            *entry[1].split(", "),
+            *(word for also in ALSO.findall(plain(entry[2])) for word in re.split(", | or ", also)),
+        ]
+        for entry in entries
+        if file in entry[0]
+    ]
+
+
 def _of_works() -> Iterator[tuple[str, Target]]:
     """The bibliography, and the places that cite each work."""
     for key, work in works().items():
@@ -143,9 +162,29 @@ def _of_works() -> Iterator[tuple[str, Target]]:
             yield f"cited:{key}@{name}", Target(text, f"book/{name}.ipynb", f"cite-{slug(key)}")
 
 
+def modules() -> list[str]:
+    """The modules that the API reference lists, in its order."""
+    return re.findall(r"api:(mistral_lib[\w.]*)", (BOOK / "api.md").read_text())
+
+
+def api_page(module: str) -> str:
+    """The page of a module.
+
+    >>> api_page("mistral_lib.layers.dense")
+    'layers.dense.md'
+    """
+    return f"{module.removeprefix('mistral_lib.')}.md"
+
+
+def source(module: str) -> Path:
+    """The file of a module or package."""
+    path = ROOT / module.replace(".", "/")
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+
+
 def documented(module: str) -> Iterator[str]:
-    """The full names of what the API page says about a module, itself included."""
-    tree = ast.parse((ROOT / f"{module.replace('.', '/')}.py").read_text())
+    """The full names of what the page of a module describes, itself included."""
+    tree = ast.parse(source(module).read_text())
     yield module
     for node in tree.body:
         if isinstance(node, ast.ClassDef | ast.FunctionDef) and _public(node):
@@ -163,20 +202,16 @@ def _public(node: ast.ClassDef | ast.FunctionDef) -> bool:
 
 def _of_library() -> Iterator[tuple[str, Target]]:
     """The library's public names, under every end of the full name that means one thing only."""
-    modules = re.findall(r"automodule:: (\S+)", (BOOK / "api.md").read_text())
-    files = {module: f"{module.replace('.', '/')}.py" for module in modules}
-    packages = {m for m in modules if not (ROOT / files[m]).exists()}
-    names = {
-        name: module for module in modules if module not in packages for name in documented(module)
-    }
+    names = {name: module for module in modules() for name in documented(module)}
     ends = {name: [name.split(".", n)[n] for n in range(name.count(".") + 1)] for name in names}
     shared = Counter(end for own in ends.values() for end in own)
     for name, module in names.items():
         anchor = f"module-{name}" if name == module else name
         for end in ends[name]:
             if shared[end] == 1:
-                target = Target(f"`{end}`", "book/api.md", anchor, file=files[module])
-                yield f"api:{end}", target
+                page = f"book/api/{api_page(module)}"
+                file = source(module).relative_to(ROOT).as_posix()
+                yield f"api:{end}", Target(f"`{end}`", page, anchor, file=file)
 
 
 def load() -> dict[str, Target]:

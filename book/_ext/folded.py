@@ -8,8 +8,8 @@ from docutils import nodes
 TITLE = re.compile(r"\A# @title (.*)\n*")
 
 
-class fold(nodes.Element):
-    """Something that opens under a label."""
+class fold(nodes.comment):
+    """Something that opens under a label; as a kind of comment it is nothing that a search finds."""
 
 
 def visit(self, node):

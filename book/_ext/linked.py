@@ -45,11 +45,8 @@ def read_keys(app, doctree):
         if key not in app.targets:
             logger.warning("%r is nothing in the book", key, location=paragraph)
     for paragraph in doctree.findall(nodes.paragraph):
-        exercise = targets.EXERCISE.match(paragraph.rawsource)
         term = targets.TERM.match(paragraph.rawsource) if "glossary" in doctree["source"] else None
-        if exercise:
-            paragraph["ids"].append(f"exercise-{targets.slug(exercise[1])}")
-        elif term:
+        if term:
             paragraph["ids"].append(f"term-{targets.slug(term[1])}")
 
 
