@@ -14,6 +14,7 @@ from pathlib import Path
 import nbformat
 import pytest
 import yaml
+from PIL import Image
 
 import chapter_map
 import house
@@ -83,8 +84,10 @@ def test_notebooks_come_in_the_order_of_reading():
     stems = [path.stem for path in house.notebook_paths()]
     front = [stem for stem in house.FRONT if stem in stems]
     assert stems[: len(front)] == front
-    assert all(stem[:2].isdigit() for stem in stems[len(front) :])
-    assert stems[len(front) :] == sorted(stems[len(front) :])
+    numbers = [house.chapter_number(path) for path in house.notebook_paths()][len(front) :]
+    chapters = [number for number in numbers if number]
+    assert chapters == sorted(chapters)
+    assert not any(numbers[len(chapters) :])  # appendices come last
 
 
 def test_contents_list_every_page_once():
@@ -369,3 +372,4 @@ def test_pictures_are_those_the_script_draws():
 
     for name, contents in draw_images.images().items():
         assert (house.BOOK / "_static" / name).read_text() == contents, "run tools/draw_images.py"
+    assert Image.open(house.BOOK / "_static" / "card.png").size == draw_images.card().size

@@ -10,7 +10,7 @@ import house
 from mistral_lib.teaching import model_parts
 from mistral_lib.teaching.model_parts import CHAPTERS, PARTS, TALLY, alt_text, mine, tally
 
-NOTEBOOKS = {int(p.stem[:2]): p for p in house.notebook_paths() if p.stem not in house.FRONT}
+NOTEBOOKS = {n: p for p in house.notebook_paths() if (n := house.chapter_number(p))}
 SAID = re.compile(r"\*\*Tally\.\*\*.*?(\d+) of (\d+)", re.DOTALL)
 # How the prose calls the parts, where its word is another.
 WORDS = {"network": r"network|feed-forward network"}

@@ -9,6 +9,7 @@ from urllib.parse import unquote, urlsplit
 from urllib.request import urlopen
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 
 import browser
@@ -19,7 +20,8 @@ import targets
 
 pytestmark = pytest.mark.slow
 
-PAGES = browser.page_names()
+# Two pages of the API reference are seen for all: one of a class, one of functions.
+PAGES = [*browser.page_names(), "book/api/layers.attention", "book/api/masks"]
 THEMES, SIZES = ("light", "dark"), ("desktop", "phone")
 TARGETS = targets.load()
 FIGURES: dict[str, list[str]] = {}
@@ -30,32 +32,8 @@ for _key, _target in TARGETS.items():
         )
 WITH_FIGURES = [name for name in PAGES if name in FIGURES]
 VERSIONS = "[...document.querySelectorAll('.bd-article picture img')]"
-# What one view of a page may transfer. The page of the whole API has 1.8 MB of text.
-LIGHT, HEAVY = 2_000_000, {"book/api"}
-
-# What a reader sees as text, with its colour and the colour behind it.
-READ_TEXT = """
-() => {
-    const parse = text => (text.match(/[\\d.]+/g) || []).map(Number);
-    const behind = element => {
-        for (; element; element = element.parentElement) {
-            const [r, g, b, a = 1] = parse(getComputedStyle(element).backgroundColor);
-            if (a > 0.5) return [r, g, b];
-        }
-        return [255, 255, 255];
-    };
-    const wanted = 'h1, h2, h3, p, li, a, td, th, dt, summary, code, span, em, strong, figcaption';
-    return [...document.querySelectorAll('.bd-article')]
-        .flatMap(article => [...article.querySelectorAll(wanted)])
-        .filter(e => !e.matches('.headerlink') && e.checkVisibility() && [...e.childNodes].some(
-            node => node.nodeType === Node.TEXT_NODE && node.textContent.trim()))
-        .map(e => ({
-            text: e.textContent.trim().slice(0, 40),
-            colour: parse(getComputedStyle(e).color).slice(0, 3),
-            behind: behind(e),
-        }));
-}
-"""
+LIGHT = 2_000_000  # bytes that one view of a page may transfer
+AXE, STRICT = Axe(), {"rules": {"label-content-name-mismatch": {"enabled": True}}}
 
 # Elements that reach beyond the screen, unless something around them scrolls.
 TOO_WIDE = """
@@ -140,25 +118,8 @@ def shown(*names, themes=("light",), sizes=("desktop",)):
     return pytest.mark.parametrize("page", views, indirect=True, ids="-".join)
 
 
-def contrast(one: list[float], other: list[float]) -> float:
-    """The contrast ratio of two colours, 1 to 21 (Web Content Accessibility Guidelines 2.2)."""
-
-    def luminance(colour):
-        shares = [value / 255 for value in colour]
-        linear = [s / 12.92 if s <= 0.04045 else ((s + 0.055) / 1.055) ** 2.4 for s in shares]
-        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-    darker, lighter = sorted([luminance(one), luminance(other)])
-    return (lighter + 0.05) / (darker + 0.05)
-
-
 def test_book_builds_without_a_warning(built):
     assert (built / "index.html").exists()
-
-
-def test_contrast_of_known_colours():
-    assert contrast([0, 0, 0], [255, 255, 255]) == pytest.approx(21)
-    assert contrast([119, 119, 119], [255, 255, 255]) == pytest.approx(4.48, abs=0.01)
 
 
 @shown()
@@ -197,13 +158,22 @@ def test_pictures_keep_their_proportions_on_a_phone(page):
     assert found == pytest.approx([1] * len(found), rel=0.03)
 
 
+def barriers(page) -> dict[str, tuple[int, str]]:
+    """What keeps readers with screen readers, keyboards or weak eyes out, as far as axe can tell."""
+    page.evaluate("scrollTo(0, 9000); scrollTo(0, 8000)")  # the button that leads back is shown
+    violations = AXE.run(page, options=STRICT).response["violations"]
+    serious = [v for v in violations if v["impact"] in ("serious", "critical")]
+    return {v["id"]: (len(v["nodes"]), v["nodes"][0]["html"]) for v in serious}
+
+
 @shown(themes=THEMES)
-def test_text_is_readable(page):
-    assert page.evaluate("document.documentElement.dataset.theme") == page.theme
-    found = page.evaluate(READ_TEXT)
-    assert len(found) > 2
-    faint = [entry for entry in found if contrast(entry["colour"], entry["behind"]) < 4.5]
-    assert faint == []
+def test_page_has_no_barrier(page):
+    assert barriers(page) == {}
+
+
+@shown(sizes=("phone",))
+def test_page_has_no_barrier_on_a_phone(page):
+    assert barriers(page) == {}
 
 
 @shown(*WITH_FIGURES, themes=THEMES, sizes=SIZES)
@@ -281,7 +251,7 @@ def test_a_figure_opens_large_and_closes(page):
     assert not dialog.is_visible()
 
 
-@pytest.mark.parametrize("name", [name for name in PAGES if name not in HEAVY])
+@pytest.mark.parametrize("name", PAGES)
 def test_a_page_is_light(chromium, address, name):
     context = chromium.new_context(viewport=browser.DESKTOP)
     page, sizes = context.new_page(), {}
@@ -464,3 +434,93 @@ def test_a_line_of_code_fits_beside_the_sidebars(page):
 def test_the_bibliography_leads_back(page):
     link = "#jiang2023mistral ~ a.cited[href*='07_sliding']"
     assert page.get_attribute(link, "href") == "07_sliding_windows.html#cite-jiang2023mistral"
+
+
+@shown()
+def test_the_head_describes_the_page(page, address):
+    head = page.locator("head")
+    assert head.locator("meta[name=viewport]").count() == 1
+    assert len(head.locator("meta[name=description]").get_attribute("content")) > 40
+    title = page.title()
+    assert title.count("Building Mistral") == 1
+    assert title == "Building Mistral" or title.endswith(" – Building Mistral")
+    published = head.locator("link[rel=canonical], meta[property='og:image']").count()
+    assert published == (2 if targets.PUBLISHED else 0)
+
+
+@shown()
+def test_exercises_are_boxes(page):
+    boxes = """[...document.querySelectorAll('.exercise-box')].map(box => [
+        box.id,
+        box.querySelectorAll('.cell_input').length > 0,
+        [...box.querySelectorAll('summary')].map(e => e.textContent).filter(
+            text => /^(Hint|Solution$)/.test(text)).map(text => text[0]).join(''),
+    ])"""
+    expected = [
+        [target.anchor, True, "HHHS"]
+        for key, target in TARGETS.items()
+        if key.startswith("exercise:") and target.page == f"{page.name}.ipynb"
+    ]
+    assert page.evaluate(boxes) == expected
+
+
+FIRST_RESULTS = "[...document.querySelectorAll('#search-results li > a')].map(a => a.href)"
+
+
+@pytest.mark.parametrize(
+    ("query", "first"),
+    [
+        ("GQA", "book/06_many_heads.html#sharing-keys"),
+        ("rolling buffer", "book/15_rolling_cache.html"),
+        ("flash attention", "book/08_reach_and_banding.html"),
+        ("RoPE", "book/05_rotary_positions.html"),
+        ("can_see", "book/"),
+    ],
+)
+def test_search_finds_chapters_first(chromium, address, query, first):
+    context = chromium.new_context()
+    page = context.new_page()
+    page.goto(f"{address}/search.html?q={query}")
+    page.wait_for_selector("#search-results li", timeout=20_000)
+    page.wait_for_function("document.querySelector('#search-results p').textContent.length > 20")
+    found = [link.removeprefix(f"{address}/") for link in page.evaluate(FIRST_RESULTS)]
+    context.close()
+    assert found[0].startswith(first)
+    in_reference = [link.startswith("book/api") for link in found]
+    assert in_reference == sorted(in_reference)
+
+
+def test_search_ignores_folded_code(built):
+    index = (built / "searchindex.js").read_text()
+    assert '"find_spec"' not in index  # from the cell that sets Colab up
+    assert '"grouped-query attention"' in index
+
+
+def test_classes_have_their_own_arguments(built):
+    page = (built / "book/api/layers.attention.html").read_text()
+    text = re.sub(r"<[^>]+>", "", page)
+    assert "*args, **kwargs" not in text
+    assert "MistralAttention(config" in text
+
+
+def test_a_broken_address_leads_back(chromium, address, built):
+    context = chromium.new_context()
+    context.route("**/no/such/page.html", lambda r: r.fulfill(path=built / "404.html"))
+    page = context.new_page()
+    page.goto(f"{address}/no/such/page.html")
+    page.get_by_role("link", name="Begin at the introduction").click()
+    assert page.url == f"{address}/book/intro.html"
+    context.close()
+
+
+@shown("book/12_the_backbone")
+def test_paper_shows_what_explains(page):
+    page.emulate_media(media="print")
+    assert not page.locator("details.fold, .enlarge, #pst-back-to-top").filter(visible=True).count()
+    closed = page.locator(".bd-article details:not([open], .fold, .exercise-box *)").count()
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert not page.locator(".bd-article details:not([open], .fold, .exercise-box *)").count()
+    assert page.locator(".exercise-box details:not([open])").count()
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert page.locator(".bd-article details:not([open], .fold, .exercise-box *)").count() == closed
+    page.emulate_media(media="screen")

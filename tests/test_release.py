@@ -34,7 +34,7 @@ def test_a_notebook_opens_and_installs_the_version(path):
 
 def test_the_readme_links_every_chapter_at_the_version():
     links = re.findall(rf"{COLAB}{OWN}/blob/(.*?)/book/", TEXTS["README.md"])
-    chapters = [path for path in house.notebook_paths() if path.stem not in house.FRONT]
+    chapters = [path for path in house.notebook_paths() if house.chapter_number(path)]
     assert links == [f"v{VERSION}"] * len(chapters)
     assert f"git+{house.REPOSITORY}@v{VERSION}" in TEXTS["README.md"]
 

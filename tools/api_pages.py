@@ -15,6 +15,8 @@ ENTRY = re.compile(r"^- .*api:(mistral_lib[\w.]*).*$", re.MULTILINE)
 MODULE = """\
 # {name}
 
+[API reference](../api.md) · `{module}`
+
 ```{{eval-rst}}
 .. automodule:: {module}
    :members:

@@ -1,4 +1,4 @@
-"""Draws the logo, the favicon and the README's picture from the library's own masks.
+"""Draws the logo, the favicon, the README's picture and a card for links from the library's own masks.
 
 Run it as `.venv/bin/python tools/draw_images.py`; a test compares the committed files with it.
 """
@@ -7,6 +7,8 @@ from html import escape
 from pathlib import Path
 
 import numpy as np
+from matplotlib.font_manager import findfont
+from PIL import Image, ImageDraw, ImageFont
 
 from mistral_lib.masks import can_see
 from mistral_lib.teaching.plots import BLUE, FUTURE, GREY, INK, PALE, PAPER, SEEN, TOO_FAR
@@ -93,6 +95,21 @@ def picture() -> str:
     return svg(width, height, title, shapes)
 
 
+def card() -> Image.Image:
+    """What other sites show beside a link to the book, 1200 by 630 pixels."""
+    image = Image.new("RGB", (1200, 630), PAPER)
+    draw, size = ImageDraw.Draw(image), 42
+    for (row, column), seen in np.ndenumerate(mask(12, WINDOW)):
+        x, y = 636 + size * column, 63 + size * row
+        draw.rounded_rectangle((x, y, x + size - 5, y + size - 5), 6, BLUE if seen else PALE)
+    words = [("Building Mistral", 64, INK), ("A decoder language model,", 36, GREY)]
+    words += [("part by part, in Python", 36, GREY)]
+    for (line, points, colour), y in zip(words, (220, 330, 380), strict=True):
+        font = ImageFont.truetype(findfont("DejaVu Sans"), points)
+        draw.text((60, y), line, colour, font)
+    return image
+
+
 def images() -> dict[str, str]:
     """Every image: file name to contents."""
     return {"logo.svg": logo(), "favicon.svg": logo(3, 2), "window.svg": picture()}
@@ -101,3 +118,4 @@ def images() -> dict[str, str]:
 if __name__ == "__main__":
     for name, contents in images().items():
         (STATIC / name).write_text(contents)
+    card().save(STATIC / "card.png", optimize=True)

@@ -10,12 +10,17 @@ BOOK = ROOT / "book"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 REPOSITORY = PROJECT["urls"]["Repository"]
 TAG = f"v{PROJECT['version']}"
-FRONT = ("intro", "on_ramp")  # the notebooks before chapter 1; all others have a number
+FRONT = ("intro", "on_ramp")  # the notebooks before chapter 1
 
 
 def notebook_paths() -> list[Path]:
     """Every notebook of the book, in the order of the chapters."""
     return sorted(BOOK.glob("*.ipynb"), key=lambda path: (path.stem not in FRONT, path.stem))
+
+
+def chapter_number(path: Path) -> int:
+    """The number of a chapter's notebook; 0 for those before the chapters and after them."""
+    return int(path.stem[:2]) if path.stem[:2].isdigit() else 0
 
 
 def colab_link(path: str) -> str:

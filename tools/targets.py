@@ -22,12 +22,17 @@ import nbformat
 import yaml
 
 from bibliography import chapters_citing, works
-from house import BOOK, FRONT, REPOSITORY, ROOT, TAG, colab_link, notebook_paths
+from house import BOOK, FRONT, REPOSITORY, ROOT, TAG, chapter_number, colab_link, notebook_paths
 
 KINDS = ("cite", "cited", "fig", "chapter", "page", "term", "api", "exercise")
 CAPTION = re.compile(r"\A\*\*(?:fig:([\w-]+)\.\*\*|Figure \d+\.\d+\.\*\*<!-- =fig:([\w-]+) -->)")
 EXERCISE = re.compile(r"^\*\*Exercise `([\w.]+)`\*\*", re.MULTILINE)
 TERM = re.compile(r"^\*\*([^*]+)\.\*\* (.+?)\s\[[^]]+\]\([^)]+\)(?:<!-- .*? -->)?$", re.M | re.S)
+UNNUMBERED = {
+    "intro": "the introduction",
+    "on_ramp": "the on-ramp",
+    "mistral_in_one_file": "Mistral in one file",
+}
 ALSO = re.compile(r"\. Also called ([^.]+)\.")
 # Where the book is published, or empty; from the one setting that Sphinx reads too.
 PUBLISHED = yaml.safe_load((ROOT / "_config.yml").read_text())["html"]["baseurl"].rstrip("/")
@@ -84,7 +89,7 @@ def plain(markdown: str) -> str:
 
 def figure_number(front: int, path: Path, place: int) -> str:
     """The number of a figure: that of its chapter, 0 before the first, and its place in it."""
-    chapter = int(path.stem[:2]) if path.stem not in FRONT else 0
+    chapter = chapter_number(path)
     return f"Figure {chapter}.{place + (0 if chapter else front)}"
 
 
@@ -105,11 +110,10 @@ def _of_notebooks() -> Iterator[tuple[str, Target]]:
         page = path.relative_to(ROOT).as_posix()
         notebook = nbformat.read(path, 4)
         title = notebook.cells[0].source.partition("\n")[0].removeprefix("# ")
-        if path.stem in FRONT:
-            yield f"page:{path.stem}", Target(title, page)
-        else:
-            number = int(path.stem[:2])
+        if number := chapter_number(path):
             yield f"chapter:{number}", Target(f"chapter {number}", page, preview=title)
+        else:
+            yield f"page:{path.stem}", Target(title, page)
         figures = captions(notebook)
         for place, (index, key) in enumerate(figures, 1):
             text = figure_number(front, path, place)
@@ -157,8 +161,8 @@ def _of_works() -> Iterator[tuple[str, Target]]:
         yield f"cite:{key}", Target(work.label, "book/bibliography.md", key, work.plain)
     for key, notebooks in chapters_citing().items():
         for name in notebooks:
-            text = "the introduction" if name == "intro" else "the on-ramp"
-            text = f"chapter {int(name[:2])}" if name not in FRONT else text
+            number = chapter_number(Path(name))
+            text = f"chapter {number}" if number else UNNUMBERED[name]
             yield f"cited:{key}@{name}", Target(text, f"book/{name}.ipynb", f"cite-{slug(key)}")
 
 

@@ -23,7 +23,7 @@ def visit(self, node):
     """Begins the HTML of a box."""
     label = escape(f"Exercise {node['name']}")
     self.body.append(
-        self.starttag(node, "div", CLASS="exercise", ROLE="group", **{"ARIA-LABEL": label})
+        self.starttag(node, "div", CLASS="exercise-box", ROLE="group", **{"ARIA-LABEL": label})
     )
 
 
