@@ -10,10 +10,10 @@ import ml_dtypes
 import nbformat
 import numpy as np
 import pytest
+from reference.make_formats import FOLDER, TOKEN_IDS
 
 import house
 from mistral_lib import MistralBackbone, MistralCausalLM
-from reference.make_formats import FOLDER, TOKEN_IDS
 
 sys.path.insert(0, str(house.BOOK))
 import mistral_in_one_file as one

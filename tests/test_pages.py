@@ -159,7 +159,7 @@ def test_pictures_keep_their_proportions_on_a_phone(page):
 
 
 def barriers(page) -> dict[str, tuple[int, str]]:
-    """What keeps readers with screen readers, keyboards or weak eyes out, as far as axe can tell."""
+    """What shuts out readers with screen readers, keyboards or weak eyes, as far as axe knows."""
     page.evaluate("scrollTo(0, 9000); scrollTo(0, 8000)")  # the button that leads back is shown
     violations = AXE.run(page, options=STRICT).response["violations"]
     serious = [v for v in violations if v["impact"] in ("serious", "critical")]

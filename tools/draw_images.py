@@ -1,4 +1,4 @@
-"""Draws the logo, the favicon, the README's picture and a card for links from the library's own masks.
+"""Draws the logo, the favicon, the README's picture and a card for links, from the library's masks.
 
 Run it as `.venv/bin/python tools/draw_images.py`; a test compares the committed files with it.
 """

@@ -5,7 +5,6 @@ from html import escape
 from pathlib import Path
 
 from docutils import nodes
-
 from folded import fold
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))

@@ -9,7 +9,7 @@ TITLE = re.compile(r"\A# @title (.*)\n*")
 
 
 class fold(nodes.comment):
-    """Something that opens under a label; as a kind of comment it is nothing that a search finds."""
+    """Something that opens under a label; as a comment it is not searched."""
 
 
 def visit(self, node):

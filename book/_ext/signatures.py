@@ -1,4 +1,4 @@
-"""Shows how a class is made: Keras gives every one of its classes the signature `(*args, **kwargs)`."""
+"""Shows how a class is made: Keras gives all of its classes the signature `(*args, **kwargs)`."""
 
 from sphinx.util.inspect import signature, stringify_signature
 
