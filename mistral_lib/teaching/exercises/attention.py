@@ -107,7 +107,7 @@ EXERCISES = [
         ),
         hints=(
             "Which key head does each of the six places find, if they are dealt out in turn?",
-            "Places 0, 2 and 4 find key head 0. Which three query heads have to stand there?",
+            "Places 0, 2 and 4 find key head 0. Which three query heads have to be there?",
             "Call logits_in_turn with an order, and compare its logits with before. Only one order "
             "leaves them alone and keeps the heads of each group in theirs.",
         ),
@@ -236,7 +236,8 @@ EXERCISES = [
         ),
         hints=(
             "What a part costs by itself, and what it costs beside another, may differ.",
-            "A setting is a pair of mixes: of keys, then of values. One of them may stay own.",
+            "A setting is a pair of mixes, of keys and then of values. A mix that is own changes "
+            "nothing.",
             "sweep takes several settings as one array, (average, own) for example, and returns a "
             "row of bits for each. more_bits makes an estimate of a row; its .mean is the number.",
         ),
