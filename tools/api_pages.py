@@ -7,15 +7,16 @@ of the module's docstring (`make notebooks`). The pages themselves are made when
 import ast
 import re
 
+import chapter_map
 import targets
-from house import BOOK
+from house import BOOK, REPOSITORY, ROOT, TAG
 
 PAGE, FOLDER = BOOK / "api.md", BOOK / "api"
 ENTRY = re.compile(r"^- .*api:(mistral_lib[\w.]*).*$", re.MULTILINE)
 MODULE = """\
 # {name}
 
-[API reference](../api.md) · `{module}`
+[API reference](../api.md) · `{module}` · [source]({files}/{source}) · [tests]({files}/{tests})
 
 ```{{eval-rst}}
 .. automodule:: {module}
@@ -41,14 +42,24 @@ def first_sentence(module: str) -> str:
     return " ".join(text.partition("\n\n")[0].split())
 
 
+def page_of(module: str) -> str:
+    """The page of one module."""
+    path = targets.source(module).relative_to(ROOT)
+    tests = chapter_map.tests_of(path.parent if path.stem == "__init__" else path)
+    return MODULE.format(
+        name=module.removeprefix("mistral_lib."),
+        module=module,
+        files=f"{REPOSITORY}/blob/{TAG}",
+        source=path.as_posix(),
+        tests=tests.as_posix(),
+    )
+
+
 def write() -> None:
     """Makes the pages; those that are right already stay as they are, so Sphinx skips them."""
     FOLDER.mkdir(exist_ok=True)
     pages = {
-        FOLDER / targets.api_page(module): MODULE.format(
-            name=module.removeprefix("mistral_lib."), module=module
-        )
-        for module in targets.modules()
+        FOLDER / targets.api_page(module): page_of(module) for module in targets.modules()
     }
     for old in {*FOLDER.iterdir()} - pages.keys():
         old.unlink()

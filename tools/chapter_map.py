@@ -30,6 +30,7 @@ PARTS = {
 }
 CHAPTERS = dict(enumerate((title for titles in PARTS.values() for title in titles), start=1))
 NAMED = re.compile(r'\(chapter (\d+), "([^"]+)"\)')
+MANY = 6  # modules, above which the book's map folds them
 MAP = re.compile(r"<!-- map -->\n.*?<!-- /map -->", re.DOTALL)
 
 
@@ -62,23 +63,46 @@ def table(by_key: bool = False) -> str:
     """The map as a Markdown table between its marks.
 
     Args:
-        by_key: whether its links to chapters are keys, as in the book; by default they are paths
-            from the repository's root, as in the README.
+        by_key: whether its links are keys, as in the book, where the page of a module links its
+            tests; by default chapters are paths from the repository's root, as in the README.
     """
-    named = {module: NAMED.search(first_paragraph(module)) for module in modules()}
-    lines = ["| chapter | modules | tests |", "|---|---|---|"]
+    lines = ["| chapter | modules |", "|---|---|"]
+    if not by_key:
+        lines = ["| chapter | modules | tests |", "|---|---|---|"]
     for chapter, title in CHAPTERS.items():
-        notebook = notebook_of(chapter)
-        row = [f"{chapter}. {title} *in preparation*"]
-        if notebook:
-            colab = colab_link(notebook.as_posix())
-            link = f"chapter:{chapter}" if by_key else notebook
-            row = [f"[{chapter}. {title}]({link}) [Colab]({colab})"]
-        own = [m for m, match in named.items() if match and int(match[1]) == chapter]
-        row.append(", ".join(f"`{m.relative_to('mistral_lib').as_posix()}`" for m in own))
-        row.append(", ".join(f"`{tests_of(m).name}`" for m in own))
+        own = modules_of(chapter)
+        if by_key:
+            row = [f"[{chapter}. {title}](chapter:{chapter})", _linked(own)]
+        else:
+            notebook = notebook_of(chapter).as_posix()
+            row = [
+                f"[{chapter}. {title}]({notebook}) [Colab]({colab_link(notebook)})",
+                ", ".join(f"`{module.relative_to('mistral_lib').as_posix()}`" for module in own),
+                ", ".join(f"`{tests_of(module).name}`" for module in own),
+            ]
         lines.append(f"| {' | '.join(row)} |")
     return "\n".join(["<!-- map -->", *lines, "<!-- /map -->"])
+
+
+def modules_of(chapter: int) -> list[Path]:
+    """The modules that say that a chapter explains them."""
+    named = {module: NAMED.search(first_paragraph(module)) for module in modules()}
+    return [module for module, match in named.items() if match and int(match[1]) == chapter]
+
+
+def _linked(own: list[Path]) -> str:
+    """Modules as links to their pages, folded if they are many."""
+    documented = targets.modules()
+    names = [".".join(module.with_suffix("").parts) for module in own]
+    shown = ", ".join(
+        f"[`{name.removeprefix('mistral_lib.')}`](api:{name})"
+        if name in documented
+        else f"`{name.removeprefix('mistral_lib.')}`"
+        for name in names
+    )
+    if len(names) > MANY:
+        return f"<details><summary>{len(names)} modules</summary>{shown}</details>"
+    return shown
 
 
 def main() -> None:

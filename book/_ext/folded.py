@@ -32,6 +32,9 @@ def fold_titled(app, doctree):
         if match:
             code.rawsource = code.rawsource[match.end() :]
             code[:] = [nodes.Text(code.rawsource)]
+            if app.env.docname == app.config.root_doc:  # the front page shows results alone
+                source.parent.remove(source)
+                continue
             opened = fold(label=match[1])
             source.replace_self(opened)
             opened += source
