@@ -10,6 +10,7 @@ import pytest
 
 from mistral_lib.layers.projection import Projection
 from mistral_lib.presets.sources import LocalFolder
+from mistral_lib.teaching import sources
 from mistral_lib.teaching.sources import line_number, show_source
 
 
@@ -113,3 +114,17 @@ def test_the_number_of_a_line_is_the_one_that_is_printed(capsys):
         line_number(Projection.enable_lora, "no such line")
     with pytest.raises(ValueError, match="but is in 2"):
         line_number(Projection.enable_lora, "add_weight")
+
+
+def test_notebooks_show_code_as_code(monkeypatch):
+    shown = []
+    monkeypatch.setattr(sources, "get_ipython", lambda: "a notebook")
+    monkeypatch.setattr(sources, "display", lambda data, raw: shown.append((data, raw)))
+    show_source(Projection.call, numbers=True)
+    ((data, raw),) = shown
+    assert raw
+    first, *lines, last = data["text/markdown"].splitlines()
+    assert (first, last) == ("```python", "```")
+    assert lines == data["text/plain"].splitlines()
+    assert lines[0].startswith("def call(")
+    assert lines[-1].startswith("12 ")

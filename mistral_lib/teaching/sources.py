@@ -12,12 +12,17 @@ import textwrap
 from collections.abc import Callable
 from typing import Any
 
+from IPython.core.getipython import get_ipython
+from IPython.display import display
+
 # A comment that is meant for pyright, and tells a reader nothing about the code.
 TO_CHECKER = re.compile(r"  # pyright: ignore\[.*")
 
 
 def show_source(*functions: Callable | type, numbers: bool = False) -> None:
-    """Prints functions or classes from their files, without their docstrings.
+    """Shows functions or classes from their files, without their docstrings.
+
+    In a notebook their code is highlighted; elsewhere it is printed.
 
     Args:
         *functions: functions, methods or classes written in Python.
@@ -39,14 +44,18 @@ def show_source(*functions: Callable | type, numbers: bool = False) -> None:
             visible = visible & (distance < window)
         return visible
     """
-    for index, function in enumerate(functions):
-        if index:
-            print()
+    definitions = []
+    for function in functions:
         # Decorators such as jax.jit wrap a function; its source is the wrapped one's.
         head, body = _without_docstrings(inspect.getsource(inspect.unwrap(function)))
-        print("\n".join(head))
-        for number, line in enumerate(body, 1):
-            print(f"{number} {line}" if numbers else line)
+        if numbers:
+            body = [f"{number} {line}" for number, line in enumerate(body, 1)]
+        definitions.append("\n".join([*head, *body]))
+    text = "\n\n".join(definitions)
+    if get_ipython() is None:
+        print(text)
+    else:
+        display({"text/markdown": f"```python\n{text}\n```", "text/plain": text}, raw=True)
 
 
 def line_number(function: Callable, part: str) -> int:
