@@ -363,7 +363,7 @@ def test_code_in_view_takes_no_more_than_its_share(chromium, address):
 @shown("book/07_sliding_windows")
 def test_a_link_says_where_it_leads_before_it_is_followed(page):
     preview = page.locator("#preview")
-    for kind, start in (("cite", "mistral-inference. Issue 60"), ("term", "A whole number")):
+    for kind, start in (("cite", "transformers. Issue 29623"), ("term", "A whole number")):
         link = page.locator(f"a.{kind}").first
         link.focus()
         assert preview.is_visible()
