@@ -73,11 +73,12 @@ EXERCISES = [
             ([2, 3, 4, 5, 6], "that is a window of W + 1. A distance of 4 is no longer below 4."),
             ([2, 3, 4, 5], "a token sees itself: the distance 0 is allowed, and it counts."),
             ([6, 7], "those lie ahead. The distance is query minus key."),
+            ([6, 5, 4, 3], "those are the right positions, but write the smallest first."),
             ([4, 5, 6, 7], "that is the row below: position 6 cannot see position 7."),
         ),
         hints=(
             "Subtract each key's position from 6. Which differences are allowed?",
-            "Read the row of position 6 in the table of distances: 6, 5, 4, 3, 2, 1, 0, -1.",
+            "The distances from position 6 to the keys 0, 1, 2, … are 6, 5, 4, 3, 2, 1, 0, -1.",
             "A window of 4 allows four distances, and the smallest of them is 0.",
         ),
     ),
@@ -199,7 +200,7 @@ EXERCISES = [
             "counts every pad: a pad still sees the real tokens in its window.": (
                 lambda length, window, pads: pads
             ),
-            "is one row short: the pad W - 1 places on sees no real token but itself, a pad.": (
+            "is one row short: the window of pad number W holds W pads, and no real token.": (
                 lambda length, window, pads: max(0, pads - window)
             ),
             "goes below zero when the window is longer than the padding.": (
@@ -228,7 +229,7 @@ EXERCISES = [
             "total = weights": "this line computes the sum; it does not yet divide by it.",
         },
         hints=(
-            "Follow an empty row through the five lines with numbers.",
+            "Write down what each line makes of a row in which mask is False everywhere.",
             "After line 3 its weights are all 0, so after line 4 its total is 0.",
             "Which line would divide 0 by 0, and what does it do instead?",
         ),
