@@ -128,7 +128,7 @@ EXERCISES = [
             (32_768**2, "the whole square was counted, the future with it."),
             (
                 32_768 * 4_096 // 2,
-                "a window makes a band, and no triangle: nearly every row is full.",
+                "a window makes a band, not a triangle: nearly every row is full.",
             ),
             (32_768 * 32_769 // 2, "that is causal attention without a window."),
             (4_096**2, "that is one window by one window: every one of the 32,768 rows has one."),
@@ -254,7 +254,7 @@ EXERCISES = [
             ((512, 257, 128, 8), "those are the last positions. How many keys are there?"),
             ((514, 259, 130, 10), "one key fewer is enough for each."),
             ((512, 256, 127, 8), "those are the numbers in the code. Run calls to see."),
-            ((513, 258, 129, 5), "that last one was compared with something else than the loops."),
+            ((513, 258, 129, 5), "the last one was compared with something other than the loops."),
         ),
         hints=(
             "Begin with one key and add one at a time, until some window makes the mutant differ "
@@ -278,11 +278,14 @@ EXERCISES = [
             "c": "the more the model sees, the less it costs.",
         },
         refusals={
-            "a": "with 64 tokens, half of the window, it costs nothing that one could see.",
+            "a": "with 64 tokens, half of the window, the cost is too small to see.",
             "c": "with 256 tokens the model sees the most, and it costs the most.",
         },
         others=(
-            ((0.020, 0.003, 0.249), "that is the half that is for looking around."),
+            (
+                (0.020, 0.003, 0.249),
+                "those come from the half for discovery. Use the half 'confirm'.",
+            ),
             ((0.044, 0.001, 0.712), "those are bits for each token. Divide by bytes: more_bits."),
             ((-0.015, 0.0, -0.236), "the signs are turned: what is *more* than with 128?"),
             ((0.236, 0.0, 0.015), "the order is 32, 64, 256."),
