@@ -73,11 +73,12 @@ EXERCISES = [
             ([2, 3, 4, 5, 6], "that is a window of W + 1. A distance of 4 is no longer below 4."),
             ([2, 3, 4, 5], "a token sees itself: the distance 0 is allowed, and it counts."),
             ([6, 7], "those lie ahead. The distance is query minus key."),
+            ([6, 5, 4, 3], "those are the right positions, but write the smallest first."),
             ([4, 5, 6, 7], "that is the row below: position 6 cannot see position 7."),
         ),
         hints=(
             "Subtract each key's position from 6. Which differences are allowed?",
-            "Read the row of position 6 in the table of distances: 6, 5, 4, 3, 2, 1, 0, -1.",
+            "The distances from position 6 to the keys 0, 1, 2, … are 6, 5, 4, 3, 2, 1, 0, -1.",
             "A window of 4 allows four distances, and the smallest of them is 0.",
         ),
     ),
@@ -127,7 +128,7 @@ EXERCISES = [
             (32_768**2, "the whole square was counted, the future with it."),
             (
                 32_768 * 4_096 // 2,
-                "a window makes a band, and no triangle: nearly every row is full.",
+                "a window makes a band, not a triangle: nearly every row is full.",
             ),
             (32_768 * 32_769 // 2, "that is causal attention without a window."),
             (4_096**2, "that is one window by one window: every one of the 32,768 rows has one."),
@@ -199,7 +200,7 @@ EXERCISES = [
             "counts every pad: a pad still sees the real tokens in its window.": (
                 lambda length, window, pads: pads
             ),
-            "is one row short: the pad W - 1 places on sees no real token but itself, a pad.": (
+            "is one row short: the window of pad number W holds W pads, and no real token.": (
                 lambda length, window, pads: max(0, pads - window)
             ),
             "goes below zero when the window is longer than the padding.": (
@@ -228,7 +229,7 @@ EXERCISES = [
             "total = weights": "this line computes the sum; it does not yet divide by it.",
         },
         hints=(
-            "Follow an empty row through the five lines with numbers.",
+            "Write down what each line makes of a row in which mask is False everywhere.",
             "After line 3 its weights are all 0, so after line 4 its total is 0.",
             "Which line would divide 0 by 0, and what does it do instead?",
         ),
@@ -253,7 +254,7 @@ EXERCISES = [
             ((512, 257, 128, 8), "those are the last positions. How many keys are there?"),
             ((514, 259, 130, 10), "one key fewer is enough for each."),
             ((512, 256, 127, 8), "those are the numbers in the code. Run calls to see."),
-            ((513, 258, 129, 5), "that last one was compared with something else than the loops."),
+            ((513, 258, 129, 5), "the last one was compared with something other than the loops."),
         ),
         hints=(
             "Begin with one key and add one at a time, until some window makes the mutant differ "
@@ -277,11 +278,14 @@ EXERCISES = [
             "c": "the more the model sees, the less it costs.",
         },
         refusals={
-            "a": "with 64 tokens, half of the window, it costs nothing that one could see.",
+            "a": "with 64 tokens, half of the window, the cost is too small to see.",
             "c": "with 256 tokens the model sees the most, and it costs the most.",
         },
         others=(
-            ((0.020, 0.003, 0.249), "that is the half that is for looking around."),
+            (
+                (0.020, 0.003, 0.249),
+                "those come from the half for discovery. Use the half 'confirm'.",
+            ),
             ((0.044, 0.001, 0.712), "those are bits for each token. Divide by bytes: more_bits."),
             ((-0.015, 0.0, -0.236), "the signs are turned: what is *more* than with 128?"),
             ((0.236, 0.0, 0.015), "the order is 32, 64, 256."),
