@@ -58,9 +58,7 @@ def page_of(module: str) -> str:
 def write() -> None:
     """Makes the pages; those that are right already stay as they are, so Sphinx skips them."""
     FOLDER.mkdir(exist_ok=True)
-    pages = {
-        FOLDER / targets.api_page(module): page_of(module) for module in targets.modules()
-    }
+    pages = {FOLDER / targets.api_page(module): page_of(module) for module in targets.modules()}
     for old in {*FOLDER.iterdir()} - pages.keys():
         old.unlink()
     for path, text in pages.items():
