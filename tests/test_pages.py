@@ -350,7 +350,7 @@ def test_folds_have_labels_and_start_closed(page):
 
 def test_code_in_view_takes_no_more_than_its_share(chromium, address):
     heights = {}
-    for name in PAGES:
+    for name in sorted({*PAGES} - {"book/mistral_in_one_file"}):  # which is a program
         with opened(chromium, address, name) as page:
             heights[name] = page.evaluate(HEIGHTS)
     shares = {name: code / whole for name, (whole, code) in heights.items() if code}
