@@ -184,8 +184,7 @@ EXERCISES = [
         hints=(
             "A number that says how large an array is can be read from that array.",
             "The number of blocks is in the names. Which of the eleven say how to compute?",
-            "Go through the printed list. Six of them you find in the names and shapes, head by "
-            "head.",
+            "Go through the printed list, and look for each of its numbers in the shapes below it.",
         ),
     ),
     Function(
