@@ -7,21 +7,21 @@ import numpy as np
 BLOCK = 2 * 4096**2 + 2 * 4096 * 1024 + 3 * 4096 * 14_336 + 2 * 4096
 
 
-def shapes_added(V, n, H, K, D, F):
+def shapes_added(V, L, H, K, D, F):
     h = D // H
     block = [(D, D), (D, K * h), (D, K * h), (D, D), (D, F), (D, F), (F, D), (D,), (D,)]
-    shapes = [(V, D), (D,), (D, V)] + n * block
+    shapes = [(V, D), (D,), (D, V)] + L * block
     return sum(int(np.prod(shape)) for shape in shapes)
 
 
-def share_of_heads(V, n, H, K, D, F):
+def share_of_heads(V, L, H, K, D, F):
     attention = D * D * (2 + 2 * K / H)
-    return 2 * V * D + n * (attention + 3 * D * F) + (2 * n + 1) * D
+    return 2 * V * D + L * (attention + 3 * D * F) + (2 * L + 1) * D
 
 
-def count(V, n, H, K, D, F, tables=2, keys=None, kernels=3, norms=2, last=1):
+def count(V, L, H, K, D, F, tables=2, keys=None, kernels=3, norms=2, last=1):
     width = D // H * (keys or K)
-    return tables * V * D + n * (2 * D * D + 2 * D * width + kernels * D * F + norms * D) + last * D
+    return tables * V * D + L * (2 * D * D + 2 * D * width + kernels * D * F + norms * D) + last * D
 
 
 def softmax(z):
@@ -85,60 +85,82 @@ ANSWERS = {
             np.array(["decoder_9", "decoder_10"]),
         ],
     ),
+    "backbone.debug": (
+        [
+            (((5, 0), (2, 1), (1, 127)), "b"),
+            (((4, 0), (1, 1), (0, 127)), "a"),
+            (((4, 0), (1, 1), (0, 127)), "c"),
+            (((0, 4), (1, 1), (127, 0)), "b"),
+            (((4, 1), (1, 2), (0, 128)), "b"),
+            (((4, 0), (1, 0), (0, 0)), "b"),
+            ((4, 1, 0), "b"),
+            (((4, 0), (1, 1)), "b"),
+            ((None, (1, 1), (0, 127)), "b"),
+            (((4, 0), (1, 1), (0, 127)), "the window"),
+            [(4, 0), (1, 1), (0, 127)],
+            "b",
+            {"A": (4, 0), "B": (1, 1), "C": (0, 127)},
+        ],
+        [
+            (((4, 0), (1, 1), (0, 127)), "b"),
+            ([[4, 0], [1, 1], [0, 127]], "(b)"),
+            (np.array([[4, 0], [1, 1], [0, 127]]), "B"),
+            [([4, 0], (1.0, 1), (np.int64(0), 127)), " b"],
+        ],
+    ),
+    "backbone.patch": (
+        [
+            ((0.64, 0.12), "a"),
+            ((0.64, 0.12), "c"),
+            ((0.77, 0.12), "b"),
+            ((0.55, 0.02), "b"),
+            ((0.77, 0.19), "b"),
+            ((0.22, 0.0), "b"),
+            ((0.12, 0.64), "b"),
+            ((64, 12), "b"),
+            ((0.64,), "b"),
+            ((0.64, 0.3), "b"),
+            (0.64, 0.12),
+            (np.zeros(36), "b"),
+            "attention",
+        ],
+        [
+            ((0.64, 0.12), "b"),
+            ([0.6391, 0.1175], "B"),
+            (np.array([0.64, 0.12], "float32"), "(b)"),
+            ("0.64, 0.12", "b"),
+        ],
+    ),
     "backbone.silent": (
         [4, 6, 7, 3, 11, 0, 8, "none", [1, 2, 3, 4, 5], 57],
         [5, "5", 5.0, np.int64(5), len("abcde")],
     ),
-    "backbone.by_hand": (
-        [
-            2688,
-            count(10, 2, 8, 4, 16, 8, tables=1),
-            count(10, 1, 8, 4, 16, 8),
-            count(10, 2, 8, 4, 16, 8, keys=8),
-            count(10, 2, 8, 4, 16, 8, kernels=2),
-            count(10, 2, 8, 4, 16, 8, norms=1),
-            count(10, 2, 8, 4, 16, 8, norms=0, last=0),
-            2 * 160,
-            -2704,
-            2.7,
-            "2704 MB",
-        ],
-        [2704, "2,704", "2704", 2704.0, shapes_added(10, 2, 8, 4, 16, 8), np.int64(2704)],
-    ),
     "backbone.count": (
         [
-            lambda V, n, H, K, D, F: count(V, n, H, K, D, F, keys=H),
-            lambda V, n, H, K, D, F: count(V, n, H, K, D, F, tables=1),
-            lambda V, n, H, K, D, F: count(V, n, H, K, D, F, last=0),
-            lambda V, n, H, K, D, F: count(V, n, H, K, D, F, norms=1),
-            lambda V, n, H, K, D, F: count(V, n, H, K, D, F, kernels=2),
-            lambda V, n, H, K, D, F: count(V, n, H, K, D, F, norms=0, last=0),
-            lambda V, n, H, K, D, F: count(V, n, H, K, D, F, keys=1),
-            lambda V, n, H, K, D, F: n * count(V, 1, H, K, D, F),
-            lambda V, n, H, K, D, F: (
-                2 * V * D + n * (2 * D * D + 2 * D * K + 3 * D * F + 2 * D) + D
+            lambda V, L, H, K, D, F: count(V, L, H, K, D, F, keys=H),
+            lambda V, L, H, K, D, F: count(V, L, H, K, D, F, tables=1),
+            lambda V, L, H, K, D, F: count(V, L, H, K, D, F, last=0),
+            lambda V, L, H, K, D, F: count(V, L, H, K, D, F, norms=1),
+            lambda V, L, H, K, D, F: count(V, L, H, K, D, F, kernels=2),
+            lambda V, L, H, K, D, F: count(V, L, H, K, D, F, norms=0, last=0),
+            lambda V, L, H, K, D, F: count(V, L, H, K, D, F, keys=1),
+            lambda V, L, H, K, D, F: L * count(V, 1, H, K, D, F),
+            lambda V, L, H, K, D, F: (
+                2 * V * D + L * (2 * D * D + 2 * D * K + 3 * D * F + 2 * D) + D
             ),
-            lambda V, n, H, K, D, F: count(V, n, H, K, D, F) * 2,
-            lambda V, n, H, D, F: count(V, n, H, H, D, F),
+            lambda V, L, H, K, D, F: count(V, L, H, K, D, F) * 2,
+            lambda V, L, H, D, F: count(V, L, H, H, D, F),
         ],
         [
             shapes_added,
             share_of_heads,
             count,
-            lambda V, n, H, K, D, F: np.int64(count(V, n, H, K, D, F)),
+            lambda V, L, H, K, D, F: np.int64(count(V, L, H, K, D, F)),
         ],
-    ),
-    "backbone.memory": (
-        [14.5, 14.48, 27, 28.97, 6.74, 7.24, 13_812, 7_241_732_096 * 16 / 2**30, "seven billion"],
-        [13.5, 13.49, "13.5 GiB", 7_241_732_096 * 2 / 2**30, 13.6, np.float32(13.49)],
     ),
     "backbone.fit": (
         [53, 53.8, 59, 24 * 2**30 / 2 / BLOCK, 28, 116, 32, 24, 118, 1.7, "a hundred"],
         [57, 57.9, 57.878, "57", (24 * 2**30 / 2 - 2 * 32_000 * 4096) // BLOCK, 58],
-    ),
-    "backbone.rounding": (
-        [0.78, 100 / 128, 0.2, 0.05, 1 / 256, 50, 8, "half a step", 3.9],
-        [0.39, 0.4, 100 / 256, "0.39 %", "0.39 percent", np.float32(0.390625)],
     ),
     "backbone.lens": (
         [

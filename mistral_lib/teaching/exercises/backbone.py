@@ -10,11 +10,11 @@ from mistral_lib.teaching.exercises.answers import texts
 from mistral_lib.teaching.exercises.kinds import (
     BreakingInput,
     Estimate,
+    Experiment,
     Explanation,
     Function,
     Value,
 )
-from mistral_lib.teaching.facts import MISTRAL_7B
 
 TABLES_7B = 2 * 32_000 * 4096
 BLOCK_7B = 2 * 4096**2 + 2 * 4096 * 1024 + 3 * 4096 * 14336 + 2 * 4096
@@ -22,18 +22,18 @@ NAME = re.compile(r"decoder(?:_([1-9]\d*))?")
 
 
 def _models():
-    """V, n, H, K, D and F: small ones first, Mistral 7B last."""
+    """V, L, H, K, D and F: small ones first, Mistral 7B last."""
     yield 3, 1, 2, 1, 4, 5
     yield 10, 2, 8, 4, 16, 8
     yield 2048, 6, 6, 2, 192, 512
     yield 32_000, 32, 32, 8, 4096, 14336
 
 
-def _count(V, n, H, K, D, F, *, tables=2, kernels=3, norms=2, final=1, key_heads=None):
+def _count(V, L, H, K, D, F, *, tables=2, kernels=3, norms=2, final=1, key_heads=None):
     """The parameters of a backbone, or what comes out if one of its parts is counted wrongly."""
     key_width = (K if key_heads is None else H) * D // H
     block = 2 * D * D + 2 * D * key_width + kernels * D * F + norms * D
-    return tables * V * D + n * block + final * D
+    return tables * V * D + L * block + final * D
 
 
 def _wrongly(**changes):
@@ -61,7 +61,7 @@ def _refuse(names):
 
 
 def _states():
-    """States (n + 1, S, D), a scale (D,), a kernel (D, V) and ids (S,): small ones first."""
+    """States (L + 1, S, D), a scale (D,), a kernel (D, V) and ids (S,): small ones first."""
     yield np.array([[[3.0, 4.0], [0.0, 1.0]]]), np.array([1.0, 2.0]), np.eye(2), np.array([0, 1])
     random = np.random.default_rng(12)
     for stations, tokens, size, vocabulary in ((2, 3, 2, 4), (3, 4, 3, 5)):
@@ -83,7 +83,7 @@ def _norm(x, scale):
 
 
 def _lens(states, scale, kernel, ids):
-    chances = _softmax(_norm(states, scale) @ kernel)[:, :-1]  # (n + 1, S - 1, V)
+    chances = _softmax(_norm(states, scale) @ kernel)[:, :-1]  # (L + 1, S - 1, V)
     return chances[:, np.arange(len(ids) - 1), ids[1:]]
 
 
@@ -133,7 +133,40 @@ EXERCISES = [
         hints=(
             "Names are sorted letter by letter. When is that not the order of the numbers?",
             "The shipped model has 6 blocks, and there it works. Mistral 7B has 32.",
-            '["decoder_9", "decoder_10"]',
+            "Print in_order(...) of two names, and let the number of one of them have two digits.",
+        ),
+    ),
+    Experiment(
+        name="backbone.debug",
+        kind="run an experiment",
+        minutes=12,
+        difficulty=3,
+        solution=(((4, 0), (1, 1), (0, 127)), "b"),
+        within=0.1,
+        claims={
+            "a": "A is damaged in its queries or keys, and B in its values or its network.",
+            "b": "A is damaged in its values or its network, B in its queries or keys, C in its "
+            "window.",
+            "c": "streams name the block, but nothing can be said about the part.",
+        },
+        refusals={
+            "a": "the first token sees only itself, with the weight 1, whatever its query and key.",
+            "c": "the position says something: what is the first token's one weight, and which "
+            "token is the first that sees 128?",
+        },
+        others=(
+            (((5, 0), (2, 1), (1, 127)), "those are stations. Block 0 writes station 1."),
+            (((0, 4), (1, 1), (127, 0)), "the block comes first, and then the position."),
+            (((4, 1), (1, 2), (0, 128)), "positions are counted from 0."),
+            (((5, 1), (2, 2), (1, 128)), "blocks and positions are counted from 0."),
+            (((5, 0), (5, 1), (5, 127)), "those are the last blocks that differ. Which is first?"),
+        ),
+        hints=(
+            "A token that sees only itself gives itself the weight 1, whatever its score is.",
+            "library_streams takes a model as its second argument, and first_difference compares "
+            "its result with theirs.",
+            "Call first_difference(library_streams(ids, suspects.load(name)), theirs) for each "
+            "name. Which block writes the station that it returns?",
         ),
     ),
     Value(
@@ -151,29 +184,7 @@ EXERCISES = [
         hints=(
             "A number that says how large an array is can be read from that array.",
             "The number of blocks is in the names. Which of the eleven say how to compute?",
-            "Wavelength, scaling factor, epsilon, window and dropout: 5.",
-        ),
-    ),
-    Value(
-        name="backbone.by_hand",
-        kind="trace by hand",
-        minutes=5,
-        difficulty=1,
-        solution=_count(10, 2, 8, 4, 16, 8),
-        mistakes=(
-            (_count(10, 2, 8, 4, 16, 8, final=0), "one norm is missing, the last."),
-            (_count(10, 2, 8, 4, 16, 8, tables=1), "one table was counted. There are two."),
-            (_count(10, 1, 8, 4, 16, 8), "one block was counted. There are two."),
-            (
-                _count(10, 2, 8, 4, 16, 8, key_heads="all"),
-                "keys and values have 4 heads, not 8: their kernels are 16 by 8.",
-            ),
-            (_count(10, 2, 8, 4, 16, 8, kernels=2), "a network has three kernels."),
-        ),
-        hints=(
-            "Two tables, then the blocks, then one more norm.",
-            "A block: 16 × 16 twice, 16 × 8 twice, 16 × 8 three times, and 16 twice.",
-            "2 * 160 + 2 * (2 * 256 + 2 * 128 + 3 * 128 + 2 * 16) + 16",
+            "Go through the printed list, and look for each of its numbers in the shapes below it.",
         ),
     ),
     Function(
@@ -190,34 +201,16 @@ EXERCISES = [
             "gives keys and values H heads: they have K, and are K * D // H wide.": _wrongly(
                 key_heads="all"
             ),
-            "leaves out the norm behind the last block.": _wrongly(final=0),
+            "leaves out the norm after the last block.": _wrongly(final=0),
             "counts one norm a block: there are two.": _wrongly(norms=1),
             "counts two kernels in a network: one with a gate has three.": _wrongly(kernels=2),
             "leaves out the norms.": _wrongly(norms=0, final=0),
         },
         hints=(
-            "Add up the sizes of all arrays: two tables, n blocks, one norm.",
+            "Add up the sizes of all arrays: two tables, L blocks, one norm.",
             "A block has four kernels of attention, three of the network and two norms.",
-            "2*V*D + n * (2*D*D + 2*D*(K*D//H) + 3*D*F + 2*D) + D",
-        ),
-    ),
-    Estimate(
-        name="backbone.memory",
-        kind="estimate",
-        minutes=2,
-        difficulty=1,
-        solution=round(MISTRAL_7B * 2 / 2**30, 2),
-        factor=1.05,
-        unit="GiB",
-        mistakes=(
-            (MISTRAL_7B * 4 / 2**30, "that is float32, four bytes a number."),
-            (MISTRAL_7B * 2 / 1e9, "those are gigabytes. A GiB is 2 ** 30 bytes."),
-            (MISTRAL_7B / 2**30, "that is one byte a number."),
-        ),
-        hints=(
-            "How many bytes has a number of 16 bits?",
-            "Two bytes for each of 7.24 billion numbers; a GiB is 2 ** 30 bytes.",
-            "7_241_732_096 * 2 / 2**30",
+            "Begin with key_width = K * D // H, then in_block = 2 * D * D + ..., and do not forget "
+            "the last norm.",
         ),
     ),
     Estimate(
@@ -236,27 +229,8 @@ EXERCISES = [
         ),
         hints=(
             "How many numbers fit, and how many of them are not in blocks?",
-            "24 GiB hold 12.9 billion numbers. The tables are 262 million, a block 218 million.",
-            "(24 * 2**30 / 2 - 2 * 32_000 * 4096) / 218_112_000",
-        ),
-    ),
-    Estimate(
-        name="backbone.rounding",
-        kind="estimate",
-        minutes=3,
-        difficulty=2,
-        solution=100 * 2.0**-8,
-        factor=1.2,
-        unit="%",
-        mistakes=(
-            (100 * 2.0**-7, "that is the step between neighbours. The nearest is half as far."),
-            (100 * 2.0**-9, "the 8 digits include the leading 1, which is not stored."),
-            (100 * 2.0**-11, "that is float16, which has 11 digits."),
-        ),
-        hints=(
-            "How far apart are neighbours just above 1, and how far is the nearest at most?",
-            "With 8 binary digits, 1.0000000 is followed by 1.0000001: a step of 1/128.",
-            "100 * (1 / 128) / 2",
+            "A number has two bytes, and a GiB has 2 ** 30. Take the tables off first.",
+            "count gives you a block: count(32_000, 2, ...) - count(32_000, 1, ...).",
         ),
     ),
     Function(
@@ -274,15 +248,51 @@ EXERCISES = [
                 _without_maximum
             ),
             "leaves out the scale of the last norm.": _without_scale,
-            "asks for the token that was just read: the answer is the one behind it.": (
+            "asks for the token that was just read: the answer is the one after it.": (
                 _token_that_was_read
             ),
             "returns logits: probabilities are asked for.": _logits,
         },
         hints=(
-            "As if the model ended there: which two parts stand behind the last block?",
+            "As if the model ended there: which two parts come after the last block?",
             "Norm, scale, kernel, softmax; then row i is asked about token i + 1.",
-            "chances[:, np.arange(len(ids) - 1), ids[1:]]",
+            "With chances of the shape (L + 1, S, V), index the middle axis by "
+            "np.arange(len(ids) - 1). Which ids belong into the last axis?",
+        ),
+    ),
+    Experiment(
+        name="backbone.patch",
+        kind="run an experiment",
+        minutes=15,
+        difficulty=3,
+        solution=((0.64, 0.12), "b"),
+        within=0.02,
+        claims={
+            "a": "the network finds the name.",
+            "b": "attention brings the name, mostly by itself, and partly through the network.",
+            "c": "attention brings the name, but it acts through the network only.",
+        },
+        refusals={
+            "a": "most of the answer moves with attention alone, and the network sees one token.",
+            "c": "then patching attention alone would change nothing, since the network's part "
+            "stayed as it was.",
+        },
+        others=(
+            ((0.77, 0.12), "the network read the patched stream. Keep what it adds as it was."),
+            ((0.55, 0.02), "those are names that begin with a letter. Take all prompts."),
+            ((0.77, 0.19), "those are names of one piece. Take all prompts."),
+            ((0.66, 0.19), "those are names whose first piece is longer. Take all prompts."),
+            ((0.22, 0.0), "that is block 2."),
+            ((0.12, 0.64), "attention's share comes first."),
+            ((0.36, 0.88), "those are the shares that stay. Which move?"),
+        ),
+        hints=(
+            "Block 5 reads station 5 and writes station 6. Station 6 is station 5 plus what the "
+            "two halves add.",
+            "halves(mine[i][5], blocks[5]) and halves(other[i][5], blocks[5]) give what you need "
+            "for prompt i. Change the row −1 of one half, and leave the other half alone.",
+            "finish(..., 6) makes logits of station 6, lead(..., i) the lead, and "
+            "moved(np.array(leads)).mean the share.",
         ),
     ),
     Explanation(
@@ -294,7 +304,7 @@ EXERCISES = [
             "two bytes a number round every result, so that logits have to differ a little",
             "what is to be expected can be measured: the same model in both dtypes",
             "a mistake is looked for in float32, where the two programs have to agree closely",
-            "differences are compared block by block, and the first that is too large names it",
+            "streams are compared station by station, and the first that is off names the block",
         ),
         hints=(
             "By how much do the logits of one and the same model differ in bfloat16?",
