@@ -123,7 +123,9 @@ def _draw_slot(ax, frame, slot, position, before, tokens) -> None:
         ax.add_patch(Rectangle((slot + 0.02, frame + 0.03), 0.96, 0.94, **ring))
 
 
-def draw_places(ax: Axes, groups: Sequence[Estimate], *singles: Sequence[float]) -> None:
+def draw_places(
+    ax: Axes, groups: Sequence[Estimate], *singles: Sequence[float] | np.ndarray
+) -> None:
     """Draws how far logits are off by the place of a token in its chunk.
 
     Args:
@@ -191,10 +193,10 @@ def draw_throughput(ax: Axes, rows: Sequence[int], speeds: Mapping[str, Sequence
     looks = zip(("-", "--"), (plots.BLUE, plots.RED), ("top", "bottom"))
     for (name, speed), (line, colour, side) in zip(speeds.items(), looks):
         ax.plot(rows, speed, line, color=colour)
-        middle = len(rows) * 2 // 3
+        middle = len(rows) // 2
         away = 0.8 if side == "top" else 1.25
-        place = {"va": side, "ha": "left" if side == "top" else "right"}
-        ax.text(rows[middle], away * speed[middle], name, color=colour, **place)
+        at = "left" if side == "top" else "right"
+        ax.text(rows[middle], away * speed[middle], name, color=colour, va=side, ha=at)
     ax.set(xscale="log", yscale="log", xlabel="rows", ylabel="tokens a second")
     ticks = [tick for tick in (1, 8, 32, 100, 200) if tick <= max(rows)]
     ax.set_xticks(ticks, [str(tick) for tick in ticks])
