@@ -5,7 +5,14 @@ import numpy as np
 import pytest
 
 from mistral_lib.teaching import plots
-from mistral_lib.teaching.cache_plots import draw_film, find_positions
+from mistral_lib.teaching.cache_plots import (
+    draw_film,
+    draw_places,
+    draw_sizes,
+    draw_throughput,
+    find_positions,
+)
+from mistral_lib.teaching.estimates import Estimate
 from mistral_lib.teaching.exercises.cache import _held
 
 SLOTS, FRAMES = 3, 5
@@ -87,3 +94,28 @@ def test_on_a_phone_a_cell_has_room_for_two_numbers(ax, film, held):
     assert {"3", "(0)", "4", "(1)", "empty"} <= set(shown)
     assert not set(shown) & set("abcde")
     assert [label.get_text() for label in ax.get_yticklabels()][3] == "3  d"
+
+
+def test_means_are_drawn_in_the_middle_of_their_places(ax):
+    groups = [Estimate(0.5, 0.4, 0.7, 26), Estimate(0.2, 0.1, 0.3, 26)]
+    draw_places(ax, groups, np.zeros(64), np.ones(64))
+    (points,) = [line for line in ax.lines if line.get_marker() == "o"]
+    np.testing.assert_allclose(points.get_xdata(), [15.5, 47.5])
+    np.testing.assert_allclose(points.get_ydata(), [0.5, 0.2])
+    labels = {text.get_text() for text in ax.get_legend().get_texts()}
+    assert labels == {"single chunks", "mean of 26 documents"}
+
+
+def test_caches_of_one_size_are_drawn_side_by_side(ax):
+    estimate = Estimate(0.5, 0.4, 0.7, 26)
+    draw_sizes(ax, (8, 16), {"recent": [estimate] * 2, "first": [estimate] * 2})
+    recent, first = (next(line for line in ax.lines if line.get_marker() == m) for m in "os")
+    assert (recent.get_xdata() < (8, 16)).all()
+    assert (first.get_xdata() > (8, 16)).all()
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["8", "16"]
+
+
+def test_each_curve_of_throughput_carries_its_name(ax):
+    draw_throughput(ax, [1, 10, 100], {"real": [300, 2000, 4000], "ideal": [300, 3000, 30000]})
+    assert [text.get_text() for text in ax.texts] == ["real", "ideal"]
+    assert ax.get_xscale() == ax.get_yscale() == "log"

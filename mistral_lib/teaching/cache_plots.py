@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
 from mistral_lib.teaching import plots
+from mistral_lib.teaching.estimates import Estimate
 from mistral_lib.teaching.next_token import token_label
 from mistral_lib.teaching.plots import SMALL
 
@@ -120,3 +121,93 @@ def _draw_slot(ax, frame, slot, position, before, tokens) -> None:
         ax.text(slot + 0.95, middle, was, ha="right", **looks)
         ring = {"fill": False, "edgecolor": plots.RED, "lw": 2, "zorder": 3}
         ax.add_patch(Rectangle((slot + 0.02, frame + 0.03), 0.96, 0.94, **ring))
+
+
+def draw_places(
+    ax: Axes, groups: Sequence[Estimate], *singles: Sequence[float] | np.ndarray
+) -> None:
+    """Draws how far logits are off by the place of a token in its chunk.
+
+    Args:
+        ax: the axes to draw on.
+        groups: the mean for each group of places; all groups have the same size.
+        *singles: the errors of single chunks, one for each place.
+
+    >>> import matplotlib.pyplot as plt
+    >>> figure, ax = plt.subplots()
+    >>> draw_places(ax, [Estimate(0.5, 0.4, 0.6, 26)] * 2, [0.9, 0.1, 0, 0])
+    >>> ax.get_xlim()
+    (-0.5, 3.5)
+    """
+    size = len(singles[0]) // len(groups)
+    for number, single in enumerate(singles):
+        label = "single chunks" if number == 0 else None
+        ax.plot(
+            single, color=plots.GREY, linewidth=1, linestyle=("-", ":")[number % 2], label=label
+        )
+    middles = np.arange(len(groups)) * size + (size - 1) / 2
+    _intervals(ax, middles, groups, "o", plots.BLUE, f"mean of {groups[0].n} documents")
+    ax.set(xlabel="place in the chunk", ylabel="largest error of a logit")
+    ax.set(xlim=(-0.5, len(singles[0]) - 0.5), ylim=(0, None))
+    ax.legend(loc="upper right")
+
+
+def draw_sizes(ax: Axes, sizes: Sequence[int], curves: Mapping[str, Sequence[Estimate]]) -> None:
+    """Draws what caches of several sizes cost, one curve for each way of filling them.
+
+    Args:
+        ax: the axes to draw on.
+        sizes: the numbers of slots.
+        curves: what the slots hold -> what that costs at each size.
+
+    >>> import matplotlib.pyplot as plt
+    >>> figure, ax = plt.subplots()
+    >>> draw_sizes(ax, [8, 16], {"recent": [Estimate(0.5, 0.4, 0.6, 26)] * 2})
+    >>> [text.get_text() for text in ax.get_legend().get_texts()]
+    ['recent']
+    """
+    looks = zip(("o-", "s--"), (plots.BLUE, plots.RED), (0.97, 1.03))
+    for (name, estimates), (marker, colour, shift) in zip(curves.items(), looks):
+        _intervals(ax, shift * np.array(sizes), estimates, marker, colour, name)
+    ax.axhline(0, color=plots.GREY, linewidth=1)
+    ax.set(xscale="log", xlabel="slots", ylabel="bits a token more than with all")
+    ax.set_xticks(sizes, [str(size) for size in sizes])
+    ax.minorticks_off()
+    ax.legend(loc="upper right")
+
+
+def draw_throughput(ax: Axes, rows: Sequence[int], speeds: Mapping[str, Sequence[float]]) -> None:
+    """Draws tokens a second over the rows of a batch, each curve with its name at its end.
+
+    Args:
+        ax: the axes to draw on.
+        rows: the numbers of rows.
+        speeds: name -> tokens a second for each of them; the first is drawn solid.
+
+    >>> import matplotlib.pyplot as plt
+    >>> figure, ax = plt.subplots()
+    >>> draw_throughput(ax, [1, 10], {"real": [300, 2000], "ideal": [300, 3000]})
+    >>> [text.get_text() for text in ax.texts]
+    ['real', 'ideal']
+    """
+    looks = zip(("-", "--"), (plots.BLUE, plots.RED), ("top", "bottom"))
+    for (name, speed), (line, colour, side) in zip(speeds.items(), looks):
+        ax.plot(rows, speed, line, color=colour)
+        middle = len(rows) // 2
+        away = 0.8 if side == "top" else 1.25
+        at = "left" if side == "top" else "right"
+        ax.text(rows[middle], away * speed[middle], name, color=colour, va=side, ha=at)
+    ax.set(xscale="log", yscale="log", xlabel="rows", ylabel="tokens a second")
+    ticks = [tick for tick in (1, 8, 32, 100, 200) if tick <= max(rows)]
+    ax.set_xticks(ticks, [str(tick) for tick in ticks])
+    ax.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    ax.minorticks_off()
+
+
+def _intervals(ax, x, estimates, marker, colour, label) -> None:
+    """Means with their intervals."""
+    means = np.array([estimate.mean for estimate in estimates])
+    ends = np.array([[estimate.low, estimate.high] for estimate in estimates]).T
+    ax.errorbar(
+        x, means, abs(ends - means), fmt=marker, color=colour, capsize=3, label=label, zorder=3
+    )

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from mistral_lib.generation.cache import attend_cached
+from mistral_lib.generation.reading import PromptReader
 from mistral_lib.masks import can_see
 from mistral_lib.teaching.exercises.answers import numbers, whole
 from mistral_lib.teaching.exercises.kinds import (
     BreakingInput,
     Estimate,
+    Experiment,
     Explanation,
     Function,
     Line,
@@ -86,9 +87,9 @@ EXERCISES = [
             ([0, 1, 2, 3], "seven tokens came after these four, and each took a slot."),
         ),
         hints=(
-            "Position p lives in slot p % 4, and the newest token in a slot is the one there.",
-            "The positions are 0 to 10. Position 8 goes to slot 0. Where do 9, 10 and 7 go?",
-            "[8, 9, 10, 7]",
+            "Position p is kept in slot p % 4, and a newer token replaces an older one.",
+            "The first token is at position 0, so the last of eleven is at position 10.",
+            "Write the positions 0 to 10 in rows of four, and read the last entry of each column.",
         ),
     ),
     Function(
@@ -114,8 +115,9 @@ EXERCISES = [
         },
         hints=(
             "How far back from the newest token is the one in slot s?",
-            "The newest is at n = length - 1. Going back (n - s) % slots tokens leads to slot s.",
-            "np.maximum(n - (n - np.arange(slots)) % slots, -1)",
+            "The newest is at n = length - 1, in slot n % slots. For slot s, go back by the "
+            "difference of the two slots, modulo slots.",
+            "np.arange(slots) has all slots at once. What does your formula say for length = 1?",
         ),
     ),
     Function(
@@ -145,9 +147,9 @@ EXERCISES = [
             ),
         },
         hints=(
-            "The question of chapter 7 is asked about what a slot holds.",
-            "can_see(position, held, window) answers it for real tokens. Which slots have none?",
-            "(held >= 0) & can_see(position, held, window)",
+            "The question of chapter 7 is asked about what a slot holds, not about its number.",
+            "can_see(position, held, window) takes -1 for a position like any other.",
+            "Two conditions, joined by &: one about empty slots, one about the distance.",
         ),
     ),
     BreakingInput(
@@ -175,47 +177,8 @@ EXERCISES = [
         hints=(
             "When does a chunk overwrite a key that one of its own queries still wants?",
             "Fill the slots first. The next chunk's first query looks back window - 1 tokens.",
-            "A window of 3, and the chunks [3, 2]: position 4 takes the slot of position 1.",
-        ),
-    ),
-    Line(
-        name="cache.library",
-        kind="read the library",
-        minutes=5,
-        difficulty=3,
-        function=attend_cached,
-        line="keep = real",
-        wrong={
-            "slots, new": "this line only counts slots and new tokens.",
-            "real = jnp": (
-                "this tells real tokens from padding. All tokens of a long chunk may be real."
-            ),
-            "write_slots": "this line writes what it is told to keep. Who decides that?",
-            "if window": "this line chooses what to look at; the writing is done by then.",
-        },
-        hints=(
-            "Two tokens of a chunk fall into one slot if they are `slots` apart. Which may stay?",
-            "Look for the line that compares positions with the total, less the slots.",
-            "keep = real & (positions >= total - slots)",
-        ),
-    ),
-    Estimate(
-        name="cache.million",
-        kind="estimate",
-        minutes=3,
-        difficulty=1,
-        solution=BYTES_A_TOKEN * 10**6 / 2**30,
-        factor=1.2,
-        unit="GiB",
-        mistakes=(
-            (0.5, "that is the rolling cache: 4,096 tokens of 128 KiB."),
-            (4 * BYTES_A_TOKEN * 10**6 / 2**30, "query heads counted? There are 8 key heads."),
-            (BYTES_A_TOKEN * 10**6 / 2**31, "keys or values? Both are kept."),
-        ),
-        hints=(
-            "How many KiB does a token take in Mistral 7B?",
-            "A million tokens of 128 KiB, and 2**20 KiB in a GiB.",
-            "128 * 10**6 / 2**20",
+            "With a window of 3: after which chunk are the slots full, and how long must the next "
+            "one be so that it overwrites position 1 or 2?",
         ),
     ),
     Estimate(
@@ -238,29 +201,122 @@ EXERCISES = [
         ),
         hints=(
             "Which two things are read from memory once for every token?",
-            "14.5 GB of weights and half a GB of keys and values, at 4,800 GB a second.",
-            "(2 * 7.24e9 + 4096 * 128 * 1024) / 4.8e12 * 1000",
+            "7.24 billion weights of two bytes, and the keys and values of 4,096 tokens.",
+            "Add the bytes and divide by the bytes a second. The arithmetic runs beside the "
+            "reading, and is done much sooner.",
         ),
     ),
-    Estimate(
-        name="cache.rows",
-        kind="estimate",
-        minutes=3,
+    Line(
+        name="cache.prompt",
+        kind="read the library",
+        minutes=4,
         difficulty=2,
-        solution=WEIGHTS_7B / (4096 * BYTES_A_TOKEN),
-        factor=1.15,
-        unit="rows",
-        mistakes=(
-            (WEIGHTS_7B / BYTES_A_TOKEN, "that is how many tokens weigh as much. Rows have 4,096."),
-            (206, "that is FLOPs a byte of the GPU. Weights are shared by rows, caches are not."),
-            (200, "that is FLOPs a byte of the GPU. Weights are shared by rows, caches are not."),
-            (2 * WEIGHTS_7B / (4096 * BYTES_A_TOKEN), "four bytes a weight? bfloat16 has two."),
-            (WEIGHTS_7B / (32_768 * BYTES_A_TOKEN), "with a window no row keeps 32,768 tokens."),
+        function=PromptReader._read_chunk,
+        line="last = states",
+        wrong={
+            "before, part": (
+                "this line takes out the rows that still have tokens, and nothing of a row."
+            ),
+            "states, part": (
+                "this line reads the whole chunk: it returns hidden states for all of it."
+            ),
+            "last = jnp": (
+                "this line keeps the old state of rows that are done. All are single by now."
+            ),
+        },
+        hints=(
+            "Logits are made from hidden states, V numbers from each. How many states are left?",
+            "Follow the name `states`. Which line leaves one position of each row?",
+            "In NumPy, array[[0, 1], [5, 7]] takes two entries and not a square of four.",
+        ),
+    ),
+    Experiment(
+        name="cache.rewind",
+        kind="run an experiment",
+        minutes=10,
+        difficulty=2,
+        solution=((0.0, 1.59), "b"),
+        within=0.02,
+        claims={
+            "a": "a cache must never be rewound.",
+            "b": "a ring may be rewound until it has come round, and then it must not.",
+            "c": "a rewound ring is off, but not by much.",
+        },
+        refusals={
+            "a": "after the short prefix the costs are equal to the last digit.",
+            "c": "after the long prefix each token costs more than one bit more.",
+        },
+        others=(
+            ((1.59, 0.0), "the short prefix comes first."),
+            ((0.0, -1.59), "the price is the cost after the rewind less the right cost."),
+            ((0.0, 0.0), "is the second prefix longer than the window? Take 192 tokens."),
+            ((0.0, 0.04), "that is a first request of 16 tokens. Take 64."),
+            ((0.0, 0.36), "that is a first request of 32 tokens. Take 64."),
         ),
         hints=(
-            "The weights are read once for all rows together, a cache once for each row.",
-            "13.5 GiB of weights, and half a GiB for each row.",
-            "13.5 / 0.5",
+            "How many tokens have been read in all before the cache is rewound: more than 128?",
+            "price_of_rewinding returns one number for each document. Take their mean.",
+            "Call it twice, once with prefix=32 and once with prefix=192.",
+        ),
+    ),
+    Experiment(
+        name="cache.sinks",
+        kind="run an experiment",
+        minutes=12,
+        difficulty=3,
+        solution=((0.26, 0.41, 0.40), "b"),
+        within=0.02,
+        claims={
+            "a": "the first tokens rescue the model.",
+            "b": "to this model the first tokens are worth no more than empty slots.",
+            "c": "the first tokens do harm, because heads look at them too much.",
+        },
+        refusals={
+            "a": "with the first four the loss is larger than with sixteen recent tokens.",
+            "c": "without them, and with nothing in their place, the loss is about as large.",
+        },
+        others=(
+            ((0.26, 0.27, 0.26), "four first and sixteen recent tokens are twenty slots."),
+            ((0.26, 0.41, 0.26), "the third cache holds 12 tokens, and four slots are empty."),
+            ((0.225, 0.35, 0.35), "count only the tokens that come after 16 others, no padding."),
+            ((0.26, 0.46, 0.40), "that keeps the first eight tokens."),
+            ((0.26, 0.32, 0.40), "that keeps the first token alone."),
+        ),
+        hints=(
+            "The second cache differs from the first in which tokens it has, and from the third "
+            "in whether four of its slots are used.",
+            "in_cache(recent, first) makes a table of what is seen. In each of the three cases, "
+            "how many recent tokens are kept, and how many first ones?",
+            "The fair comparison has 16 slots: first and recent tokens together.",
+        ),
+    ),
+    Experiment(
+        name="cache.serve",
+        kind="run an experiment",
+        minutes=8,
+        difficulty=2,
+        solution=((15.0, 24.3), "b"),
+        within=0.3,
+        claims={
+            "a": "the colleague is right.",
+            "b": "the gain shrinks long before, because every row has a cache of its own.",
+            "c": "more rows bring nothing, because memory is the limit either way.",
+        },
+        refusals={
+            "a": "then 203 rows would write about 200 times as much as one.",
+            "c": "32 rows write 15 times as much as one, in a step that takes twice as long.",
+        },
+        others=(
+            ((31.9, 202), "those rows have hardly any cache. Give each a context of 4,096."),
+            ((2.1, 8.4), "that is how much longer a step takes. How many tokens come out of it?"),
+            ((4892, 7909), "those are tokens a second. How many times those of one row are they?"),
+            ((0.47, 0.12), "that is the gain of each row. What is it for all together?"),
+            ((3.9, 4.2), "those rows keep 32,768 tokens. With the window a row keeps 4,096."),
+        ),
+        hints=(
+            "A step of B rows writes B tokens.",
+            "step.seconds(rate, bandwidth) is the time of a step; decoding_step takes the rows.",
+            "Divide rows by seconds for 1, 32 and 203 rows, and the last two by the first.",
         ),
     ),
     Explanation(
@@ -275,9 +331,9 @@ EXERCISES = [
             "compare logits with an uncached reading; text may stay the same by luck",
         ),
         hints=(
-            "What does a rolling cache do differently before its first round is over?",
+            "Does a rolling cache do anything that a list does not before its first round is over?",
             "Look at the rows of the film in which no cell is framed.",
-            "Name a window, a prompt and two chunks that would have shown it.",
+            "Which window, how short a prompt and which chunks would be a better test?",
         ),
     ),
 ]
