@@ -167,8 +167,8 @@ def write(config, weights, token_ids, length, temperature=0.0, top_p=0.95, seed=
     random, read = np.random.default_rng(seed), 0
     while read < length:
         new = np.array(token_ids[read : read + len(caches[0]["position"])])
-        positions = read + np.arange(len(new))
-        logits, caches = step(weights, token_ids=new, positions=positions, caches=caches)
+        places = read + np.arange(len(new))
+        logits, caches = step(weights, token_ids=new, positions=places, caches=caches)
         read += len(new)
         if read == len(token_ids) < length:  # else there is more of the prompt
             token = sample(np.array(logits[-1]), temperature, top_p, random)

@@ -19,11 +19,14 @@ sphinx:
 
 @pytest.fixture
 def build(tmp_path):
-    """Builds a book of one page from its cells; gives what was said, and the page."""
+    """Builds a book with a page of these cells; gives what was said, and the page."""
 
     def call(*cells):
         (tmp_path / "_config.yml").write_text(CONFIG.format(ext=house.BOOK / "_ext"))
-        (tmp_path / "_toc.yml").write_text("format: jb-book\nroot: page\n")
+        (tmp_path / "_toc.yml").write_text(
+            "format: jb-book\nroot: index\nchapters: [{file: page}]\n"
+        )
+        (tmp_path / "index.md").write_text("# Front\n")
         language = {"language_info": {"name": "python", "pygments_lexer": "ipython3"}}
         notebook = nbformat.v4.new_notebook(cells=list(cells), metadata=language)
         nbformat.write(notebook, tmp_path / "page.ipynb")
