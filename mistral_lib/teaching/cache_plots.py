@@ -136,7 +136,7 @@ def draw_places(
     >>> import matplotlib.pyplot as plt
     >>> figure, ax = plt.subplots()
     >>> draw_places(ax, [Estimate(0.5, 0.4, 0.6, 26)] * 2, [0.9, 0.1, 0, 0])
-    >>> ax.get_xlim()
+    >>> tuple(map(float, ax.get_xlim()))
     (-0.5, 3.5)
     """
     size = len(singles[0]) // len(groups)
