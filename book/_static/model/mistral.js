@@ -100,15 +100,17 @@ export class Tokenizer {
 
   /* The text of token ids. Control tokens write nothing; bytes that are no UTF-8 become U+FFFD. */
   decode(ids) {
-    const bytes = [];
-    for (const id of ids) {
-      const { text, type } = this.pieces[id];
-      if (type === BYTE) bytes.push(parseInt(text.slice(3, 5), 16));
-      else if (type !== CONTROL && type !== UNKNOWN)
-        bytes.push(...new TextEncoder().encode(text.replaceAll(SPACE, " ")));
+    let decoded = "", bytes = [];
+    for (const { text, type } of [...ids.map((id) => this.pieces[id]), { text: "", type: NORMAL }]) {
+      if (type === BYTE) {
+        bytes.push(parseInt(text.slice(3, 5), 16));
+        continue;
+      }
+      decoded += fromUtf8(bytes); // characters that were cut into bytes
+      bytes = [];
+      if (type !== CONTROL && type !== UNKNOWN) decoded += text.replaceAll(SPACE, " ");
     }
-    const text = fromUtf8(bytes);
-    return this.prefix && text.startsWith(" ") ? text.slice(1) : text;
+    return this.prefix && decoded.startsWith(" ") ? decoded.slice(1) : decoded;
   }
 }
 
