@@ -42,8 +42,8 @@ def shipped(tmp_path_factory):
     return MistralCausalLM.from_preset("mistral_tiny_en", dtype="float32"), partial(ask, folder)
 
 
-PARTS = """def width the return self . , ( ) : 0 17 <s> </s> <unk> [INST] <0x41> ▁ ▁▁ é ß Ω я 漢字 かな 
-    한국 שלום مرحبا हिन्दी ไทย 🎉
+PARTS = """def width the return self . , ( ) : 0 17 <s> </s> <unk> [INST] <0x41> ▁ ▁▁ é ß Ω я
+    漢字 かな 한국 שלום مرحبا हिन्दी ไทย 🎉
     👩\u200d👩\u200d👧 🇫🇷 ﬁ ½ \u200b \ufeff e\u0301 \U00010348 \uffff""".split()
 SPACES = [" ", " ", "  ", "\n", "\n\n", "\t", "\u00a0", "\u3000", "\0", "\3", "\r\n", "", ""]
 
