@@ -36,12 +36,18 @@ def test_notebook(name, check):
     assert list(check(CHAPTERS[name])) == []
 
 
+@pytest.fixture(scope="module")
+def gathered():
+    """What the notebooks recorded, and what may be linked to."""
+    facts, recorded = (tool.gather(house.notebook_paths()) for tool in (notebooks, claims))
+    return facts, recorded, targets.load()
+
+
 @pytest.mark.parametrize(
     "page", [house.ROOT / "README.md", *house.BOOK.glob("*.md")], ids=lambda page: page.name
 )
-def test_numbers_claims_and_links_of_page(page):
-    facts, recorded = (tool.gather(house.notebook_paths()) for tool in (notebooks, claims))
-    assert list(check_notebooks.page_problems(page, facts, recorded, targets.load())) == []
+def test_numbers_claims_and_links_of_page(page, gathered):
+    assert list(check_notebooks.page_problems(page, *gathered)) == []
 
 
 def good() -> nbformat.NotebookNode:

@@ -33,7 +33,7 @@ for _key, _target in TARGETS.items():
 WITH_FIGURES = [name for name in PAGES if name in FIGURES]
 VERSIONS = "[...document.querySelectorAll('.bd-article picture img')]"
 LIGHT = 2_000_000  # bytes that one view of a page may transfer
-AXE, STRICT = Axe(), {"rules": {"label-content-name-mismatch": {"enabled": True}}}
+AXE = Axe()
 
 # Elements that reach beyond the screen, unless something around them scrolls.
 TOO_WIDE = """
@@ -158,22 +158,58 @@ def test_pictures_keep_their_proportions_on_a_phone(page):
     assert found == pytest.approx([1] * len(found), rel=0.03)
 
 
-def barriers(page) -> dict[str, tuple[int, str]]:
+CODE = {"exclude": [["pre"], ["mjx-container"]]}  # thousands of words, each an element
+
+
+def barriers(page, context=CODE, **options) -> dict[str, tuple[int, str]]:
     """What shuts out readers with screen readers, keyboards or weak eyes, as far as axe knows."""
     page.evaluate("scrollTo(0, 9000); scrollTo(0, 8000)")  # the button that leads back is shown
-    violations = AXE.run(page, options=STRICT).response["violations"]
+    violations = AXE.run(page, context=context, options=options).response["violations"]
     serious = [v for v in violations if v["impact"] in ("serious", "critical")]
     return {v["id"]: (len(v["nodes"]), v["nodes"][0]["html"]) for v in serious}
 
 
-@shown(themes=THEMES)
+@shown()
 def test_page_has_no_barrier(page):
-    assert barriers(page) == {}
+    assert barriers(page, rules={"label-content-name-mismatch": {"enabled": True}}) == {}
+
+
+@shown(themes=("dark",))
+def test_the_words_of_a_dark_page_stand_out(page):
+    assert barriers(page, runOnly=["color-contrast", "link-in-text-block"]) == {}
 
 
 @shown(sizes=("phone",))
 def test_page_has_no_barrier_on_a_phone(page):
-    assert barriers(page) == {}
+    assert barriers(page, rules={"color-contrast": {"enabled": False}}) == {}
+
+
+@shown(sizes=SIZES)
+def test_whatever_scrolls_can_be_scrolled_by_keyboard(page):
+    assert barriers(page, None, runOnly=["scrollable-region-focusable"]) == {}
+
+
+# The lowest contrast between a word of the code and what is behind it, as WCAG 2 defines it.
+CONTRAST = """
+() => {
+    const light = colour => colour.match(/[\\d.]+/g).slice(0, 3).map(c => c / 255)
+        .map(c => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
+        .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0.05);
+    const ratio = (a, b) => Math.max(light(a) / light(b), light(b) / light(a));
+    const behind = e => {
+        const colour = getComputedStyle(e).backgroundColor;
+        return /, 0\\)$/.test(colour) ? behind(e.parentElement) : colour;
+    };
+    return Math.min(21, ...[...document.querySelectorAll('.bd-article pre, .bd-article pre *')]
+        .filter(e => [...e.childNodes].some(n => n.nodeType === 3 && n.data.trim()))
+        .map(e => ratio(getComputedStyle(e).color, behind(e))));
+}
+"""
+
+
+@shown(themes=THEMES)
+def test_code_stands_out(page):
+    assert page.evaluate(CONTRAST) >= 4.5
 
 
 @shown(*WITH_FIGURES, themes=THEMES, sizes=SIZES)
