@@ -12,12 +12,13 @@ from collections.abc import Callable, Sequence
 from statistics import NormalDist
 from typing import Any
 
+import jax
 import numpy as np
 
 from mistral_lib import MistralCausalLM
 from mistral_lib.arrays import Array, Float
 from mistral_lib.generation.compiled import CompiledFunction
-from mistral_lib.teaching.interventions import stream, unembed
+from mistral_lib.teaching.interventions import activations, stream, unembed
 from mistral_lib.teaching.measures import bits
 from mistral_lib.teaching.panel import Rows
 
@@ -38,24 +39,6 @@ def in_groups(matrix: Matrix, size: int) -> Float[np.ndarray, "groups size N"]:
 def joined(groups: Float[np.ndarray, "groups size N"], rows: int) -> Matrix:
     """A matrix of so many rows out of groups of rows, as `in_groups` makes them."""
     return groups.reshape(-1, groups.shape[2])[:rows].astype("float32")
-
-
-def symmetric(matrix: Matrix, bits: int, size: int, clip: float = 1.0) -> Matrix:
-    """A grid from the largest weight, by size, to its opposite; zero is a line.
-
-    Args:
-        matrix: the weights.
-        bits: 8 has 127 lines on each side of zero.
-        size: rows that share a grid.
-        clip: which part of the largest weight the last line is; what lies beyond goes to that line.
-
-    >>> print(symmetric(np.array([[0.5], [-1.27], [0.033]]), 8, 3).ravel().round(4))
-    [ 0.5  -1.27  0.03]
-    """
-    top, groups = 2 ** (bits - 1) - 1, in_groups(matrix, size)
-    largest = clip * abs(groups).max(axis=1, keepdims=True)
-    scale = top / (largest + np.float32(1e-7))  # lines for each unit; never infinite
-    return joined(np.clip(np.round(groups * scale), -top, top) / scale, len(matrix))
 
 
 def between(matrix: Matrix, size: int) -> Matrix:
@@ -113,36 +96,74 @@ def normal_float(matrix: Matrix, size: int = 64) -> Matrix:
 
 
 def gptq(
-    matrix: Matrix, inputs: Float[np.ndarray, "tokens D"], bits: int = 4, dampening: float = 0.01
-) -> Float[np.ndarray, "D_1 D N"]:
-    """GPTQ with a grid for each column: the matrix before the first row is rounded, and after each.
+    matrix: Matrix,
+    inputs: Float[np.ndarray, "tokens D"],
+    bits: int = 4,
+    watch: Callable[[Matrix], object] | None = None,
+    dampening: float = 0.01,
+) -> Matrix:
+    """GPTQ with a grid for each column: each row is rounded, and the later ones make up for it.
 
     Args:
         matrix: the weights.
         inputs: what the matrix is multiplied with in typical texts.
-        bits: as in `symmetric`.
+        bits: of a stored weight; the grid of a column has zero in its middle.
+        watch: is given the matrix after each row; the rows before are rounded by then, and the rows
+            after it are changed.
         dampening: what is added to the diagonal, as a part of its mean.
 
-    Returns:
-        The steps (D + 1, D, N): row i of the last one is rounded in step i + 1, and the rows after
-        it are moved there so that the sums over the inputs change as little as possible.
-
     Source: Frantar et al., "GPTQ", 2023.
+
+    Rounded alone, 0.4 and 0.35 would both become 0.6, and the sum would be too large:
+
+    >>> print(gptq(np.array([[0.6], [0.4], [0.35]]), np.ones((1, 3)), bits=2).ravel())
+    [0.6 0.6 0. ]
     """
     inputs, changed = np.asarray(inputs, "float64"), np.array(matrix, "float64")
-    hessian = inputs.T @ inputs
-    hessian += dampening * np.diag(hessian).mean() * np.eye(len(matrix))
-    upper = np.linalg.cholesky(np.linalg.inv(hessian)).T
+    squares = inputs.T @ inputs
+    squares += dampening * np.diag(squares).mean() * np.eye(len(matrix))
+    upper = np.linalg.cholesky(np.linalg.inv(squares)).T
     top = 2 ** (bits - 1) - 1
     step = _positive(abs(changed).max(axis=0) / top)
-    found = [changed.copy()]
     for row in range(len(matrix)):
         rounded = np.clip(np.round(changed[row] / step), -top, top) * step
         off = (changed[row] - rounded) / upper[row, row]
         changed[row] = rounded
         changed[row + 1 :] -= np.outer(upper[row, row + 1 :], off)
-        found.append(changed.copy())
-    return np.array(found)
+        if watch is not None:
+            watch(changed)
+    return changed.astype("float32")
+
+
+def inputs_of(model: MistralCausalLM, rows: Rows) -> dict[str, Float[np.ndarray, "B S D"]]:
+    """What each projection of each block is multiplied with, by the path of its kernel.
+
+    >>> from mistral_lib.teaching import panel
+    >>> model = MistralCausalLM.from_preset("mistral_tiny_en")
+    >>> rows = panel.own(model.preprocessor.tokenizer, ["One text."])
+    >>> inputs_of(model, rows)["transformer_layer_5/feedforward/down/kernel"].shape[2]
+    512
+    """
+    found: dict[str, Any] = {}
+    seen = activations(model, rows, "stream", "heads", "attention")
+    for layer, block in enumerate(model.backbone.transformer_layers):
+        x = seen["stream"][layer]
+        attention, network = block.self_attention, block.feedforward
+        normed = block.self_attention_layernorm(x)
+        middle = block.feedforward_layernorm(x + seen["attention"][layer])
+        heads = seen["heads"][layer].reshape(*x.shape[:2], -1)
+        hidden = jax.nn.silu(network.gate(middle)) * network.up(middle)
+        for projection, given in (
+            (attention.query, normed),
+            (attention.key, normed),
+            (attention.value, normed),
+            (attention.attention_output, heads),
+            (network.gate, middle),
+            (network.up, middle),
+            (network.down, hidden),
+        ):
+            found[projection.kernel.path] = np.asarray(given)
+    return found
 
 
 def applied(
@@ -157,7 +178,7 @@ def applied(
         only: a part of the paths of those matrices that are rounded, such as "up"; all by default.
 
     >>> model = MistralCausalLM.from_preset("mistral_tiny_en")
-    >>> weights = applied(model, lambda w: symmetric(w, 8, len(w)), "layer_0/feedforward/up")
+    >>> weights = applied(model, lambda w: between(w, 32), "layer_0/feedforward/up")
     >>> sum(not np.array_equal(a, b) for a, b in zip(weights, model.get_weights()))
     1
     """
