@@ -24,26 +24,6 @@ def int8_for_real(matrix):
     return jnp.round(matrix * scale).astype("int8") / scale
 
 
-def int4(block, rounded=np.round, steps=15, low=-8, high=7):
-    scale = (block.max() - block.min()) / steps
-    zero = rounded(-block.min() / scale) + low
-    q = np.clip(rounded(block / scale) + zero, low, high)
-    return (q - zero) * scale
-
-
-def int4_by_lines(block):
-    scale = (max(block) - min(block)) / 15
-    below = round(-min(block) / scale)
-    lines = [(k - below) * scale for k in range(16)]
-    return [min(lines, key=lambda line: abs(line - w)) for w in block]
-
-
-def int4_loop(block):
-    scale = (block.max() - block.min()) / 15
-    zero = round(-min(block) / scale) - 8
-    return [(min(7, max(-8, round(w / scale) + zero)) - zero) * scale for w in block]
-
-
 def unpack_by_shifts(packed):
     low = (packed << 4).astype("int8") >> 4
     return np.array([low, packed >> 4]).T.ravel()
@@ -133,40 +113,6 @@ ANSWERS = {
         ],
         [unpack_by_shifts, unpack_by_remainders, unpack_where],
     ),
-    "quantization.int4": (
-        [
-            lambda block: int4(block, steps=16),
-            lambda block: int4(block, rounded=np.floor),
-            lambda block: int4(block, rounded=np.trunc),
-            lambda block: (
-                np.clip(np.round(block / (np.ptp(block) / 15)), -8, 7) * np.ptp(block) / 15
-            ),
-            lambda block: (
-                np.round((block - block.min()) / (np.ptp(block) / 15)) * np.ptp(block) / 15
-            ),
-            lambda block: (
-                np.round((block - block.min()) / (np.ptp(block) / 15)) * np.ptp(block) / 15
-                + block.min()
-            ),
-            lambda block: np.round(block / (abs(block).max() / 7)) * abs(block).max() / 7,
-            lambda block: (
-                np.clip(np.round(block / (abs(block).max() / 8)), -8, 7) * abs(block).max() / 8
-            ),
-            lambda block: np.round(block),
-            lambda block: block,
-            lambda block: int4(block) / (np.ptp(block) / 15),
-            lambda block: int4(block, low=-7),
-            lambda block: None,
-        ],
-        [
-            int4,
-            int4_by_lines,
-            int4_loop,
-            lambda block: int4(block, low=0, high=15),
-            lambda block: int4(block, rounded=HALF_UP),
-            lambda block: int4(jnp.asarray(block), rounded=jnp.round),
-        ],
-    ),
     "quantization.break_it": (
         [
             ([-1.0, 0.5, 2.0],),
@@ -192,10 +138,6 @@ ANSWERS = {
             ((7, 8, 9),),
             jnp.array([3.0, 3.5]),
         ],
-    ),
-    "quantization.bits": (
-        [4, 4.125, 4.3125, 28, 4 + 8 / 128, 4.75, 8, 4 + 24, "four and a bit", 5],
-        [4.1875, 4.19, "4.1875", 4 + 24 / 128, np.float32(4.1875), "67/16"],
     ),
     "quantization.sensitive": (
         [

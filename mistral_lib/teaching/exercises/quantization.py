@@ -7,7 +7,6 @@ import numpy as np
 from mistral_lib.teaching.exercises.answers import numbers
 from mistral_lib.teaching.exercises.kinds import (
     BreakingInput,
-    Estimate,
     Experiment,
     Explanation,
     Function,
@@ -28,40 +27,11 @@ def _int8(matrix):
     return np.round(matrix * scale) / scale
 
 
-def _blocks():
-    """Blocks of weights that share a scale, of both signs; nothing lies halfway between lines."""
-    yield (np.array([-1.0, 4.0, 44.0]),)
-    yield (np.array([-9.0, 5.0, 0.0, 3.0, -4.0, 8.0]),)
-    random = np.random.default_rng(4)
-    yield (np.array([-11.0, 12.0, *random.integers(-11, 13, 30)]),)
-
-
 def _int4(block):
     """Back in float, from whole numbers from -8 to 7, a scale and a zero."""
     scale = (block.max() - block.min()) / 15
     zero = np.clip(np.round(-block.min() / scale) - 8, -8, 7)
     return (np.clip(np.round(block / scale) + zero, -8, 7) - zero) * scale
-
-
-def _int4_from_smallest(block):
-    scale = (block.max() - block.min()) / 15
-    return np.round((block - block.min()) / scale) * scale + block.min()
-
-
-def _int4_of_sixteen_steps(block):
-    scale = (block.max() - block.min()) / 16
-    zero = np.clip(np.round(-block.min() / scale) - 8, -8, 7)
-    return (np.clip(np.round(block / scale) + zero, -8, 7) - zero) * scale
-
-
-def _int4_symmetric(block):
-    scale = abs(block).max() / 7
-    return np.round(block / scale) * scale
-
-
-def _int4_without_zero(block):
-    scale = (block.max() - block.min()) / 15
-    return np.clip(np.round(block / scale), -8, 7) * scale
 
 
 def _bytes():
@@ -182,33 +152,6 @@ EXERCISES = [
             "Do this for all four clips.",
         ),
     ),
-    Function(
-        name="quantization.int4",
-        kind="missing lines",
-        minutes=8,
-        difficulty=3,
-        solution=_int4,
-        cases=_blocks,
-        mistakes={
-            "adds the smallest weight, so that a weight of 0 does not come back as 0.": (
-                _int4_from_smallest
-            ),
-            "has sixteen steps: sixteen lines have fifteen between them.": _int4_of_sixteen_steps,
-            "has no zero: the grid must run from the smallest weight to the largest.": (
-                _int4_without_zero
-            ),
-            "is symmetric, with 15 values: 16 fit, from the smallest weight to the largest.": (
-                _int4_symmetric
-            ),
-            "is the block as it was: nothing was rounded.": lambda block: block,
-        },
-        hints=(
-            "Fifteen steps from the smallest weight to the largest. Which number stands for 0?",
-            "zero = round(-min / scale) - 8; a weight is stored as round(w / scale) + zero.",
-            "Round, add the zero, and np.clip to -8 ... 7. To come back, take the zero off again: "
-            "what is left counts steps.",
-        ),
-    ),
     BreakingInput(
         name="quantization.break_it",
         kind="break this function",
@@ -258,26 +201,6 @@ EXERCISES = [
             "Which numbers come back wrong: small ones, large ones, negative ones?",
             "A low half from 8 to 15 stands for a negative number, 16 less.",
             "(x ^ 8) - 8 takes 16 off numbers from 8 to 15. Which of the two halves needs it?",
-        ),
-    ),
-    Estimate(
-        name="quantization.bits",
-        kind="estimate",
-        minutes=3,
-        difficulty=2,
-        solution=4 + (16 + 8) / 128,
-        factor=1.003,
-        unit="bits",
-        mistakes=(
-            (4, "and the scale and the zero of each block?"),
-            (4 + 16 / 128, "the zero is stored as well, in 8 bits."),
-            (4 + (32 + 8) / 128, "the scale is a bfloat16, of 16 bits."),
-            (4 + 16 + 8, "scale and zero are shared by 128 weights."),
-        ),
-        hints=(
-            "What is stored once for 128 weights?",
-            "A scale of 16 bits and a zero of 8.",
-            "Share these 24 bits among the weights of a block, and add what each has for itself.",
         ),
     ),
     Experiment(
