@@ -13,6 +13,7 @@ Beside that it keeps the bits of each document of the panel that chapter 18 quot
 """
 
 import argparse
+import functools
 import json
 import math
 import os
@@ -49,12 +50,21 @@ CONTENDERS = {
 
 
 def round_activations(model) -> None:
-    """Gives the layers of an int8 model Keras's own products, which round what goes in."""
+    """Rounds what goes into the products of a model to 8 bits, a scale a token, as Keras does."""
+
+    def rounding(call):
+        def rounded(inputs, *arguments, **options):
+            table = isinstance(call.__self__, TokenEmbedding)
+            if not table or options.get("reverse"):  # a lookup has nothing to round
+                values, scale = keras.quantizers.abs_max_quantize(inputs, axis=-1)
+                inputs = keras.ops.cast(values, inputs.dtype) / scale
+            return call(inputs, *arguments, **options)
+
+        return functools.wraps(call)(rounded)
+
     for layer in model._flatten_layers():
         if isinstance(layer, (Projection, TokenEmbedding)):
-            layer.inputs_quantizer = keras.quantizers.AbsMaxQuantizer(axis=-1)
-            keras_class = type(layer).__mro__[2]  # after Quantizable
-            layer._int8_call = keras_class._int8_call.__get__(layer)
+            layer.quantized_call = rounding(layer.quantized_call)
 
 
 def panel_bits(preset: str, name: str) -> list[float]:
