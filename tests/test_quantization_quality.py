@@ -6,6 +6,7 @@ from importlib import resources
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
@@ -40,6 +41,17 @@ def test_the_script(monkeypatch, tmp_path):
     assert (result["documents"], result["bytes"]) == (1, 30)
     assert result["rows"][name]["weight_bytes"] == ROWS[name]["weight_bytes"]
     assert 0.5 < result["rows"][name]["bits_per_byte"] < 3
+    assert np.allclose(result["panel"][name], RESULT["panel"][name], rtol=0.01)
+
+
+def test_the_panel_of_the_committed_table():
+    """The same documents in every row, and on all of them together the order of the table."""
+    rows = RESULT["panel"]
+    assert rows.keys() == quantization_quality.CONTENDERS.keys()
+    assert {len(row) for row in rows.values()} == {26}
+    total = {name: sum(row) for name, row in rows.items()}
+    assert abs(total["int8"] / total["float32"] - 1) < 0.001
+    assert total["float32"] < total["int4/32"] < total["int4/128"] < 1.02 * total["float32"]
 
 
 def test_the_book_shows_the_committed_table():

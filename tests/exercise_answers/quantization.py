@@ -24,26 +24,6 @@ def int8_for_real(matrix):
     return jnp.round(matrix * scale).astype("int8") / scale
 
 
-def int4(block, rounded=np.round, steps=15, low=-8, high=7):
-    scale = (block.max() - block.min()) / steps
-    zero = rounded(-block.min() / scale) + low
-    q = np.clip(rounded(block / scale) + zero, low, high)
-    return (q - zero) * scale
-
-
-def int4_by_lines(block):
-    scale = (max(block) - min(block)) / 15
-    below = round(-min(block) / scale)
-    lines = [(k - below) * scale for k in range(16)]
-    return [min(lines, key=lambda line: abs(line - w)) for w in block]
-
-
-def int4_loop(block):
-    scale = (block.max() - block.min()) / 15
-    zero = round(-min(block) / scale) - 8
-    return [(min(7, max(-8, round(w / scale) + zero)) - zero) * scale for w in block]
-
-
 def unpack_by_shifts(packed):
     low = (packed << 4).astype("int8") >> 4
     return np.array([low, packed >> 4]).T.ravel()
@@ -95,19 +75,26 @@ ANSWERS = {
             ),
         ],
     ),
-    "quantization.error": (
+    "quantization.clip": (
         [
-            0.0004,
-            0.0008,
-            0.0002,
-            0.0008**2 / 12,
-            0.1016 / 127 / 12,
-            0.1016,
-            0.00016,
-            "a third",
-            0.0001,
+            ((103.2, 46.1, 24.3, 66.8), "a"),
+            ((103.2, 46.1, 24.3, 66.8), "c"),
+            ((15.2, 13.0, 84.3, 676.5), "b"),
+            ((0.1032, 0.0461, 0.0243, 0.0668), "b"),
+            ((66.8, 24.3, 46.1, 103.2), "c"),
+            ((0.2366, 0.1665, 0.1352, 0.2267), "b"),
+            ((103.2, 46.1, 24.3), "b"),
+            ((103.2, 46.1, 24.3, 30.0), "b"),
+            ("b", (103.2, 46.1, 24.3, 66.8)),
+            (103.2, "b"),
+            "b",
         ],
-        [0.00023, 0.000231, 0.1016 / 127 / 12**0.5, "0.00023", 2.3e-4, np.float32(0.00023)],
+        [
+            ((103.2, 46.1, 24.3, 66.8), "b"),
+            ([103.21, 46.09, 24.31, 66.79], "(b)"),
+            (np.float32([103.2, 46.1, 24.3, 66.8]), "B"),
+            [[103, 46, 24, 67], "b"],
+        ],
     ),
     "quantization.unpack": (
         [
@@ -125,40 +112,6 @@ ANSWERS = {
             lambda low, high: low,
         ],
         [unpack_by_shifts, unpack_by_remainders, unpack_where],
-    ),
-    "quantization.int4": (
-        [
-            lambda block: int4(block, steps=16),
-            lambda block: int4(block, rounded=np.floor),
-            lambda block: int4(block, rounded=np.trunc),
-            lambda block: (
-                np.clip(np.round(block / (np.ptp(block) / 15)), -8, 7) * np.ptp(block) / 15
-            ),
-            lambda block: (
-                np.round((block - block.min()) / (np.ptp(block) / 15)) * np.ptp(block) / 15
-            ),
-            lambda block: (
-                np.round((block - block.min()) / (np.ptp(block) / 15)) * np.ptp(block) / 15
-                + block.min()
-            ),
-            lambda block: np.round(block / (abs(block).max() / 7)) * abs(block).max() / 7,
-            lambda block: (
-                np.clip(np.round(block / (abs(block).max() / 8)), -8, 7) * abs(block).max() / 8
-            ),
-            lambda block: np.round(block),
-            lambda block: block,
-            lambda block: int4(block) / (np.ptp(block) / 15),
-            lambda block: int4(block, low=-7),
-            lambda block: None,
-        ],
-        [
-            int4,
-            int4_by_lines,
-            int4_loop,
-            lambda block: int4(block, low=0, high=15),
-            lambda block: int4(block, rounded=HALF_UP),
-            lambda block: int4(jnp.asarray(block), rounded=jnp.round),
-        ],
     ),
     "quantization.break_it": (
         [
@@ -186,19 +139,39 @@ ANSWERS = {
             jnp.array([3.0, 3.5]),
         ],
     ),
-    "quantization.bits": (
-        [4, 4.125, 4.3125, 28, 4 + 8 / 128, 4.75, 8, 4 + 24, "four and a bit", 5],
-        [4.1875, 4.19, "4.1875", 4 + 24 / 128, np.float32(4.1875), "67/16"],
-    ),
-    "quantization.budget": (
-        [3.62, 7.24, 30.3, 14.5, 3.73, 3790, 3.79e9, 4.1875, "a quarter of it", 1.8],
+    "quantization.sensitive": (
         [
-            3.79,
-            3.8,
-            "3.79 GB",
-            7.24 * 4.1875 / 8,
-            7_241_732_096 * 4.1875 / 8 / 1e9,
-            np.float32(3.79),
+            ((5.2, 30.7, 1.4, 0.0, 2.8, 3.2, 8.2, 5.0, 10.9), "a"),
+            ((5.2, 30.7, 1.4, 0.0, 2.8, 3.2, 8.2, 5.0, 10.9), "c"),
+            ((0.0, 5.5, 0.5, 0.9, -0.2, 1.0, 0.7, 0.3, 3.0), "b"),
+            ((30.7, 5.2, 1.4, 0.0, 2.8, 3.2, 8.2, 5.0, 10.9), "b"),
+            ((5.2, 30.7, 1.4, 0.0, 2.8, 3.2, 8.2, 5.0), "b"),
+            ((5.2, 30.7, 1.4, 0.0, 2.8, 3.2, 5.0, 8.2, 10.9), "b"),
+            (30.7, "b"),
+            ("reverse_embeddings", "b"),
+        ],
+        [
+            ((5.2, 30.7, 1.4, 0.0, 2.8, 3.2, 8.2, 5.0, 10.9), "b"),
+            ([5.24, 30.67, 1.42, 0.02, 2.79, 3.24, 8.21, 5.02, 10.92], "(b)"),
+            (np.float32([5, 31, 1.5, 0, 3, 3, 8, 5, 11]), "B"),
+        ],
+    ),
+    "quantization.speed": (
+        [
+            ((3.46, 1.5, 1.0), "a"),
+            ((3.46, 1.5, 1.0), "c"),
+            ((0.289, 0.667, 1.0), "b"),
+            ((1.93, 1.29, 1.0), "b"),
+            ((3.8, 3.8, 3.8), "a"),
+            ((1.0, 1.5, 3.46), "c"),
+            ((3.46, 1.0), "b"),
+            ((4, 4, 4), "a"),
+            (3.46, "b"),
+        ],
+        [
+            ((3.46, 1.5, 1.0), "b"),
+            ([3.456, 1.502, 1.002], "(b)"),
+            (np.float32([3.45, 1.5, 1.0]), "B"),
         ],
     ),
 }

@@ -7,12 +7,11 @@ import numpy as np
 from mistral_lib.teaching.exercises.answers import numbers
 from mistral_lib.teaching.exercises.kinds import (
     BreakingInput,
-    Estimate,
+    Experiment,
     Explanation,
     Function,
     Value,
 )
-from mistral_lib.teaching.facts import MISTRAL_7B
 
 
 def _matrices():
@@ -28,40 +27,11 @@ def _int8(matrix):
     return np.round(matrix * scale) / scale
 
 
-def _blocks():
-    """Blocks of weights that share a scale, of both signs; nothing lies halfway between lines."""
-    yield (np.array([-1.0, 4.0, 44.0]),)
-    yield (np.array([-9.0, 5.0, 0.0, 3.0, -4.0, 8.0]),)
-    random = np.random.default_rng(4)
-    yield (np.array([-11.0, 12.0, *random.integers(-11, 13, 30)]),)
-
-
 def _int4(block):
     """Back in float, from whole numbers from -8 to 7, a scale and a zero."""
     scale = (block.max() - block.min()) / 15
     zero = np.clip(np.round(-block.min() / scale) - 8, -8, 7)
     return (np.clip(np.round(block / scale) + zero, -8, 7) - zero) * scale
-
-
-def _int4_from_smallest(block):
-    scale = (block.max() - block.min()) / 15
-    return np.round((block - block.min()) / scale) * scale + block.min()
-
-
-def _int4_of_sixteen_steps(block):
-    scale = (block.max() - block.min()) / 16
-    zero = np.clip(np.round(-block.min() / scale) - 8, -8, 7)
-    return (np.clip(np.round(block / scale) + zero, -8, 7) - zero) * scale
-
-
-def _int4_symmetric(block):
-    scale = abs(block).max() / 7
-    return np.round(block / scale) * scale
-
-
-def _int4_without_zero(block):
-    scale = (block.max() - block.min()) / 15
-    return np.clip(np.round(block / scale), -8, 7) * scale
 
 
 def _bytes():
@@ -106,7 +76,7 @@ EXERCISES = [
         hints=(
             "The largest weight of the column becomes 127. How large is a step?",
             "2.54 / 127 is 0.02. How many steps are -0.264?",
-            "round(-0.264 / 0.02) * 0.02",
+            "round() gives the nearest whole number of steps. Multiply it by the step again.",
         ),
     ),
     Function(
@@ -144,52 +114,45 @@ EXERCISES = [
         hints=(
             "Which weight of a column becomes 127?",
             "abs(matrix).max(axis=0) is the largest of each column; round what was scaled.",
-            "scale = 127 / abs(matrix).max(axis=0), then np.round(matrix * scale) / scale",
+            "Begin with scale = 127 / abs(matrix).max(axis=0), one number for each column. "
+            "np.round rounds the scaled matrix. What brings it back?",
         ),
     ),
-    Estimate(
-        name="quantization.error",
-        kind="estimate",
-        minutes=4,
-        difficulty=2,
-        solution=0.0002309,
-        factor=1.15,
-        mistakes=(
-            (0.0008, "that is the step. An error is half of it at most."),
-            (0.0004, "that is the largest error; the root mean square is smaller."),
-            (0.0002, "that is the mean size; the root of the mean square is a little larger."),
-            (0.0008**2 / 12, "that is the mean square. Take its root."),
-        ),
-        hints=(
-            "How large is a step, and how are errors spread inside of it?",
-            "0.1016 / 127 is 0.0008. The mean square is a twelfth of its square.",
-            "0.1016 / 127 / 12 ** 0.5",
-        ),
-    ),
-    Function(
-        name="quantization.int4",
-        kind="missing lines",
+    Experiment(
+        name="quantization.clip",
+        kind="run an experiment",
         minutes=8,
-        difficulty=3,
-        solution=_int4,
-        cases=_blocks,
-        mistakes={
-            "adds the smallest weight, so that a weight of 0 does not come back as 0.": (
-                _int4_from_smallest
-            ),
-            "has sixteen steps: sixteen lines have fifteen between them.": _int4_of_sixteen_steps,
-            "has no zero: the grid must run from the smallest weight to the largest.": (
-                _int4_without_zero
-            ),
-            "is symmetric, with 15 values: 16 fit, from the smallest weight to the largest.": (
-                _int4_symmetric
-            ),
-            "is the block as it was: nothing was rounded.": lambda block: block,
+        difficulty=2,
+        solution=((103.2, 46.1, 24.3, 66.8), "b"),
+        within=1.5,
+        claims={
+            "a": "clipping only does harm, since the largest weights come back wrong.",
+            "b": "finer lines for the many outweigh clipped weights, down to about a half; below "
+            "that, too many are clipped.",
+            "c": "the lower the clip, the finer the lines, and the cheaper the texts.",
         },
+        refusals={
+            "a": "at 0.7 and 0.5 the texts cost less than at 1.",
+            "c": "at 0.3 they cost more than at 0.5.",
+        },
+        others=(
+            (
+                (15.2, 13.0, 84.3, 676.5),
+                "those are grids for single columns. One kernel, one grid.",
+            ),
+            (
+                (0.1032, 0.0461, 0.0243, 0.0668),
+                "numbers so small are bits for one byte, or errors of weights. Take the bits for "
+                "1,000 bytes.",
+            ),
+            ((66.8, 24.3, 46.1, 103.2), "the clips are asked for in the order 1, 0.7, 0.5, 0.3."),
+        ),
         hints=(
-            "Fifteen steps from the smallest weight to the largest. Which number stands for 0?",
-            "zero = round(-min / scale) - 8; a weight is stored as round(w / scale) + zero.",
-            "(np.clip(np.round(block / scale) + zero, -8, 7) - zero) * scale",
+            "cost_of takes a function that rounds one matrix. The clip is an argument of on_grid.",
+            'WAYS["kernel"] makes a kernel one long column, and WAYS["column"] leaves it as it is. '
+            "Which of the two has one grid for each kernel?",
+            "with_grid makes the function and hands on the clip; more(...).mean is one number. "
+            "Do this for all four clips.",
         ),
     ),
     BreakingInput(
@@ -213,7 +176,7 @@ EXERCISES = [
         hints=(
             "From where to where does the grid run, and does it always contain zero?",
             "The zero is clipped to -8 ... 7: it must lie on the grid. When does it not?",
-            "([1.0, 1.1, 1.2, 1.3],)",
+            "Try a block whose weights are all larger than 0, and near each other.",
         ),
     ),
     Function(
@@ -240,48 +203,77 @@ EXERCISES = [
         hints=(
             "Which numbers come back wrong: small ones, large ones, negative ones?",
             "A low half from 8 to 15 stands for a negative number, 16 less.",
-            "low = ((packed & 15) ^ 8) - 8",
+            "(x ^ 8) - 8 takes 16 off numbers from 8 to 15. Which of the two halves needs it?",
         ),
     ),
-    Estimate(
-        name="quantization.bits",
-        kind="estimate",
-        minutes=3,
+    Experiment(
+        name="quantization.sensitive",
+        kind="run an experiment",
+        minutes=10,
         difficulty=2,
-        solution=4 + (16 + 8) / 128,
-        factor=1.003,
-        unit="bits",
-        mistakes=(
-            (4, "and the scale and the zero of each block?"),
-            (4 + 16 / 128, "the zero is stored as well, in 8 bits."),
-            (4 + (32 + 8) / 128, "the scale is a bfloat16, of 16 bits."),
-            (4 + 16 + 8, "scale and zero are shared by 128 weights."),
+        solution=((5.2, 30.7, 1.4, 0.0, 2.8, 3.2, 8.2, 5.0, 10.9), "b"),
+        within=0.6,
+        claims={
+            "a": "the three kinds of the network cost most, since they hold more than half of the "
+            "weights.",
+            "b": "the output matrix costs most, though it has only an eighth of the weights.",
+            "c": "each weight costs about the same, wherever it is.",
+        },
+        refusals={
+            "a": "gate, up and down together cost less than one kind that is smaller than each.",
+            "c": "then gate, up and down, which are equally large, would cost the same, and keys "
+            "would not be free.",
+        },
+        others=(
+            (
+                (0.0, 5.5, 0.5, 0.9, -0.2, 1.0, 0.7, 0.3, 3.0),
+                "those are four bits. In three bits the differences are larger.",
+            ),
+            (
+                (30.7, 5.2, 1.4, 0.0, 2.8, 3.2, 8.2, 5.0, 10.9),
+                "the embedding comes first, and then the output matrix.",
+            ),
+            (
+                (0.0052, 0.0307, 0.0014, 0.0, 0.0028, 0.0032, 0.0082, 0.005, 0.0109),
+                "that is for one byte. Take 1,000 bytes.",
+            ),
         ),
         hints=(
-            "What is stored once for 128 weights?",
-            "A scale of 16 bits and a zero of 8.",
-            "4 + (16 + 8) / 128",
+            "The costs differ most when few bits are left: take three bits, not four.",
+            "cost_of has a second argument, only: a part of the paths of the matrices that are "
+            "rounded.",
+            'Loop over KINDS, round with with_grid("32 rows", 3), and take more(...).mean of each '
+            "cost.",
         ),
     ),
-    Estimate(
-        name="quantization.budget",
-        kind="estimate",
-        minutes=4,
+    Experiment(
+        name="quantization.speed",
+        kind="run an experiment",
+        minutes=8,
         difficulty=2,
-        solution=round(MISTRAL_7B * 4.1875 / 8 / 1e9, 2),
-        factor=1.03,
-        unit="GB",
-        mistakes=(
-            (MISTRAL_7B / 2e9, "four bits and nothing else? Each block has a scale and a zero."),
-            (MISTRAL_7B * 4.125 / 8e9, "the zero of each block takes eight bits, too."),
-            (MISTRAL_7B / 1e9, "that is a byte for each weight, int8."),
-            (MISTRAL_7B * 4.1875 / 1e9, "that is bits; a byte has eight."),
-            (2 * MISTRAL_7B / 1e9, "that is bfloat16."),
+        solution=((3.46, 1.5, 1.0), "b"),
+        within=0.03,
+        claims={
+            "a": "int4 is about four times as fast, however many texts are written at once.",
+            "b": "int4 is more than three times as fast for one text, and no faster for 203.",
+            "c": "int4 helps most where many texts share the reading of the weights.",
+        },
+        refusals={
+            "a": "at 203 rows the ratio is 1: arithmetic and caches take all the time.",
+            "c": "many texts read the weights once for all, so little is left to save.",
+        },
+        others=(
+            ((0.289, 0.667, 1.0), "those are times of int4 in times of bfloat16: turn them over."),
+            ((1.93, 1.29, 1.0), "that is int8."),
+            ((3.8, 3.8, 3.8), "those are bytes of the weights alone. Caches are read, too."),
+            ((1.0, 1.5, 3.46), "1 row comes first."),
         ),
         hints=(
-            "How many bits has a weight, with its share of scale and zero?",
-            "A little more than four, for 7.24 billion weights; eight bits are a byte.",
-            "7.24 * 4.1875 / 8",
+            "Which of the four terms of the equation does the dtype of the weights change?",
+            "decoding_step takes the rows, 4,096 tokens and a dtype; seconds takes the rate and "
+            "the bandwidth.",
+            "Divide the seconds of bfloat16 by those of int4/128_from_bfloat16, for 1, 32 and 203 "
+            "rows.",
         ),
     ),
     Explanation(
@@ -291,13 +283,14 @@ EXERCISES = [
         difficulty=2,
         points=(
             "weights are what decoding reads from memory: a quarter of the bytes is the gain",
-            "products are still computed in float: nothing gets faster by itself",
+            "weights are made float before each product: nothing gets faster by itself, as the "
+            "clock shows on a CPU",
             "the cost is a rounding error of each weight, to be measured as bits per byte",
             "a scale for few weights keeps one large weight from ruining the others",
         ),
         hints=(
             "What is smaller afterwards, and what is computed in as before?",
-            "Look at both axes of the figure of sizes and costs.",
+            "Look at the costs with their intervals, and at the clock.",
             "Say also how you would notice that it went wrong.",
         ),
     ),
