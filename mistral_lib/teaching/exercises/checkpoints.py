@@ -2,36 +2,9 @@
 
 from __future__ import annotations
 
-from mistral_lib.teaching.exercises.kinds import Estimate, Value
-
-FULL, WINDOW, LONG = 9, 32_768, 131_072  # of the 36 blocks of Ministral 8B; tokens
-TOKEN = 2 * 2 * 8 * 128  # bytes of a key and a value in one block, in bfloat16
-CACHE = TOKEN * (FULL * LONG + (36 - FULL) * WINDOW) / 2**30
-
+from mistral_lib.teaching.exercises.kinds import Value
 
 EXERCISES = [
-    Estimate(
-        name="checkpoints.cache",
-        kind="estimate",
-        minutes=4,
-        difficulty=2,
-        solution=round(CACHE, 2),
-        factor=1.05,
-        unit="GiB",
-        mistakes=(
-            (36 * TOKEN * LONG / 2**30, "27 blocks keep no more than their window."),
-            (36 * TOKEN * WINDOW / 2**30, "nine blocks have no window and keep every token."),
-            (CACHE / 2, "a block keeps keys and values, of two bytes a number."),
-            (CACHE * 4, "only the 8 key-value heads are kept, not the 32 query heads."),
-        ),
-        hints=(
-            "How many tokens does a block with a window keep, and how many one without?",
-            "9 blocks keep 131,072 tokens, 27 keep 32,768. A token is a key and a value of 8 heads "
-            "of 128 numbers, two bytes each.",
-            "Add up the kept tokens of all blocks first, and then multiply by the bytes of one "
-            "token in one block.",
-        ),
-    ),
     Value(
         name="checkpoints.fp8",
         kind="trace by hand",

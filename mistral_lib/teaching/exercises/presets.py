@@ -216,8 +216,10 @@ EXERCISES = [
             (((0, 1), (1, 0), (0, 128)), "the position comes first, and then the tensors."),
             (((1, 57), (0, 57), (128, 57)), "57 is all of them. Compare bytes with bytes."),
             (((1, 57), (0, 56), (128, 57)), "those are the tensors that are equal."),
-            (((0, 0), (0, 1), (0, 0)), "look for a difference larger than 0.001: rounding moves "
-             "every logit a little."),
+            (
+                ((0, 0), (0, 1), (0, 0)),
+                "look for a difference larger than 0.001: rounding moves every logit a little.",
+            ),
         ),
         hints=(
             "The first wrong position says what kind of mistake it is, and the file says whether "
