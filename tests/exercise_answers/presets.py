@@ -85,10 +85,6 @@ def rows_by_einsum(weight, heads):
 
 
 ANSWERS = {
-    "presets.offset": (
-        [84, 20, 76, 77, 72, 28, 100, 64 + 8, 13, "92 KiB", None],
-        [92, "92", 8 + 64 + 5 * 4, 92.0, np.int64(92), "92 bytes".split()[0]],
-    ),
     "presets.read": (
         [
             first_tensor,

@@ -13,7 +13,6 @@ from mistral_lib.teaching.exercises.kinds import (
     Experiment,
     Explanation,
     Function,
-    Value,
 )
 
 CODES = {"float32": "F32", "float16": "F16"}
@@ -95,26 +94,6 @@ def _is_read_outside(name):
 
 
 EXERCISES = [
-    Value(
-        name="presets.offset",
-        kind="trace by hand",
-        minutes=4,
-        difficulty=1,
-        solution=92,
-        mistakes=(
-            (20, "that is the place among the numbers. What comes before them in the file?"),
-            (84, "the eight bytes of the length come before the header."),
-            (76, "numbers are stored row by row: a whole row of five comes before it."),
-            (77, "a float32 has four bytes."),
-            (72, "that is where row 0 begins."),
-        ),
-        hints=(
-            "What comes before the numbers in the file, and which numbers come before this one?",
-            "The data begin after the length and the header, and numbers are stored row by row.",
-            "Add up three parts: the length's own bytes, the header's, and those of one row of "
-            "float32 numbers.",
-        ),
-    ),
     Function(
         name="presets.read",
         kind="missing lines",
