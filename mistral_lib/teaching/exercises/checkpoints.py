@@ -2,37 +2,9 @@
 
 from __future__ import annotations
 
-from mistral_lib.teaching.exercises.kinds import Estimate, Value
-from mistral_lib.teaching.facts import MISTRAL_7B
-
-FULL, WINDOW, LONG = 9, 32_768, 131_072  # of the 36 blocks of Ministral 8B; tokens
-TOKEN = 2 * 2 * 8 * 128  # bytes of a key and a value in one block, in bfloat16
-CACHE = TOKEN * (FULL * LONG + (36 - FULL) * WINDOW) / 2**30
-Q4_0 = MISTRAL_7B * 18 / 32 / 1e9
-
+from mistral_lib.teaching.exercises.kinds import Value
 
 EXERCISES = [
-    Estimate(
-        name="checkpoints.cache",
-        kind="estimate",
-        minutes=4,
-        difficulty=2,
-        solution=round(CACHE, 2),
-        factor=1.05,
-        unit="GiB",
-        mistakes=(
-            (36 * TOKEN * LONG / 2**30, "27 blocks keep no more than their window."),
-            (36 * TOKEN * WINDOW / 2**30, "nine blocks have no window and keep every token."),
-            (CACHE / 2, "a block keeps keys and values, of two bytes a number."),
-            (CACHE * 4, "only the 8 key-value heads are kept, not the 32 query heads."),
-        ),
-        hints=(
-            "How many tokens does a block with a window keep, and how many one without?",
-            "9 blocks keep 131,072 tokens, 27 keep 32,768. A token is a key and a value of 8 heads "
-            "of 128 numbers, two bytes each.",
-            "2 * 2 * 8 * 128 * (9 * 131_072 + 27 * 32_768) / 2**30",
-        ),
-    ),
     Value(
         name="checkpoints.fp8",
         kind="trace by hand",
@@ -48,28 +20,10 @@ EXERCISES = [
         ),
         hints=(
             "What do the sign, the exponent and the fraction say, one by one?",
-            "Minus; two to the power of 6 - 7; one and four eighths. Then the scale.",
-            "-(1 + 4 / 8) * 2 ** (6 - 7) * 0.5",
-        ),
-    ),
-    Estimate(
-        name="checkpoints.block",
-        kind="estimate",
-        minutes=3,
-        difficulty=1,
-        solution=round(Q4_0, 2),
-        factor=1.05,
-        unit="GB",
-        mistakes=(
-            (MISTRAL_7B / 2 / 1e9, "each block of 32 has a scale of two bytes, too."),
-            (MISTRAL_7B * 34 / 32 / 1e9, "that is Q8_0, with a byte for each number."),
-            (MISTRAL_7B * 20 / 32 / 1e9, "the scale is a float16: two bytes, not four."),
-            (MISTRAL_7B * 2 / 1e9, "that is bfloat16."),
-        ),
-        hints=(
-            "How many bytes does a block of 32 numbers take?",
-            "Half a byte for each of the 32 numbers, and two bytes for the scale: 18.",
-            "7.24 * 18 / 32",
+            "A leading 1 is minus. The exponent counts from 7, and the fraction is in eighths and "
+            "added to 1.",
+            "Compute what of_byte(0b1_0110_100) gives, and ask what the library does with the "
+            "scale, whatever it is called.",
         ),
     ),
     Value(
@@ -88,7 +42,7 @@ EXERCISES = [
         hints=(
             "At which position is the factor of the query first another number than 1?",
             "The factor is 1 + beta * ln(1 + position // 12), and positions count from 0.",
-            "12 + 1: the text that has a token at position 12",
+            "For several lengths n, compare small_logits of both backbones on small_ids[:, :n].",
         ),
     ),
 ]

@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import json
-import math
 import posixpath
 
 import numpy as np
 
-from mistral_lib.config import MistralConfig
-from mistral_lib.presets.transformers_format import TransformersFormat
 from mistral_lib.teaching.exercises.answers import text
 from mistral_lib.teaching.exercises.kinds import (
     BreakingInput,
-    Estimate,
+    Experiment,
     Explanation,
     Function,
-    Value,
 )
-from mistral_lib.teaching.facts import MISTRAL_7B
 
-CONFIG_7B = MistralConfig(32_000, 32, 32, 4096, 14_336, 8)
 CODES = {"float32": "F32", "float16": "F16"}
 DTYPES = {"F32": np.float32, "F16": np.float16}
 
@@ -99,33 +93,7 @@ def _is_read_outside(name):
     return _leads_out(name) and not name.startswith("..")
 
 
-def _header_of_7b() -> int:
-    """Bytes of the header of Mistral 7B in one file, with the names of transformers."""
-    places = TransformersFormat().places(CONFIG_7B)
-    tensors = {p.name: ("BF16", p.shape, 2 * math.prod(p.shape)) for p in places}
-    return len(_header(tensors))
-
-
 EXERCISES = [
-    Value(
-        name="presets.offset",
-        kind="trace by hand",
-        minutes=4,
-        difficulty=1,
-        solution=92,
-        mistakes=(
-            (20, "that is the place among the numbers. What comes before them in the file?"),
-            (84, "the eight bytes of the length come before the header."),
-            (76, "numbers are stored row by row: a whole row of five comes before it."),
-            (77, "a float32 has four bytes."),
-            (72, "that is where row 0 begins."),
-        ),
-        hints=(
-            "What comes before the numbers in the file, and which numbers come before this one?",
-            "Eight bytes, then 64, then the five numbers of row 0 with four bytes each.",
-            "8 + 64 + 5 * 4",
-        ),
-    ),
     Function(
         name="presets.read",
         kind="missing lines",
@@ -145,25 +113,8 @@ EXERCISES = [
         hints=(
             "Length, header, numbers: where does each begin?",
             "The numbers begin at 8 + length, and data_offsets count from there.",
-            "np.frombuffer(data[8 + length + start : 8 + length + end], dtype).reshape(shape)",
-        ),
-    ),
-    Estimate(
-        name="presets.header",
-        kind="estimate",
-        minutes=4,
-        difficulty=2,
-        solution=round(_header_of_7b() / 1024, 1),
-        factor=1.6,
-        unit="KiB",
-        mistakes=(
-            (_header_of_7b() / 1024 / 32, "that is one block of 32."),
-            (2 * MISTRAL_7B / 1024, "that is the numbers; the header only describes them."),
-        ),
-        hints=(
-            "How many tensors are there, and how many characters describe one?",
-            "Nine in each of 32 blocks and three more, about 120 characters each.",
-            "(9 * 32 + 3) * 120 / 1024",
+            'Unpack start and end from entry["data_offsets"], and add the same number to both '
+            "before you cut data.",
         ),
     ),
     Function(
@@ -184,44 +135,78 @@ EXERCISES = [
         },
         hints=(
             "In each head, first of all pairs first, then second of all pairs.",
-            "Reshape to (heads, h / 2, 2, D), exchange the two axes in the middle, reshape back.",
-            "weight.reshape(heads, -1, 2, weight.shape[1]).swapaxes(1, 2).reshape(weight.shape)",
+            "Give the rows of a head two axes, one for the pair and one for the place in the pair.",
+            "Reshape to (heads, −1, 2, D), exchange the two axes in the middle, and reshape back.",
         ),
     ),
-    Estimate(
-        name="presets.peak",
-        kind="estimate",
-        minutes=3,
+    Experiment(
+        name="presets.layouts",
+        kind="run an experiment",
+        minutes=10,
         difficulty=2,
-        solution=round(6 * MISTRAL_7B / 1e9, 1),
-        factor=1.1,
-        unit="GB",
-        mistakes=(
-            (4 * MISTRAL_7B / 1e9, "the bytes of the file are still there when the last is made."),
-            (2 * MISTRAL_7B / 1e9, "that is the file alone."),
-            (8 * MISTRAL_7B / 1e9, "the file has two bytes for each number, not four."),
+        solution=((0.81, 0.70, 0.0), "b"),
+        within=0.02,
+        claims={
+            "a": "our order of rows is the better one: only one of the three costs nothing.",
+            "b": "the two orders are the same model, as long as rows and rotation have the same "
+            "one.",
+            "c": "(1) and (2) are one mistake made in two places, so they cost the same.",
+        },
+        refusals={
+            "a": "the one that costs nothing has the file's rows. What else has it changed?",
+            "c": "they differ by 0.1 bits per byte. In both, the rotation turns features together "
+            "that are no pair, but not the same features.",
+        },
+        others=(
+            ((2.17, 2.06, 1.36), "those are the costs. How much more are they than the right one?"),
+            ((0.70, 0.81, 0.0), "(1) is the one with our rows. The model has them as it is."),
+            ((0.0, 0.81, 0.70), "each of them is right, but (3) is the one that changes both."),
+            ((0.0, 0.70, 0.81), "(1) is the one with our rows, and with the other rotation."),
+            ((0.0, 0.0, 0.0), "nothing was changed. each_block takes the change and the measure."),
         ),
         hints=(
-            "What is in memory at the moment when the last array has been made?",
-            "Two bytes a number for the file, and four for the arrays.",
-            "6 * 7.24",
+            "A score is a product of a query with a key. Which pairs of features does the rotation "
+            "mix?",
+            "documents_cost and with_neighbours take a model; each_block(rows_of_file, …) measures "
+            "with the rows of the file.",
+            "The cost of (3) is each_block(rows_of_file, with_neighbours). Subtract "
+            "documents_cost(model) from each, and divide the sum by documents.bytes.sum().",
         ),
     ),
-    Value(
-        name="presets.library",
-        kind="read the library",
-        minutes=3,
-        difficulty=2,
-        solution="LARGEST_FILE",
-        mistakes=(
-            ("size", "the file is as large as it says: the header ends before the file does."),
-            ("first", "the header ends before the file does: `first > size` is false."),
-            ("LENGTH_BYTES", "the file has more than eight bytes."),
+    Experiment(
+        name="presets.suspects",
+        kind="run an experiment",
+        minutes=15,
+        difficulty=3,
+        solution=(((1, 0), (0, 1), (128, 0)), "b"),
+        within=0.1,
+        claims={
+            "a": "in A rows of queries and keys are permuted, in B a kernel is not turned, C has "
+            "another window.",
+            "b": "A has another wavelength, in B a kernel is not turned, C has another window.",
+            "c": "A and C are right, because every tensor of theirs is.",
+        },
+        refusals={
+            "a": "A's tensors are ours, bit by bit, so none of its rows can be in another order.",
+            "c": "their logits are not ours. What does a file of tensors say nothing about?",
+        },
+        others=(
+            (((2, 0), (1, 1), (129, 0)), "positions are counted from 0."),
+            (((0, 1), (1, 0), (0, 128)), "the position comes first, and then the tensors."),
+            (((1, 57), (0, 57), (128, 57)), "57 is all of them. Compare bytes with bytes."),
+            (((1, 57), (0, 56), (128, 57)), "those are the tensors that are equal."),
+            (
+                ((0, 0), (0, 1), (0, 0)),
+                "look for a difference larger than 0.001: rounding moves every logit a little.",
+            ),
         ),
         hints=(
-            "The file is consistent: nothing that it says about itself is wrong.",
-            "Of the three conditions of the first `if`, which does not look at the file's size?",
-            '"LARGEST_FILE"',
+            "The first wrong position says what kind of mistake it is, and the file says whether "
+            "it lies in the weights.",
+            "A token that sees only itself is not turned against any other. Which mistakes can it "
+            "show, and which not?",
+            "Call each model with token_ids=long.token_ids[:1] and compare with right_long[0]; "
+            "read_safetensors opens the folder's model.safetensors.",
         ),
     ),
     BreakingInput(
@@ -254,7 +239,7 @@ EXERCISES = [
         hints=(
             "How can a path leave a folder without beginning with two dots?",
             "Two dots can come later, and a path can begin at the root.",
-            '("shards/../../secret.safetensors",)',
+            "Go into a folder first, and then up more often than you went down.",
         ),
     ),
     Explanation(
