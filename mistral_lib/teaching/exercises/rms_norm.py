@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from mistral_lib.layers.rms_norm import RMSNorm
 from mistral_lib.teaching.exercises.answers import numbers
 from mistral_lib.teaching.exercises.kinds import (
     BreakingInput,
-    Estimate,
     Experiment,
     Function,
-    Line,
     Value,
 )
 
@@ -301,44 +298,6 @@ EXERCISES = [
             "With w = upstream * scale and normal = x / r: which part of w points along normal?",
             "That part is normal times a mean over the features. Take it away from w. What is left "
             "to divide by?",
-        ),
-    ),
-    Estimate(
-        name="rms_norm.overflow",
-        kind="estimate",
-        minutes=3,
-        difficulty=2,
-        solution=float(np.sqrt(65504 / 4096)),
-        factor=1.1,
-        mistakes=(
-            (65504**0.5, "so large may a single number be. Here 4,096 squares are added up first."),
-            (65504 / 4096, "that is the mean square. The question is about its root."),
-            (65504, "that is the largest float16 itself."),
-        ),
-        hints=(
-            "How large is the sum of 4,096 squares whose mean is r squared?",
-            "The sum is 4,096 r squared, and it has to stay below 65,504.",
-            "Write 4,096 r squared = 65,504, and solve it for r.",
-        ),
-    ),
-    Line(
-        name="rms_norm.library",
-        kind="read the library",
-        minutes=3,
-        difficulty=2,
-        function=RMSNorm.call,
-        line="x = jnp.asarray",
-        wrong={
-            "mean_square =": (
-                "here the squares are taken. Of which dtype is what is squared by now?"
-            ),
-            "x = x * jax": "epsilon keeps a zero vector finite. It does nothing against infinity.",
-            "return (x": "this line rounds the result. By then an overflow would have happened.",
-        },
-        hints=(
-            "The square of 300 overflows in float16. In which dtype is it taken here?",
-            "Follow the dtype of `x` from line to line.",
-            "Which line is the first after which x is no longer float16?",
         ),
     ),
 ]
