@@ -238,11 +238,11 @@ EXERCISES = [
             ((0.18, 0.02), "that is the last norm alone. There are thirteen."),
         ),
         hints=(
-            "A transplanted norm gets the scales as its second argument. What else could it use?",
+            "A transplanted norm gets the scales as its second argument, and need not use them.",
             "norm_by_arrays(x, 1.0, epsilon) has no scales. For the other run, make one number of "
-            "the array `scale` first.",
-            "Inside `with transplanted(model, norm=...)`, more_bits(interventions.read(model, "
-            "documents)).mean is a number to report.",
+            "`scale` first.",
+            "Call more_bits(interventions.read(model, documents)).mean inside `with "
+            "transplanted(model, norm=...)`.",
         ),
     ),
     Experiment(
@@ -273,11 +273,10 @@ EXERCISES = [
             ((0.69, 0.59, 0.14), "those are stations 1, 2 and 5."),
         ),
         hints=(
-            "An edit is asked at many sites. At which one does the whole stream pass?",
-            'Look at `louder`: an edit gets site, layer and x. The site is "stream", and the layer '
-            "is the number of the station.",
-            "more_bits(interventions.read(model, documents, edit)).mean is one number. Write a "
-            "function that makes the edit of a station.",
+            "`louder` is an edit of many sites. You need one site, at one layer.",
+            'The site is "stream", and its layer is the number of the station.',
+            "Write a function that makes the edit of a station. "
+            "more_bits(interventions.read(model, documents, edit)).mean is one number.",
         ),
     ),
     Function(
