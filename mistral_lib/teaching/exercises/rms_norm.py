@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from mistral_lib.layers.rms_norm import RMSNorm
 from mistral_lib.teaching.exercises.answers import numbers
-from mistral_lib.teaching.exercises.kinds import BreakingInput, Estimate, Function, Line, Value
+from mistral_lib.teaching.exercises.kinds import (
+    BreakingInput,
+    Experiment,
+    Function,
+    Value,
+)
 
 EPSILON = 1e-6
 
@@ -115,7 +119,7 @@ EXERCISES = [
         hints=(
             "Read the name from right to left: square, mean, root.",
             "The squares are 1, 49, 25 and 25.",
-            "Their mean is 25 and its root 5: divide each number by 5.",
+            "Their mean is 25. Take its root, and divide each of the four numbers by it.",
         ),
     ),
     Function(
@@ -138,7 +142,7 @@ EXERCISES = [
             "takes the mean over all vectors: each has its own root mean square.": (
                 lambda x, scale: x / np.sqrt((x**2).mean() + EPSILON) * scale
             ),
-            "adds epsilon behind the root: it belongs to the mean square.": (
+            "adds epsilon after the root: it belongs to the mean square.": (
                 lambda x, scale: (
                     x / (np.sqrt((x**2).mean(axis=-1, keepdims=True)) + EPSILON) * scale
                 )
@@ -157,28 +161,8 @@ EXERCISES = [
         hints=(
             "One number for each vector: square, mean over the features, root.",
             "The mean runs over the last axis; keepdims=True lets the division broadcast.",
-            "x / np.sqrt((x**2).mean(axis=-1, keepdims=True) + 1e-6) * scale",
-        ),
-    ),
-    Estimate(
-        name="rms_norm.count",
-        kind="estimate",
-        minutes=2,
-        difficulty=1,
-        solution=(2 * 32 + 1) * 4096,
-        factor=1.1,
-        unit="numbers",
-        mistakes=(
-            (33 * 4096, "that is one norm a block. A block has two."),
-            (32 * 4096, "that is one norm a block. A block has two."),
-            (2 * 32 * 4096, "one norm more stands at the end, before the logits."),
-            (65, "that counts the norms; each scales 4,096 features."),
-            (2 * 65 * 4096, "that adds a bias to each scale, as LayerNorm has it."),
-        ),
-        hints=(
-            "How many norms are there, and how many numbers does each learn?",
-            "Two norms in each of 32 blocks and one at the end, with 4,096 features each.",
-            "(2 * 32 + 1) * 4096",
+            "Begin with mean_square = (x**2).mean(axis=-1, keepdims=True). Where does epsilon "
+            "belong?",
         ),
     ),
     BreakingInput(
@@ -201,7 +185,7 @@ EXERCISES = [
         hints=(
             "What does the mean run over here, and over what should it run?",
             "With one token both are the same. With two tokens, what else must they not share?",
-            "Two tokens of different size: ([[1.0, 1.0], [3.0, 3.0]],).",
+            "Write two rows, and make the numbers of the second larger than those of the first.",
         ),
     ),
     Function(
@@ -225,45 +209,74 @@ EXERCISES = [
         hints=(
             "Feature d meets its scale first, and then row d of the kernel.",
             "The product of both can be stored in that row.",
-            "kernel * scale[:, None]",
+            "scale[:, None] has the shape (D, 1). Does it multiply rows or columns of the kernel?",
         ),
     ),
-    Estimate(
-        name="rms_norm.overflow",
-        kind="estimate",
-        minutes=3,
+    Experiment(
+        name="rms_norm.gains",
+        kind="run an experiment",
+        minutes=10,
         difficulty=2,
-        solution=float(np.sqrt(65504 / 4096)),
-        factor=1.1,
-        mistakes=(
-            (65504**0.5, "so large may a single number be. Here 4,096 squares are added up first."),
-            (65504 / 4096, "that is the mean square. The question is about its root."),
-            (65504, "that is the largest float16 itself."),
-        ),
-        hints=(
-            "How large is the sum of 4,096 squares whose mean is r squared?",
-            "The sum is 4,096 r squared, and it has to stay below 65,504.",
-            "(65504 / 4096) ** 0.5",
-        ),
-    ),
-    Line(
-        name="rms_norm.library",
-        kind="read the library",
-        minutes=3,
-        difficulty=2,
-        function=RMSNorm.call,
-        line="x = jnp.asarray",
-        wrong={
-            "mean_square =": (
-                "here the squares are taken. Of which dtype is what is squared by now?"
-            ),
-            "x = x * jax": "epsilon keeps a zero vector finite. It does nothing against infinity.",
-            "return (x": "this line rounds the result. By then an overflow would have happened.",
+        solution=((1.73, 0.02), "b"),
+        within=0.01,
+        claims={
+            "a": "the model needs what the scales say about single features.",
+            "b": "the model needs how large the scales of each norm are; that they differ from "
+            "feature to feature matters little.",
+            "c": "a model that is trained without scales would be far worse.",
         },
+        refusals={
+            "a": "the second number has no differences between features left, and costs little.",
+            "c": "no model was trained here. This one learned with scales, and the exercise before "
+            "showed that the next kernel could hold them.",
+        },
+        others=(
+            ((3.09, 1.38), "those are prices. By how much are they above the model's own?"),
+            ((0.02, 1.73), "the scales of 1 come first."),
+            ((1.73, 1.73), "in the second run each norm keeps one number of its own."),
+            ((1.94, 0.02), "the last norm has scales, too."),
+            ((0.18, 0.02), "that is the last norm alone. There are thirteen."),
+        ),
         hints=(
-            "The square of 300 overflows in float16. In which dtype is it taken here?",
-            "Follow the dtype of `x` from line to line.",
-            "After the first line x is float32, whose largest number is 3.4e38.",
+            "A transplanted norm gets the scales as its second argument, and need not use them.",
+            "norm_by_arrays(x, 1.0, epsilon) has no scales. For the other run, make one number of "
+            "`scale` first.",
+            "Call more_bits(interventions.read(model, documents)).mean inside `with "
+            "transplanted(model, norm=...)`.",
+        ),
+    ),
+    Experiment(
+        name="rms_norm.stations",
+        kind="run an experiment",
+        minutes=12,
+        difficulty=3,
+        solution=((0.03, 0.69, 0.0), "b"),
+        within=0.01,
+        claims={
+            "a": "a norm makes the model indifferent to the size of its hidden states.",
+            "b": "a part does not notice the size of what it reads, but what it adds weighs less "
+            "in a louder stream.",
+            "c": "a block that reads a louder stream adds more to it.",
+        },
+        refusals={
+            "a": "then the second number would be 0 as well.",
+            "c": "then all later blocks would be louder, too, the last norm would divide it out, "
+            "and all three numbers would be 0.",
+        },
+        others=(
+            ((1.39, 2.06, 1.36), "those are prices. By how much are they above the model's own?"),
+            (
+                (0.0, 0.69, 0.03),
+                "station 0 is before the first block, and station 6 after the last.",
+            ),
+            ((0.0, 0.0, 0.0), "that is `louder`, which multiplies every part. Take one station."),
+            ((0.69, 0.59, 0.14), "those are stations 1, 2 and 5."),
+        ),
+        hints=(
+            "`louder` is an edit of many sites. You need one site, at one layer.",
+            'The site is "stream", and its layer is the number of the station.',
+            "Write a function that makes the edit of a station. "
+            "more_bits(interventions.read(model, documents, edit)).mean is one number.",
         ),
     ),
     Function(
@@ -281,27 +294,9 @@ EXERCISES = [
         },
         hints=(
             "Two ways lead from x to y: through the numerator, and through the root below it.",
-            "With w = upstream * scale and n = x / r: which part of w points along n?",
-            "(w - n * (w * n).mean(axis=-1, keepdims=True)) / r",
-        ),
-    ),
-    Estimate(
-        name="rms_norm.loud",
-        kind="estimate",
-        minutes=2,
-        difficulty=2,
-        solution=1 / 50,
-        factor=1.1,
-        unit="times",
-        mistakes=(
-            (1, "the output does not change. The gradient divides by the root mean square."),
-            (50, "louder input, smaller gradient: r stands below the line."),
-            (1 / 2500, "one factor of r, not two: the normalised vector has none left."),
-        ),
-        hints=(
-            "Look where r stands in the gradient.",
-            "x / r does not change, and neither does the bracket. What is left?",
-            "1 / 50",
+            "With w = upstream * scale and normal = x / r: which part of w points along normal?",
+            "That part is normal times a mean over the features. Take it away from w. What is left "
+            "to divide by?",
         ),
     ),
 ]
