@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mistral_lib.distribution import cache_sharding
-from mistral_lib.teaching.exercises.kinds import Experiment, Explanation, Function, Line, Value
+from mistral_lib.teaching.exercises.kinds import Experiment, Explanation, Function, Value
 
 
 def _silu(z):
@@ -153,45 +152,32 @@ EXERCISES = [
             "Make one slice, and use it three times: twice for columns, once for rows.",
         ),
     ),
-    Line(
-        name="distribution.library",
-        kind="read the library",
-        minutes=4,
-        difficulty=2,
-        function=cache_sharding,
-        line="rows = None",
-        wrong={
-            "if heads": "that asks; the answer has to be written down somewhere.",
-            "return None": "that is a model without any distribution.",
-            "heads = distribution": "that is how the heads lie. The rows are asked for.",
-            "return keras": "that line puts the decisions together. Where is this one taken?",
-        },
-        hints=(
-            "Whole on every device means: no axis of the mesh.",
-            "For one row and an axis of four devices, the remainder is 1. What happens then?",
-            'The answer is an assignment, and a layout without a name says "copies".',
-        ),
-    ),
     Experiment(
         name="distribution.cut",
         kind="run an experiment",
         minutes=10,
         difficulty=2,
-        solution=(CUT, "b"),
-        within=0.06,
+        solution=((2.42, 2.01), "a"),
+        within=0.1,
         claims={
-            "a": "one wrong cut costs as much as cutting all matrices wrongly.",
-            "b": "each wrong cut adds its own messages, and two add what both add.",
+            "a": "one wrong cut costs about as much as both: the stream is then in parts, and "
+            "whatever reads it has to collect them.",
+            "b": "each wrong cut adds its own messages, so both together cost what the two add.",
             "c": "only `down` matters, because it is the larger matrix.",
         },
         refusals={
-            "a": "each of them alone stays well below what both cost together, 2.2.",
-            "c": "the size of the matrix is not sent. Compare the two numbers.",
+            "b": "then both would cost 3.4 times the bytes, and the chapter counted 2.2.",
+            "c": "the smaller matrix doubles the bytes as well.",
         },
-        others=OTHER_CUTS,
+        others=(
+            ((1.0, 1.0), "that is the library's map. Did you set the entry that you deleted?"),
+            ((2.2, 2.2), "that is both at once. Cut one of them, and leave the other as it was."),
+            ((2.01, 2.42), "the ratio of down comes first."),
+            ((232.5, 192.6), "those are KiB. Divide the bytes by per_block."),
+        ),
         hints=(
-            "The library's cut makes two messages in a block. Which of the two disappears, and "
-            "what is sent instead?",
+            "How does the stream lie after a matrix that leads back and is cut by columns? Who "
+            "reads it next?",
             "The keys of the map are the patterns printed above. Delete one entry, and set it "
             "again.",
             "sent_in_blocks(layouts) returns kinds and bytes. Divide the bytes by per_block, and "
@@ -199,61 +185,33 @@ EXERCISES = [
         ),
     ),
     Experiment(
-        name="distribution.wait",
-        kind="run an experiment",
-        minutes=8,
-        difficulty=2,
-        solution=((SPEED4, SPEED8), "b"),
-        within=0.05,
-        claims={
-            "a": "with more texts the messages grow, so many devices pay off less.",
-            "b": "with more texts the devices have more to share, and the steps take as long as "
-            "before. So many devices pay off more.",
-            "c": "nothing changes, because reading and messages grow alike.",
-        },
-        refusals={
-            "a": "both speeds are higher than with one text, and now eight are faster than four.",
-            "c": "compare them with the speeds for one text: both are higher now.",
-        },
-        others=(
-            ((2.65, 2.39), "that is one text. Let 64 be written at once."),
-            ((SPEED8, SPEED4), "that of four devices comes first."),
-            (OLD4, "that compares with one device and one text. Compare with 64 texts on one."),
-        ),
-        hints=(
-            "Which of the terms grows with the texts, and which does not?",
-            'token_seconds takes the number of texts, and "as fast" compares with one device and '
-            "the same 64 texts.",
-            "Compute token_seconds(1, 64) first, and see what the caches add to the weights.",
-        ),
-    ),
-    Experiment(
         name="distribution.fsdp",
         kind="run an experiment",
         minutes=12,
         difficulty=3,
-        solution=((378, 378, 112, 896), "c"),
+        solution=((112, 896, 378), "c"),
         within=1,
         claims={
-            "a": "FSDP sends less, because it gathers where the other sums.",
-            "b": "tensor parallelism sends less, because it never moves a weight.",
-            "c": "what FSDP sends does not depend on the text, and the other grows with it.",
+            "a": "FSDP always sends less, because it gathers where the other sums.",
+            "b": "tensor parallelism always sends less, because it never moves a weight.",
+            "c": "the one sends the stream, which grows with the text, and the other at most the "
+            "weights.",
         },
         refusals={
-            "a": "with 8 tokens it sends more than three times as much.",
+            "a": "with 8 tokens tensor parallelism sends 112 KiB, and with one token less.",
             "b": "with 64 tokens it sends more than twice as much.",
         },
         others=(
-            ((406, 602, 140, 1120), "the lookup is in it. Keep what belongs to the blocks."),
-            ((112, 896, 378, 378), "FSDP comes first."),
-            ((378, 112, 378, 896), "give both lengths of FSDP, and then both of the other."),
+            ((140, 1120, 602), "the lookup is in it. Keep what belongs to the blocks."),
+            ((378, 112, 896), "tensor parallelism comes first."),
+            ((112, 896, 196), "that is FSDP with 8 tokens. Give rows of 64."),
         ),
         hints=(
             "What does each way send: something whose size has S in it, or something that has not?",
             "ways holds the distributions, and messages_of(way, False, length) their messages. "
             "Keep those of the blocks.",
-            "Sum c.sent over the messages with the right c.scope, and divide by 1,024. Four "
-            "numbers.",
+            'Sum c.sent over the messages with "transformer_layer" in c.scope, and divide by '
+            "1,024.",
         ),
     ),
     Experiment(
