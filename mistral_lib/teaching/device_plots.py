@@ -136,9 +136,9 @@ def draw_held(
             size = 1 - 2 * inset
             corner_of = (place[0] + inset, place[1] + inset)
             ax.add_patch(Rectangle(corner_of, size, size, linewidth=2.2 if sent else 0.8, **look))
-            weight = "bold" if done else "normal"
-            style = {"fontsize": SMALL, "weight": weight, "color": plots.INK, "zorder": 4}
-            ax.text(place[0] + 0.5, place[1] + 0.5, f"{number}", ha="center", va="center", **style)
+            middle = place[0] + 0.5, place[1] + 0.5
+            label = ax.text(*middle, f"{number}", ha="center", va="center", zorder=4)
+            label.set(fontsize=SMALL, color=plots.INK, weight="bold" if done else "normal")
     ax.text(x, y - 0.15, title, ha="left", va="bottom", fontsize=SMALL)
 
 
@@ -163,9 +163,9 @@ def draw_schedule(ax: Axes, starts: np.ndarray, work: Sequence[float]) -> None:
         for number, begin in enumerate(begins):
             look = {"facecolor": plots.SKY, "edgecolor": plots.INK, "linewidth": 0.8}
             ax.add_patch(Rectangle((begin, stage - 0.4), width, 0.8, **look))
-            place = begin + width / 2, stage
-            style = {"fontsize": SMALL, "color": plots.INK}
-            ax.text(*place, f"{number}", ha="center", va="center", **style)
+            middle = begin + width / 2
+            label = ax.text(middle, stage, f"{number}", ha="center", va="center")
+            label.set(fontsize=SMALL, color=plots.INK)
     ax.set(xlim=(0, end), ylim=(len(starts) - 0.5, -0.5), xlabel="time", ylabel="device")
     ax.set_yticks(range(len(starts)))
 

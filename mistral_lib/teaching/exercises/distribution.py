@@ -180,8 +180,8 @@ EXERCISES = [
             "reads it next?",
             "The keys of the map are the patterns printed above. Delete one entry, and set it "
             "again.",
-            "sent_in_blocks(layouts) returns kinds and bytes. Divide the bytes by per_block, and "
-            "look at the kinds, too.",
+            "`program_of(layouts).as_text()` is the program. Divide its bytes by `per_block`, and "
+            "look at its `collectives`, too.",
         ),
     ),
     Experiment(
@@ -189,7 +189,7 @@ EXERCISES = [
         kind="run an experiment",
         minutes=12,
         difficulty=3,
-        solution=((112, 896, 378), "c"),
+        solution=((112, 448, 378), "c"),
         within=1,
         claims={
             "a": "FSDP always sends less, because it gathers where the other sums.",
@@ -199,18 +199,19 @@ EXERCISES = [
         },
         refusals={
             "a": "with 8 tokens tensor parallelism sends 112 KiB, and with one token less.",
-            "b": "with 64 tokens it sends more than twice as much.",
+            "b": "with 32 tokens it sends more, and with every token that is added.",
         },
         others=(
-            ((140, 1120, 602), "the lookup is in it. Keep what belongs to the blocks."),
-            ((378, 112, 896), "tensor parallelism comes first."),
-            ((112, 896, 196), "that is FSDP with 8 tokens. Give rows of 64."),
+            ((140, 560, 491), "the lookup is in it. Keep what belongs to the blocks."),
+            ((378, 112, 448), "tensor parallelism comes first."),
+            ((112, 448, 196), "that is FSDP with 8 tokens. Give rows of 32."),
         ),
         hints=(
-            "What does each way send: something whose size has S in it, or something that has not?",
-            "ways holds the distributions, and messages_of(way, False, length) their messages. "
+            "What does each way send: something whose size has `S` in it, or something that has "
+            "not?",
+            "`ways` holds the distributions, and `messages_of(way, False, length)` their messages. "
             "Keep those of the blocks.",
-            'Sum c.sent over the messages with "transformer_layer" in c.scope, and divide by '
+            'Sum `c.sent` over the messages with "transformer_layer" in `c.scope`, and divide by '
             "1,024.",
         ),
     ),
