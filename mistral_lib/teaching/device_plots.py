@@ -128,16 +128,17 @@ def draw_held(
     x, y = corner
     for device, pieces in enumerate(held):
         for piece, number in enumerate(pieces):
-            place, done = (x + device, y + piece), number == complete[piece]
+            done = number == complete[piece]
             sent = len(sends) > 0 and sends[device] == piece
-            look = {"facecolor": plots.SKY if done else plots.PAPER}
-            look |= {"edgecolor": plots.ORANGE if sent else plots.GREY, "zorder": 2 + sent}
             inset = 0.06 if sent else 0
+            corner_of = x + device + inset, y + piece + inset
             size = 1 - 2 * inset
-            corner_of = (place[0] + inset, place[1] + inset)
-            ax.add_patch(Rectangle(corner_of, size, size, linewidth=2.2 if sent else 0.8, **look))
-            middle = place[0] + 0.5, place[1] + 0.5
-            label = ax.text(*middle, f"{number}", ha="center", va="center", zorder=4)
+            box = Rectangle(corner_of, size, size, linewidth=2.2 if sent else 0.8)
+            box.set(facecolor=plots.SKY if done else plots.PAPER, zorder=2 + sent)
+            box.set(edgecolor=plots.ORANGE if sent else plots.GREY)
+            ax.add_patch(box)
+            middle = x + device + 0.5, y + piece + 0.5
+            label = ax.annotate(f"{number}", middle, ha="center", va="center", zorder=4)
             label.set(fontsize=SMALL, color=plots.INK, weight="bold" if done else "normal")
     ax.text(x, y - 0.15, title, ha="left", va="bottom", fontsize=SMALL)
 
@@ -158,11 +159,13 @@ def draw_schedule(ax: Axes, starts: np.ndarray, work: Sequence[float]) -> None:
     """
     end = (np.asarray(starts)[:, -1] + np.asarray(work)).max()
     for stage, (begins, width) in enumerate(zip(starts, work)):
-        idle = {"facecolor": plots.PAPER, "edgecolor": plots.GREY, "hatch": "////"}
-        ax.add_patch(Rectangle((0, stage - 0.4), end, 0.8, linewidth=0, **idle))
+        bubble = Rectangle((0, stage - 0.4), end, 0.8, linewidth=0, hatch="////")
+        bubble.set(facecolor=plots.PAPER, edgecolor=plots.GREY)
+        ax.add_patch(bubble)
         for number, begin in enumerate(begins):
-            look = {"facecolor": plots.SKY, "edgecolor": plots.INK, "linewidth": 0.8}
-            ax.add_patch(Rectangle((begin, stage - 0.4), width, 0.8, **look))
+            box = Rectangle((begin, stage - 0.4), width, 0.8, linewidth=0.8)
+            box.set(facecolor=plots.SKY, edgecolor=plots.INK)
+            ax.add_patch(box)
             middle = begin + width / 2
             label = ax.text(middle, stage, f"{number}", ha="center", va="center")
             label.set(fontsize=SMALL, color=plots.INK)
