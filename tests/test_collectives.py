@@ -2,7 +2,7 @@
 
 import pytest
 
-from mistral_lib.teaching.collectives import collectives, sent_per_block
+from mistral_lib.teaching.collectives import Collective, collectives, sent_per_block
 
 ALL_REDUCE = (
     "  %all-reduce.7 = (f32[2,12,32]{2,1,0}, bf16[2,12,2]{2,1,0}) all-reduce(%a, %b), "
@@ -62,3 +62,19 @@ def test_a_block_sends_two_all_reduces_of_the_residual_stream():
     line = "%r = f32[3,5,16]{2,1,0} all-reduce(%x), replica_groups=[2,4]<=[8], to_apply=%add"
     assert sum(c.sent for c in collectives(f"{line}\n{line}")) == sent_per_block(3, 5, 16, 4)
     assert sent_per_block(3, 5, 16, 1) == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "steps"),
+    [("all-reduce", 6), ("all-gather", 3), ("reduce-scatter", 3), ("collective-permute", 1)],
+)
+def test_a_ring_of_four_takes_so_many_steps(kind, steps):
+    assert Collective(kind, ((8,),), 4, 32, "").steps == steps
+    alone = Collective(kind, ((8,),), 1, 32, "")
+    assert kind == "collective-permute" or alone.steps == alone.sent == 0
+
+
+def test_time_is_that_of_the_bytes_and_of_the_steps():
+    message = Collective("all-gather", ((8,),), 4, 32, "")
+    assert message.seconds(bandwidth=12, latency=0) == 2
+    assert message.seconds(bandwidth=12, latency=5) == 17

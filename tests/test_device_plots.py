@@ -3,9 +3,19 @@
 from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pytest
+from matplotlib.colors import to_hex
 
-from mistral_lib.teaching.device_plots import SMALL, draw_mesh, draw_parts, parts_of
+from mistral_lib.teaching import plots
+from mistral_lib.teaching.device_plots import (
+    SMALL,
+    draw_held,
+    draw_mesh,
+    draw_parts,
+    draw_schedule,
+    parts_of,
+)
 
 
 class Device:
@@ -68,3 +78,21 @@ def test_many_devices_stand_along_the_longer_side_and_no_text_is_small(ax):
     draw_parts(ax, narrow, corner=(0, 0), name="key")
     assert [text.get_rotation() for text in ax.texts] == [90, 0, 0]
     assert min(text.get_fontsize() for text in ax.texts) == SMALL
+
+
+def test_a_complete_sum_is_filled_and_what_is_sent_has_a_thick_frame(ax):
+    held = np.array([[1, 22], [10, 20]])
+    draw_held(ax, held, corner=(3, 5), title="now", complete=[11, 22], sends=[1, 1])
+    filled = [to_hex(box.get_facecolor()) == plots.SKY.lower() for box in ax.patches]
+    assert filled == [False, True, False, False]
+    assert [box.get_linewidth() > 2 for box in ax.patches] == [False, True, False, True]
+    assert ax.texts[3].get_position() == (4.5, 6.5)
+
+
+def test_a_stage_is_drawn_when_it_works_and_hatched_when_it_waits(ax):
+    draw_schedule(ax, np.array([[0, 1], [1, 3]]), [1, 2])
+    bubble = [box for box in ax.patches if box.get_hatch()]
+    assert [(box.get_x(), box.get_width()) for box in bubble] == [(0, 5)] * 2
+    work = [(box.get_x(), box.get_width()) for box in ax.patches if not box.get_hatch()]
+    assert work == [(0, 1), (1, 1), (1, 2), (3, 2)]
+    assert [text.get_text() for text in ax.texts] == ["0", "1"] * 2

@@ -40,6 +40,8 @@ COUNTS = {
     "an example": "example(example_x=model(inputs).max())",
     "a claim": 'claim("x", mean(chance(read(model, prompts), prompts)), on="prompts")',
     "the cost of a program": "program = jax.jit(f).lower(1)\nrecord(x=program.cost_analysis())",
+    "the text of a program": "program = jax.jit(model).lower(1).compile()\n"
+    "record(x=program.as_text().count('all-reduce'))",
     "what a module makes": "import numpy as np\nz = np.asarray(model(inputs))\n"
     "record(x=f'{np.mean([1, 2]):.1f}')",
     "other data": "z = np.random.default_rng(0).normal(size=3)\nrecord(x=f'{z.max():.1f}')",

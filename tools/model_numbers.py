@@ -22,7 +22,7 @@ SETTINGS = set(
     "vocabulary_size num_layers num_query_heads hidden_dim intermediate_dim num_key_value_heads "
     "rope_max_wavelength rope_scaling_factor layer_norm_epsilon sliding_window dropout head_dim "
     "tie_word_embeddings rope_scaling config shape size ndim nbytes itemsize trainable_variables "
-    "cost_analysis memory_analysis".split()
+    "cost_analysis memory_analysis as_text get_layout_map".split()
 )
 COUNTS = {"len", "isinstance", "range", "enumerate"}
 

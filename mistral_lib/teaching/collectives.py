@@ -42,6 +42,25 @@ class Collective:
         }
         return factors[self.kind] * self.size
 
+    @property
+    def steps(self) -> int:
+        """How many times each device sends and waits if the devices stand in a ring."""
+        others = self.devices - 1
+        return {"all-reduce": 2 * others, "collective-permute": 1}.get(self.kind, others)
+
+    def seconds(self, bandwidth: float, latency: float) -> float:
+        """How long it takes in a ring: the time of its bytes, and of its steps.
+
+        Args:
+            bandwidth: bytes that a device sends in a second.
+            latency: seconds that a step takes however little is sent.
+
+        >>> stream = Collective("all-reduce", ((4096, 4096),), devices=8, size=2**25, scope="")
+        >>> f"{1e6 * stream.seconds(bandwidth=450e9, latency=1e-6):.0f} microseconds"
+        '144 microseconds'
+        """
+        return self.sent / bandwidth + self.steps * latency
+
 
 def collectives(text: str) -> Iterator[Collective]:
     """The collectives of a compiled program, in the order of its text.

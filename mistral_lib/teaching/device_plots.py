@@ -1,4 +1,4 @@
-"""Figures of a mesh of devices and of the parts of a matrix on it (used by chapter 20)."""
+"""Figures of devices: what each holds, what goes round a ring, and when it works (chapter 20)."""
 
 from __future__ import annotations
 
@@ -98,6 +98,79 @@ def draw_parts(
         _box(ax, place, width, height, number)
         _label(ax, place, width, height, devices)
     ax.text(x, y - 8, name, ha="left", va="bottom", fontsize=SMALL, weight="bold")
+
+
+def draw_held(
+    ax: Axes,
+    held: np.ndarray,
+    *,
+    corner: tuple[float, float],
+    title: str,
+    complete: Sequence[int] | np.ndarray,
+    sends: Sequence[int] = (),
+) -> None:
+    """Draws what the devices of a ring hold: a column for each device, a row for each piece.
+
+    Args:
+        ax: the axes to draw on, with y downwards, where a piece is one unit wide and high.
+        held: array (devices, pieces) of numbers.
+        corner: x and y of the upper left corner.
+        title: written above.
+        complete: the sum of each piece; a device that has it gets a filled box.
+        sends: for each device the piece that it sends next, which gets a thick frame.
+
+    >>> import matplotlib.pyplot as plt
+    >>> figure, ax = plt.subplots()
+    >>> draw_held(ax, np.array([[1, 22], [10, 20]]), corner=(0, 0), title="now", complete=[11, 22])
+    >>> [text.get_text() for text in ax.texts]
+    ['1', '22', '10', '20', 'now']
+    """
+    x, y = corner
+    for device, pieces in enumerate(held):
+        for piece, number in enumerate(pieces):
+            done = number == complete[piece]
+            sent = len(sends) > 0 and sends[device] == piece
+            inset = 0.06 if sent else 0
+            corner_of = x + device + inset, y + piece + inset
+            size = 1 - 2 * inset
+            box = Rectangle(corner_of, size, size, linewidth=2.2 if sent else 0.8)
+            box.set(facecolor=plots.SKY if done else plots.PAPER, zorder=2 + sent)
+            box.set(edgecolor=plots.ORANGE if sent else plots.GREY)
+            ax.add_patch(box)
+            middle = x + device + 0.5, y + piece + 0.5
+            label = ax.annotate(f"{number}", middle, ha="center", va="center", zorder=4)
+            label.set(fontsize=SMALL, color=plots.INK, weight="bold" if done else "normal")
+    ax.text(x, y - 0.15, title, ha="left", va="bottom", fontsize=SMALL)
+
+
+def draw_schedule(ax: Axes, starts: np.ndarray, work: Sequence[float]) -> None:
+    """Draws when each stage of a pipeline works on which micro-batch; the rest is the bubble.
+
+    Args:
+        ax: the axes to draw on.
+        starts: array (stages, micro-batches) of the times at which each begins.
+        work: how long each stage takes for one micro-batch.
+
+    >>> import matplotlib.pyplot as plt
+    >>> figure, ax = plt.subplots()
+    >>> draw_schedule(ax, np.array([[0, 1], [1, 2]]), [1, 1])
+    >>> [text.get_text() for text in ax.texts]
+    ['0', '1', '0', '1']
+    """
+    end = (np.asarray(starts)[:, -1] + np.asarray(work)).max()
+    for stage, (begins, width) in enumerate(zip(starts, work)):
+        bubble = Rectangle((0, stage - 0.4), end, 0.8, linewidth=0, hatch="////")
+        bubble.set(facecolor=plots.PAPER, edgecolor=plots.GREY)
+        ax.add_patch(bubble)
+        for number, begin in enumerate(begins):
+            box = Rectangle((begin, stage - 0.4), width, 0.8, linewidth=0.8)
+            box.set(facecolor=plots.SKY, edgecolor=plots.INK)
+            ax.add_patch(box)
+            middle = begin + width / 2
+            label = ax.text(middle, stage, f"{number}", ha="center", va="center")
+            label.set(fontsize=SMALL, color=plots.INK)
+    ax.set(xlim=(0, end), ylim=(len(starts) - 0.5, -0.5), xlabel="time", ylabel="device")
+    ax.set_yticks(range(len(starts)))
 
 
 def _box(ax, place, width, height, number):

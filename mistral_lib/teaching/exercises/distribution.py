@@ -4,12 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mistral_lib.distribution import cache_sharding
-from mistral_lib.teaching.exercises.kinds import Estimate, Explanation, Function, Line, Value
-from mistral_lib.teaching.facts import MISTRAL_7B
-
-MEBIBYTE = 2**20
-STREAM_7B = 4096 * 4096 * 2 / MEBIBYTE  # 4,096 tokens of 4,096 features in bfloat16
+from mistral_lib.teaching.exercises.kinds import Experiment, Explanation, Function, Value
 
 
 def _silu(z):
@@ -102,27 +97,31 @@ EXERCISES = [
         },
         hints=(
             "Which number would one device compute that had all rows?",
-            "Two things have to be summed over the devices before anything is divided.",
-            "sum(part[mask].sum() ...) / sum(mask.sum() ...)",
+            "Each device can offer two numbers, and it must not divide yet.",
+            "`part[mask]` are the losses of one device that count, and `mask.sum()` says how many "
+            "there are.",
         ),
     ),
     Value(
-        name="distribution.by_hand",
+        name="distribution.ring",
         kind="trace by hand",
-        minutes=3,
-        difficulty=1,
-        solution=[12, 43],
+        minutes=5,
+        difficulty=2,
+        solution=[1, 4, 3, 2],
         mistakes=(
-            ([55, 55], "that is what both hold after the sum."),
-            ([13, 42], "that deals the units out in turn. Device 0 holds the first two."),
-            ([30, 77], "`down` is cut, too: a device has only the rows of its own units."),
-            ([33, 77], "`down` is cut, too: a device has only the rows of its own units."),
-            ([3, 7], "those are sums of products before `down`."),
+            ([4, 4, 4, 4], "that is after the all-gather. Halfway only one piece is complete."),
+            ([4, 1, 1, 1], "the complete piece is another one, and the others are not untouched."),
+            ([1, 4, 1, 1], "the piece is right, but what went past on its way was added, too."),
+            ([1, 2, 3, 4], "that is the ring in the other direction: they send to the right."),
+            ([4, 3, 2, 1], "that is device 3. The last piece that arrives here is piece 1."),
+            ([1, 1, 3, 2], "that is after two steps. With four devices there are three."),
         ),
         hints=(
-            "A device multiplies what it has with the rows of `down` that it has.",
-            "Device 0 has the products 1 and 2 and the rows 10 and 1.",
-            "[1 * 10 + 2 * 1, 3 * 1 + 4 * 10]",
+            "Each number says how many devices are in the sum so far.",
+            "In step 0 device 3 sends piece 3 to device 0. Which piece does it send in step 1, and "
+            "what is in it by then?",
+            "Write a grid of four by four ones. In each of three steps, move along "
+            "`(device - step) % 4`.",
         ),
     ),
     Function(
@@ -150,113 +149,98 @@ EXERCISES = [
         hints=(
             "What belongs to one unit: a column of gate, one of up, and a row of down.",
             "Device d has the units from d * F / count to (d + 1) * F / count.",
-            "own = slice(device * width, (device + 1) * width), then gate[:, own] and down[own]",
+            "Make one slice, and use it three times: twice for columns, once for rows.",
         ),
     ),
-    Line(
-        name="distribution.library",
-        kind="read the library",
-        minutes=4,
+    Experiment(
+        name="distribution.cut",
+        kind="run an experiment",
+        minutes=10,
         difficulty=2,
-        function=cache_sharding,
-        line="rows = None",
-        wrong={
-            "if heads": "that asks; the answer has to be written down somewhere.",
-            "return None": "that is a model without any distribution.",
-            "heads = distribution": "that is how the heads lie. The rows are asked for.",
-            "return keras": "that line puts the decisions together. Where is this one taken?",
+        solution=((2.42, 2.01), "a"),
+        within=0.1,
+        claims={
+            "a": "one wrong cut costs about as much as both: the stream is then in parts, and "
+            "whatever reads it has to collect them.",
+            "b": "each wrong cut adds its own messages, so both together cost what the two add.",
+            "c": "only `down` matters, because it is the larger matrix.",
         },
-        hints=(
-            "Whole on every device means: no axis of the mesh.",
-            "For one row and an axis of four devices, the remainder is 1. What happens then?",
-            "rows = None",
-        ),
-    ),
-    Estimate(
-        name="distribution.bytes",
-        kind="estimate",
-        minutes=3,
-        difficulty=1,
-        solution=round(MISTRAL_7B * 2 / 4 / 1e9, 2),
-        factor=1.05,
-        unit="GB",
-        mistakes=(
-            (
-                MISTRAL_7B * 2 / 8 / 1e9,
-                "eight devices hold two copies: the axis of rows splits no weights.",
-            ),
-            (MISTRAL_7B * 2 / 1e9, "that is the whole model. Four devices share it."),
-            (
-                MISTRAL_7B * 2 / 2 / 1e9,
-                "four devices share the weights, not two; and bfloat16 takes two bytes.",
-            ),
+        refusals={
+            "b": "then both would cost 3.4 times the bytes, and the chapter counted 2.2.",
+            "c": "the smaller matrix doubles the bytes as well.",
+        },
+        others=(
+            ((1.0, 1.0), "that is the library's map. Did you set the entry that you deleted?"),
+            ((2.2, 2.2), "that is both at once. Cut one of them, and leave the other as it was."),
+            ((2.01, 2.42), "the ratio of down comes first."),
+            ((232.5, 192.6), "those are KiB. Divide the bytes by per_block."),
         ),
         hints=(
-            "Along which of the two axes are weights split?",
-            "7.24 billion numbers of two bytes, shared by the four devices of one row of the mesh.",
-            "7.24 * 2 / 4",
+            "How does the stream lie after a matrix that leads back and is cut by columns? Who "
+            "reads it next?",
+            "The keys of the map are the patterns printed above. Delete one entry, and set it "
+            "again.",
+            "`program_of(layouts).as_text()` is the program. Divide its bytes by `per_block`, and "
+            "look at its `collectives`, too.",
         ),
     ),
-    Estimate(
-        name="distribution.ring",
-        kind="estimate",
-        minutes=5,
+    Experiment(
+        name="distribution.fsdp",
+        kind="run an experiment",
+        minutes=12,
         difficulty=3,
-        solution=2 * 2 * 7 / 8 * STREAM_7B,
-        factor=1.05,
-        unit="MiB",
-        mistakes=(
-            (2 * 7 / 8 * STREAM_7B, "that is one of the two sums of a block."),
-            (2 * STREAM_7B, "two sums go there. Each has to come back, too: nearly twice as much."),
-            (2 * 2 * STREAM_7B, "a device's own eighth of the sum needs no message: 7 / 8."),
-            (2 * 7 / 8 * STREAM_7B / 2, "bytes, not numbers: two each; and two sums."),
-            (8 * 2 * 2 * 7 / 8 * STREAM_7B, "that is what all eight devices send together."),
-            (2 * 2 * 7 / 8 * STREAM_7B * 2, "that is float32."),
+        solution=((112, 448, 378), "c"),
+        within=1,
+        claims={
+            "a": "FSDP always sends less, because it gathers where the other sums.",
+            "b": "tensor parallelism always sends less, because it never moves a weight.",
+            "c": "the one sends the stream, which grows with the text, and the other at most the "
+            "weights.",
+        },
+        refusals={
+            "a": "with 8 tokens tensor parallelism sends 112 KiB, and with one token less.",
+            "b": "with 32 tokens it sends more, and with every token that is added.",
+        },
+        others=(
+            ((140, 560, 491), "the lookup is in it. Keep what belongs to the blocks."),
+            ((378, 112, 448), "tensor parallelism comes first."),
+            ((112, 448, 196), "that is FSDP with 8 tokens. Give rows of 32."),
         ),
         hints=(
-            "How large is the array that is summed, and how often does a ring send it?",
-            "4,096 times 4,096 numbers of two bytes are 32 MiB. A sum sends 2 · 7/8 of that.",
-            "2 * 2 * 7 / 8 * 4096 * 4096 * 2 / 2**20",
+            "What does each way send: something whose size has `S` in it, or something that has "
+            "not?",
+            "`ways` holds the distributions, and `messages_of(way, False, length)` their messages. "
+            "Keep those of the blocks.",
+            'Sum `c.sent` over the messages with "transformer_layer" in `c.scope`, and divide by '
+            "1,024.",
         ),
     ),
-    Estimate(
-        name="distribution.wait",
-        kind="estimate",
-        minutes=3,
+    Experiment(
+        name="distribution.bubble",
+        kind="run an experiment",
+        minutes=8,
         difficulty=2,
-        solution=round((2 * 32 + 1) * 0.01, 2),
-        factor=1.1,
-        unit="ms",
-        mistakes=(
-            (65 * 8192 / 3e9, "that is the time of the bytes. A sum takes 10 microseconds anyway."),
-            (32 * 0.01, "that is one sum a block. There are two."),
-            (0.02, "that is one block. There are 32."),
-            (2 * 32 * 8 * 0.01, "the eight devices wait at the same time."),
-            (2 * 32 * 10, "microseconds: a thousand of them are a millisecond."),
+        solution=((0.474, 0.389), "c"),
+        within=0.006,
+        claims={
+            "a": "the bubble shrinks towards zero as before.",
+            "b": "micro-batches do not help, because the last device is always late.",
+            "c": "micro-batches help only down to a limit: three devices wait for the slowest, "
+            "however many there are.",
+        },
+        refusals={
+            "a": "with four equal devices and 64 it was 4 %. Try 1,000: does it still shrink?",
+            "b": "they do help: the share with 64 is smaller. How far down does it go?",
+        },
+        others=(
+            ((0.273, 0.045), "those are four equal devices. The last one takes twice as long."),
+            ((0.389, 0.474), "the share with 8 micro-batches comes first."),
+            ((0.526, 0.611), "that is how much they work. How much are they idle?"),
         ),
         hints=(
-            "The message is small, so only the number of sums counts.",
-            "Two for each of the 32 blocks, and one for the lookup of the token.",
-            "(2 * 32 + 1) * 0.01",
-        ),
-    ),
-    Value(
-        name="distribution.heads",
-        kind="trace by hand",
-        minutes=3,
-        difficulty=2,
-        solution=(4, 8),
-        mistakes=(
-            ((1, 32), "it has 32 query heads, but only 8 key-value heads to share out."),
-            ((2, 16), "16 devices cannot share 8 key-value heads."),
-            ((8, 4), "that works, but splits the weights less than it could."),
-            ((8, 8), "that would be 64 devices."),
-            ((1, 8), "that uses 8 of the 32 devices."),
-        ),
-        hints=(
-            "Which of the sizes of the model is the smallest that the devices have to share?",
-            "The model axis has to divide 8 key-value heads; both axes together make 32.",
-            "(32 // 8, 8)",
+            "In the long run, how often does a micro-batch leave the line?",
+            "`idle_share` takes the work of each device.",
+            "Try 1,000 micro-batches, too. Towards which number do the shares go?",
         ),
     ),
     Explanation(
@@ -274,7 +258,7 @@ EXERCISES = [
         ),
         hints=(
             "Which part of the work for one token shrinks with the devices, and which does not?",
-            "Compare the exercise on waiting with the time for reading an eighth of the weights.",
+            "Compare the time of 65 sums with the time for reading an eighth of the weights.",
             "Say what you would measure first: the time of one small sum.",
         ),
     ),
