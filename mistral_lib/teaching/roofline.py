@@ -82,8 +82,8 @@ def most_tokens(config: MistralConfig, card: Card, width: str, context: int = 51
         context: tokens that the text has.
 
     >>> mistral_7b = MistralConfig(32000, 32, 32, 4096, 14336, 8, sliding_window=4096)
-    >>> round(most_tokens(mistral_7b, CARDS["T4"], "int4"))
-    84
+    >>> round(most_tokens(mistral_7b, CARDS["T4"], "16 bits"))
+    22
     """
     dtype = WIDTHS[width].format(half=card.half)
     if card.has_bfloat16:

@@ -131,6 +131,11 @@ class Timing(Experiment):
         claimed = (((measured, wrong), self.refusals[wrong]) for wrong in self.claims)
         return (*others, *(pair for pair in claimed if pair[0][1] != right))
 
+    @property
+    def asks(self) -> str:
+        claims = " or ".join(f'"{letter}"' for letter in self.claims)
+        return f"A pair of {described(numbers(self.solution[0]))} and a claim, {claims},"
+
     def complaint(self, mine: Any) -> str | None:
         if isinstance(mine, list | tuple) and len(mine) == 2 and type(mine[1]) is int:
             mine = (mine[0], str(mine[1]))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from mistral_lib.teaching.exercises.kinds import (
-    Experiment,
     Explanation,
     Function,
     Timing,
@@ -64,7 +63,8 @@ EXERCISES = [
         hints=(
             "Compute two times for each product: for the arithmetic, and for reading the matrix.",
             "One vector: 2 million FLOPs and 4 MB. Fifty vectors: 100 million FLOPs and 4 MB.",
-            "max(2e6 / 5e9, 4e6 / 1e9), max(100e6 / 5e9, 4e6 / 1e9), in seconds",
+            "For each product, divide its FLOPs by FLOPs a second and its bytes by bytes a second, "
+            "and keep the longer time.",
         ),
     ),
     Function(
@@ -115,24 +115,6 @@ EXERCISES = [
             "One part is made of products with weights, the other of attention. In each of them "
             "compare two times.",
             "Write two calls of max, and multiply one of them by rows.",
-        ),
-    ),
-    Value(
-        name="roofline.loop",
-        kind="trace by hand",
-        minutes=3,
-        difficulty=2,
-        solution=650,
-        mistakes=(
-            (30, "that is what the compiler's analysis says: it counts the body once."),
-            (20, "that is the body, once."),
-            (640, "the 10 outside the loop are missing."),
-            (960, "the 10 outside the loop are done once."),
-        ),
-        hints=(
-            "How often is the body of the loop run, and how often is it counted?",
-            "Outside the loop are 30 - 20 = 10. The body's 20 are done 32 times.",
-            "10 + 32 * 20",
         ),
     ),
     Timing(
@@ -213,38 +195,8 @@ EXERCISES = [
         hints=(
             "What has happened when a call of a compiled function returns?",
             "The calls return at once; the device is still at work when the clock is read.",
-            "jax.block_until_ready(output) between the loop and the line that reads the clock",
-        ),
-    ),
-    Experiment(
-        name="roofline.window",
-        kind="run an experiment",
-        minutes=8,
-        difficulty=2,
-        solution=((1.10, 2.08), "b"),
-        within=0.02,
-        claims={
-            "a": "the window makes each token about twice as fast.",
-            "b": "with the window a token is nearly as fast as at the beginning; without it, "
-            "reading the cache takes as long as reading the weights.",
-            "c": "the window saves nothing, because one text is limited by the weights.",
-        },
-        refusals={
-            "a": "after 1,024 tokens both take the same time.",
-            "c": "without it a token after 32,768 takes twice as long as one after 1,024.",
-        },
-        others=(
-            ((13.3, 25.1), "those are milliseconds. How many times those after 1,024 tokens?"),
-            ((2.08, 1.10), "the model with the window comes first."),
-            ((1.03, 1.30), "those are float16 weights. Take int4/128_from_float16."),
-            ((0.91, 0.48), "divide the time of the long text by that of the short one."),
-            ((1.10, 1.24), "that is after 8,192 tokens. Take 32,768."),
-        ),
-        hints=(
-            "How many keys does a step read with the window, and how many without it?",
-            "MistralConfig takes sliding_window=None. decoding_step takes the context.",
-            "For each of the two models, divide the seconds after 32,768 tokens by those after "
-            "1,024.",
+            "jax.block_until_ready waits for work that was handed over before. When has all of it "
+            "been handed over?",
         ),
     ),
     Explanation(
