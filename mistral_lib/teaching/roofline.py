@@ -207,8 +207,8 @@ def draw_gpu(ax: Axes) -> None:
     """
     boxes = (
         ("tensor cores", "990 TFLOP a second", plots.SAND, 0.34),
-        ("132 × 256 KB", "registers and shared memory, as much again", plots.TINT, 0.5),
-        ("L2: 50 MB", "about 5.5 TB a second", plots.TINT, 0.7),
+        ("132 × 256 KB", "shared memory, and as many registers", plots.TINT, 0.62),
+        ("L2: 50 MB", "about 5.5 TB a second", plots.TINT, 0.78),
         ("HBM: 80 GB", "3.35 TB a second", plots.TINT, 1.0),
     )
     for level, (name, said, colour, width) in enumerate(boxes):
