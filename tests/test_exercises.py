@@ -245,6 +245,7 @@ TIMING = Timing(
     minutes=5,
     difficulty=1,
     solution=((1.0, 2.0), "2"),
+    another=((1.0, 1.0), "1"),
     concludes=lambda seconds: None if (seconds < 0).any() else str(int(seconds[1] / seconds[0])),
     doubt="no time is less than nothing.",
     claims={"1": "it is as long.", "2": "it is twice as long."},

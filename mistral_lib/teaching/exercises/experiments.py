@@ -110,26 +110,32 @@ class Timing(Experiment):
         doubt: what to say to numbers that cannot be.
         refusals: letter of each claim -> what to say where the numbers bear out another one.
         others: pairs (numbers that cannot be, what to say to them).
+        another: a pair that is right as well, with another claim.
     """
 
     within: float = 0.0
     concludes: Callable[[np.ndarray], str | None]
     doubt: str
+    another: tuple[Any, str]
 
     def __post_init__(self):
-        measured, right = self.solution
         if sorted(self.refusals) != sorted(self.claims):
             raise ValueError(f"{self.name} has claims {[*self.claims]}: each needs a refusal.")
-        if self.concludes(numbers(measured)) != right:
-            raise ValueError(f"{self.name}: its solution does not bear out its own claim.")
+        for measured, claim in (self.solution, self.another):
+            if self.concludes(numbers(measured)) != claim:
+                raise ValueError(f"{self.name}: {measured} does not bear out ({claim}).")
 
     @property
     def mistakes(self) -> tuple[tuple[tuple[Any, str], str], ...]:
         """Pairs (wrong answer, what to say to it): impossible numbers, and wrong conclusions."""
         measured, right = self.solution
         others = [((wrong, right), said) for wrong, said in self.others]
-        claimed = (((measured, wrong), self.refusals[wrong]) for wrong in self.claims)
-        return (*others, *(pair for pair in claimed if pair[0][1] != right))
+        impossible = (np.full(numbers(measured).shape, -1.0), right), self.doubt
+        claimed = (
+            (((self.another if wrong == right else self.solution)[0], wrong), said)
+            for wrong, said in self.refusals.items()
+        )
+        return (*others, impossible, *claimed)
 
     @property
     def asks(self) -> str:

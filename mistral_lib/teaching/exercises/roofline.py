@@ -123,6 +123,7 @@ EXERCISES = [
         minutes=8,
         difficulty=2,
         solution=((1.1, 1.8), "b"),
+        another=((1.0, 1.1), "a"),
         concludes=_bound,
         doubt="twice the rows cannot take less time, nor can a small product lose more time by "
         "them than a large one. Measure again, with more repetitions.",
@@ -154,6 +155,7 @@ EXERCISES = [
         minutes=8,
         difficulty=2,
         solution=((0.01, 0.011, 0.013, 0.021, 0.04, 0.08, 0.16, 0.32, 0.64), "32"),
+        another=((0.001, 0.001, 0.001, 0.001, 0.001, 0.001, 0.001, 0.001, 0.0015), "never"),
         concludes=_doubled,
         doubt="those cannot be the seconds of 4, 8, 16 and so on up to 1,024 rows.",
         claims={str(rows): f"from {rows} rows on, arithmetic takes the time." for rows in ROWS[1:]}
