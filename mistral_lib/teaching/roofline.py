@@ -206,18 +206,17 @@ def draw_gpu(ax: Axes) -> None:
     ['tensor cores', '132 × 256 KB', 'L2: 50 MB', 'HBM: 80 GB']
     """
     boxes = (
-        ("tensor cores", "990 TFLOP a second", plots.SAND, 0.34),
-        ("132 × 256 KB", "shared memory, and as many registers", plots.TINT, 0.62),
-        ("L2: 50 MB", "about 5.5 TB a second", plots.TINT, 0.78),
+        ("tensor cores", "990 TFLOP a second", plots.SAND, 0.46),
+        ("132 × 256 KB", "shared memory, and as many registers", plots.TINT, 0.8),
+        ("L2: 50 MB", "about 5.5 TB a second", plots.TINT, 0.9),
         ("HBM: 80 GB", "3.35 TB a second", plots.TINT, 1.0),
     )
     for level, (name, said, colour, width) in enumerate(boxes):
         bottom = len(boxes) - level
-        size = {"facecolor": colour, "edgecolor": plots.GREY}
-        ax.add_patch(Rectangle((-width / 2, bottom), width, 0.72, **size))
-        middle = {"ha": "center", "va": "center"}
-        ax.text(0, bottom + 0.5, name, weight="bold", **middle)
-        ax.text(0, bottom + 0.2, said, fontsize=SMALL, **middle)
+        corner = -width / 2, bottom
+        ax.add_patch(Rectangle(corner, width, 0.72, facecolor=colour, edgecolor=plots.GREY))
+        ax.text(0, bottom + 0.5, name, weight="bold", ha="center", va="center")
+        ax.text(0, bottom + 0.2, said, fontsize=SMALL, ha="center", va="center")
     ax.set(xlim=(-0.52, 0.52), ylim=(0.9, 4.8))
     ax.axis("off")
 
@@ -271,5 +270,6 @@ def draw_roofline(
     ax.xaxis.set_major_formatter(lambda value, _: f"{value:,g}")
     ax.yaxis.set_major_formatter(EngFormatter(sep=""))
     low = (x[0] * ridge) ** 0.5
-    ax.text(low, low * bandwidth * 1.7, "limit: bytes", fontsize=SMALL, ha="right")
+    said = "limit:\nbytes" if plots.narrow() else "limit: bytes"
+    ax.text(low, low * bandwidth * 1.7, said, fontsize=SMALL, ha="right")
     ax.text(ridge * 1.1, rate * 1.2, "limit: arithmetic", fontsize=SMALL, va="bottom")
