@@ -23,6 +23,7 @@ from mistral_lib.teaching.exercises.kinds import (
     Explanation,
     Function,
     Line,
+    Timing,
 )
 from mistral_lib.teaching.exercises.report import difference, same
 
@@ -236,6 +237,46 @@ def test_an_experiment_needs_the_right_numbers_and_the_right_claim(answer, messa
 def test_every_claim_of_an_experiment_has_its_answer():
     with pytest.raises(ValueError, match="has claims"):
         dataclasses.replace(EXPERIMENT, refusals={})
+
+
+TIMING = Timing(
+    name="x.z",
+    kind="run an experiment",
+    minutes=5,
+    difficulty=1,
+    solution=((1.0, 2.0), "2"),
+    another=((1.0, 1.0), "1"),
+    concludes=lambda seconds: None if (seconds < 0).any() else str(int(seconds[1] / seconds[0])),
+    doubt="no time is less than nothing.",
+    claims={"1": "it is as long.", "2": "it is twice as long."},
+    refusals={"1": "the second is longer.", "2": "the second is not twice as long."},
+    others=(((-1.0, -2.0), "those are losses."),),
+    hints=("", "", ""),
+)
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (((3, 6), "2"), "x.z: right. (2): it is twice as long."),
+        (((3, 4), 1), "x.z: right. (1): it is as long."),
+        (((3, 4), "2"), "Your numbers do not say (2): the second is not twice as long."),
+        (((-1, -2), "2"), "You measured [-1, -2]: those are losses."),
+        (((-1, 3), "1"), "You measured [-1, 3]: no time is less than nothing."),
+        (((np.nan, 3), "1"), "no time is less than nothing."),
+        (((3, 4), "4"), 'ends with the text "4". A pair of a list of 2 numbers and a claim, "1"'),
+        ((..., ...), "x.z: not tried yet."),
+    ],
+)
+def test_times_are_judged_by_what_they_say_themselves(answer, message):
+    assert message in TIMING.examine(answer).message
+
+
+def test_a_timing_has_a_sentence_for_each_claim_and_its_solution_is_right():
+    with pytest.raises(ValueError, match="each needs a refusal"):
+        dataclasses.replace(TIMING, refusals={"1": "no."})
+    with pytest.raises(ValueError, match="does not bear out"):
+        dataclasses.replace(TIMING, solution=((1.0, 2.0), "1"))
 
 
 def test_an_explanation_is_a_text_of_some_words():

@@ -2,18 +2,60 @@
 
 import numpy as np
 
-from mistral_lib.teaching.facts import MISTRAL_7B
+TIMES = [0.006, 0.007, 0.012, 0.02, 0.041, 0.08, 0.15, 0.3, 0.61]
+EVEN = [0.001] * 8 + [0.0015]
 
 
-def longer_one(flops, size, rate, bandwidth):
-    arithmetic = flops / rate
-    reading = size / bandwidth
-    return arithmetic if arithmetic > reading else reading
+def two_parts(rows, weights, weight_bytes, flops, cache_bytes, rate, bandwidth):
+    products = max(2 * weights * rows / rate, weight_bytes / bandwidth)
+    attention = max(rows * flops / rate, rows * cache_bytes / bandwidth)
+    return products + attention
 
 
-def by_the_corner(flops, size, rate, bandwidth):
-    intensity = flops / size
-    return flops / rate if intensity > rate / bandwidth else size / bandwidth
+def by_conditions(rows, weights, weight_bytes, flops, cache_bytes, rate, bandwidth):
+    total = weight_bytes / bandwidth
+    if 2 * weights * rows / rate > total:
+        total = 2 * weights * rows / rate
+    for _ in range(rows):
+        total += cache_bytes / bandwidth if cache_bytes * rate > flops * bandwidth else flops / rate
+    return total
+
+
+def sorted_parts(rows, weights, weight_bytes, flops, cache_bytes, rate, bandwidth):
+    products = sorted([2 * weights * rows / rate, weight_bytes / bandwidth])[1]
+    return products + rows * np.maximum(flops / rate, cache_bytes / bandwidth)
+
+
+def one_roof(rows, weights, weight_bytes, flops, cache_bytes, rate, bandwidth):
+    work = rows * (2 * weights + flops)
+    return max(work / rate, (weight_bytes + rows * cache_bytes) / bandwidth)
+
+
+def all_added(rows, weights, weight_bytes, flops, cache_bytes, rate, bandwidth):
+    work = rows * (2 * weights + flops)
+    return work / rate + (weight_bytes + rows * cache_bytes) / bandwidth
+
+
+def once_more(rows, weights, weight_bytes, flops, cache_bytes, rate, bandwidth):
+    return rows * two_parts(1, weights, weight_bytes, flops, cache_bytes, rate, bandwidth)
+
+
+def one_cache(rows, weights, weight_bytes, flops, cache_bytes, rate, bandwidth):
+    products = max(2 * weights * rows / rate, weight_bytes / bandwidth)
+    return products + max(flops / rate, cache_bytes / bandwidth)
+
+
+def no_cache(rows, weights, weight_bytes, flops, cache_bytes, rate, bandwidth):
+    return max(2 * weights * rows / rate, weight_bytes / bandwidth)
+
+
+def half_the_flops(rows, weights, weight_bytes, flops, cache_bytes, rate, bandwidth):
+    return two_parts(rows, weights / 2, weight_bytes, flops, cache_bytes, rate, bandwidth)
+
+
+def shorter(rows, weights, weight_bytes, flops, cache_bytes, rate, bandwidth):
+    products = min(2 * weights * rows / rate, weight_bytes / bandwidth)
+    return products + rows * min(flops / rate, cache_bytes / bandwidth)
 
 
 ANSWERS = {
@@ -34,54 +76,65 @@ ANSWERS = {
         ],
         [(4, 20), [4.0, 20.0], np.array([4, 20]), "4, 20", (max(0.4, 4), max(20, 4))],
     ),
-    "roofline.least": (
+    "roofline.step": (
         [
-            lambda flops, size, rate, bandwidth: flops / rate + size / bandwidth,
-            lambda flops, size, rate, bandwidth: min(flops / rate, size / bandwidth),
-            lambda flops, size, rate, bandwidth: flops / rate,
-            lambda flops, size, rate, bandwidth: size / bandwidth,
-            lambda flops, size, rate, bandwidth: max(rate / flops, bandwidth / size),
-            lambda flops, size, rate, bandwidth: max(flops / bandwidth, size / rate),
-            lambda flops, size, rate, bandwidth: (flops / rate + size / bandwidth) / 2,
-            lambda flops, size, rate, bandwidth: 1000 * max(flops / rate, size / bandwidth),
-            lambda flops, size, rate, bandwidth: max(flops, size) / max(rate, bandwidth),
-            lambda flops, size, rate, bandwidth: (flops / rate, size / bandwidth),
-            lambda flops, rate: flops / rate,
+            one_roof,
+            all_added,
+            once_more,
+            one_cache,
+            no_cache,
+            half_the_flops,
+            shorter,
+            lambda rows, weights: 2 * rows * weights,
+            lambda *numbers: sum(numbers),
+            "max",
+        ],
+        [two_parts, by_conditions, sorted_parts],
+    ),
+    "roofline.which": (
+        [
+            ((1.1, 1.8), "a"),
+            ((1.1, 1.8), "c"),
+            ((1.1, 1.2), "b"),
+            ((1.9, 2.0), "b"),
+            ((1.9, 2.0), "a"),
+            ((0.004, 0.2), "b"),
+            ((0.9, 0.5), "b"),
+            ((1.1, 250.0), "b"),
+            ((1.9, 1.1), "b"),
+            ((-1.1, 1.8), "b"),
+            ((1.1, 1.8), "d"),
+            (1.1, "b"),
+            "b",
         ],
         [
-            longer_one,
-            by_the_corner,
-            lambda flops, size, rate, bandwidth: max(flops / rate, size / bandwidth),
-            lambda flops, size, rate, bandwidth: np.maximum(flops / rate, size / bandwidth),
-            lambda flops, size, rate, bandwidth: sorted([flops / rate, size / bandwidth])[1],
+            ((1.1, 1.8), "b"),
+            ([0.97, 2.1], "(B)"),
+            (np.array([1.0, 1.1]), "a"),
+            ((1.7, 1.9), "c"),
         ],
     ),
-    "roofline.loop": (
-        [30, 20, 640, 960, 32, 600, 970, 50 * 32, "thirty", 10],
-        [650, "650", 10 + 32 * 20, 650.0, np.int64(650)],
-    ),
-    "roofline.batch": (
-        [406, 102, 812, 25, 65_000, 0.2, 320, 65, "many", 1],
-        [203, 200, 65e12 / 320e9, "203 texts", 203.125, np.int64(203)],
-    ),
-    "roofline.fastest": (
-        [4000, 4488, 22.7, 43, 11.6, 86_486, 0.0864, 320 * 3.7, "ninety-nine", 12],
-        [86, 86.5, "86", 320 / 3.7, 90, np.float32(86.49)],
-    ),
-    "roofline.cache": (
+    "roofline.corner": (
         [
-            14.5e9 / (64 * 1024),
-            27_656,
-            4096,
-            14.5e9 / (4 * 1024),
-            110,
-            14.5e9 / 128,
-            14.5 / 128,
-            MISTRAL_7B / 128,
-            "soon",
-            32_768,
+            (TIMES, "8"),
+            (TIMES, 1024),
+            (TIMES, 64),
+            (TIMES, "never"),
+            (EVEN, 32),
+            ((400.0, 730, 1200, 1500, 1600, 1600, 1600, 1600, 1600), "8"),
+            (TIMES[::-1], 32),
+            (TIMES[:5], 16),
+            ([0.0] * 9, 16),
+            (TIMES, 12),
+            (TIMES, "b"),
+            16,
         ],
-        [110_000, 110_626, "111,000", 14.5e9 / (128 * 1024), "110 thousand", 113_000],
+        [
+            (TIMES, 16),
+            (np.array(TIMES), "16"),
+            ([1000 * seconds / 20 for seconds in TIMES], 16),
+            (EVEN, "never"),
+        ],
     ),
     "roofline.bug": (
         [5, 2, 3, 7, 4, 1, "line 5", "after the loop", 6.5, 0],

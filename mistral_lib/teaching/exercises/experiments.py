@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,9 +64,16 @@ class Experiment(Exercise):
             raise Unreadable(f"a pair that begins with {described(got)}")
         if not isinstance(letter, str) or letter.strip(" ()").casefold() not in self.claims:
             raise Unreadable(f"a pair that ends with {named(letter)}")
-        if not (right := self._near(got, expected)).all():
+        if not (right := self._possible(got, expected)).all():
             return self._of_numbers(got, right)
-        letter = letter.strip(" ()").casefold()
+        return self._of_claim(got, letter.strip(" ()").casefold())
+
+    def _possible(self, got: np.ndarray, expected: np.ndarray) -> np.ndarray:
+        """For each number whether this experiment can give it."""
+        return self._near(got, expected)
+
+    def _of_claim(self, got: np.ndarray, letter: str) -> str | None:
+        """What to say to a conclusion from numbers that are right."""
         if letter == self.solution[1]:
             return None
         return f"The numbers are right, but they do not say ({letter}): {self.refusals[letter]}"
@@ -88,3 +95,74 @@ class Experiment(Exercise):
 
     def praise(self, mine: Any) -> str:
         return f" ({self.solution[1]}): {self.claims[self.solution[1]]}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timing(Experiment):
+    """What a clock said, and what follows from it.
+
+    Times differ from machine to machine, so the conclusion is judged by the answer's own numbers.
+
+    Args:
+        solution: a pair that is right; other numbers with the claim that they bear out are, too.
+        concludes: the letter of the claim that the numbers bear out, or `None` if they cannot be
+            times of this experiment.
+        doubt: what to say to numbers that cannot be.
+        refusals: letter of each claim -> what to say where the numbers bear out another one.
+        others: pairs (numbers that cannot be, what to say to them).
+        another: a pair that is right as well, with another claim.
+    """
+
+    within: float = 0.0
+    concludes: Callable[[np.ndarray], str | None]
+    doubt: str
+    another: tuple[Any, str]
+
+    def __post_init__(self):
+        if sorted(self.refusals) != sorted(self.claims):
+            raise ValueError(f"{self.name} has claims {[*self.claims]}: each needs a refusal.")
+        for measured, claim in (self.solution, self.another):
+            if self.concludes(numbers(measured)) != claim:
+                raise ValueError(f"{self.name}: {measured} does not bear out ({claim}).")
+
+    @property
+    def mistakes(self) -> tuple[tuple[tuple[Any, str], str], ...]:
+        """Pairs (wrong answer, what to say to it): impossible numbers, and wrong conclusions."""
+        measured, right = self.solution
+        others = [((wrong, right), said) for wrong, said in self.others]
+        impossible = (np.full(numbers(measured).shape, -1.0), right), self.doubt
+        claimed = (
+            (((self.another if wrong == right else self.solution)[0], wrong), said)
+            for wrong, said in self.refusals.items()
+        )
+        return (*others, impossible, *claimed)
+
+    @property
+    def asks(self) -> str:
+        claims = " or ".join(f'"{letter}"' for letter in self.claims)
+        return f"A pair of {described(numbers(self.solution[0]))} and a claim, {claims},"
+
+    def complaint(self, mine: Any) -> str | None:
+        if isinstance(mine, list | tuple) and len(mine) == 2 and type(mine[1]) is int:
+            mine = (mine[0], str(mine[1]))
+        return super().complaint(mine)
+
+    def _of_claim(self, got: np.ndarray, letter: str) -> str | None:
+        if letter == self.concludes(got.astype(float)):
+            return None
+        return f"Your numbers do not say ({letter}): {self.refusals[letter]}"
+
+    def _near(self, got: np.ndarray, expected: np.ndarray) -> np.ndarray:
+        return np.isclose(got.astype(float), expected.astype(float))
+
+    def _possible(self, got: np.ndarray, expected: np.ndarray) -> np.ndarray:
+        real = np.isfinite(got.astype(float)).all() and self.concludes(got.astype(float))
+        return np.full(got.shape, bool(real))
+
+    def _of_numbers(self, got: np.ndarray, right: np.ndarray) -> str:
+        said = [said for wrong, said in self.others if self._near(got, numbers(wrong)).all()]
+        return f"You measured {shown(got)}: {said[0] if said else self.doubt}"
+
+    def praise(self, mine: Any) -> str:
+        letter = str(mine[1]).strip(" ()").casefold()
+        return f" ({letter}): {self.claims[letter]}"

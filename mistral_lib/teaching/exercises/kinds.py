@@ -6,11 +6,12 @@
 `Estimate`      a number that counts as right within a factor
 `BreakingInput` an input on which a broken function goes wrong
 `Experiment`    what the reader measured, and which claim it bears out
+`Timing`        what the reader's clock said, judged by the claim that these very times bear out
 `Explanation`   a text for a colleague: never right or wrong, it is laid beside what it should say
 """
 
 from mistral_lib.teaching.exercises.exercise import KINDS, Exercise, Explanation, Verdict
-from mistral_lib.teaching.exercises.experiments import Experiment
+from mistral_lib.teaching.exercises.experiments import Experiment, Timing
 from mistral_lib.teaching.exercises.functions import BreakingInput, Function
 from mistral_lib.teaching.exercises.values import Estimate, Line, Value
 
@@ -23,6 +24,7 @@ __all__ = [
     "Explanation",
     "Function",
     "Line",
+    "Timing",
     "Value",
     "Verdict",
 ]

@@ -2,21 +2,47 @@
 
 from __future__ import annotations
 
-from mistral_lib.teaching.exercises.kinds import Estimate, Explanation, Function, Value
-from mistral_lib.teaching.facts import MISTRAL_7B
+import numpy as np
 
-TABLE_7B = 32_000 * 4096  # of the embedding, of which a token reads one row
-T4_FLOPS, T4_BYTES = 65e12, 320e9  # a second, from its data sheet
-INT4_7B = 3.7e9  # bytes that a token reads in int4
+from mistral_lib.teaching.exercises.kinds import (
+    Explanation,
+    Function,
+    Timing,
+    Value,
+)
+
+ROWS = tuple(4 * 2**power for power in range(9))  # 4 to 1,024
+LONGER = 1.5  # times: from there on twice the rows are said to take longer
 
 
 def _works():
-    """FLOPs, bytes, FLOP/s and bytes a second, with either of the two as the limit."""
-    yield 2.0, 1.0, 2.0, 2.0
-    yield 2.0, 4.0, 2.0, 2.0
-    yield 2e9, 4e9, 1e12, 50e9
-    yield 4e12, 1e9, 1e12, 50e9
-    yield 0.0, 5.0, 3.0, 2.0
+    """Rows, weights and their bytes, FLOPs and bytes of one cache, FLOPs and bytes a second."""
+    yield 1, 2, 8, 4, 4, 4, 2
+    yield 3, 2, 8, 4, 4, 4, 2
+    yield 3, 8, 8, 2, 4, 4, 2
+    yield 2, 8, 8, 16, 4, 4, 2
+    yield 32, 7.1e9, 3.7e9, 2.1e9, 0.54e9, 65e12, 320e9
+
+
+def _step(rows, weights, weight_bytes, flops, cache_bytes, rate, bandwidth):
+    products = max(2 * weights * rows / rate, weight_bytes / bandwidth)
+    return products + rows * max(flops / rate, cache_bytes / bandwidth)
+
+
+def _bound(ratios: np.ndarray) -> str | None:
+    """Which of two products took longer for twice the rows: neither, the larger, or both."""
+    small, large = (ratios > LONGER).tolist()
+    if not ((ratios > 0.6) & (ratios < 6)).all() or (small and not large):
+        return None
+    return "abc"[small + large]
+
+
+def _doubled(seconds: np.ndarray) -> str | None:
+    """The number of rows that first takes twice the time of the fewest."""
+    if not ((seconds > 0) & (seconds < 60)).all() or seconds[-1] < 0.5 * seconds[0]:
+        return None
+    twice = np.flatnonzero(seconds >= 2 * seconds[0])
+    return str(ROWS[twice[0]]) if len(twice) else "never"
 
 
 EXERCISES = [
@@ -37,51 +63,117 @@ EXERCISES = [
         hints=(
             "Compute two times for each product: for the arithmetic, and for reading the matrix.",
             "One vector: 2 million FLOPs and 4 MB. Fifty vectors: 100 million FLOPs and 4 MB.",
-            "max(2e6 / 5e9, 4e6 / 1e9), max(100e6 / 5e9, 4e6 / 1e9), in seconds",
+            "For each product, divide its FLOPs by FLOPs a second and its bytes by bytes a second, "
+            "and keep the longer time.",
         ),
     ),
     Function(
-        name="roofline.least",
+        name="roofline.step",
         kind="missing lines",
-        minutes=3,
-        difficulty=1,
-        solution=lambda flops, size, rate, bandwidth: max(flops / rate, size / bandwidth),
+        minutes=6,
+        difficulty=2,
+        solution=_step,
         cases=_works,
         mistakes={
-            "is the sum: reading and computing go on at the same time.": (
-                lambda flops, size, rate, bandwidth: flops / rate + size / bandwidth
+            "adds what goes on at the same time: in each part the longer time counts.": (
+                lambda rows, weights, weight_bytes, flops, cache_bytes, rate, bandwidth: (
+                    2 * weights * rows / rate
+                    + weight_bytes / bandwidth
+                    + rows * (flops / rate + cache_bytes / bandwidth)
+                )
             ),
-            "is the shorter of the two: the work is done when both are.": (
-                lambda flops, size, rate, bandwidth: min(flops / rate, size / bandwidth)
+            "lets attention overlap with the products, but it waits for them.": (
+                lambda rows, weights, weight_bytes, flops, cache_bytes, rate, bandwidth: max(
+                    (2 * weights * rows + rows * flops) / rate,
+                    (weight_bytes + rows * cache_bytes) / bandwidth,
+                )
             ),
-            "counts the arithmetic alone.": lambda flops, size, rate, bandwidth: flops / rate,
-            "counts the bytes alone.": lambda flops, size, rate, bandwidth: size / bandwidth,
-            "gives FLOPs a second; seconds are asked for.": (
-                lambda flops, size, rate, bandwidth: min(rate, flops / size * bandwidth)
+            "reads the weights again for each row: they are read once for all.": (
+                lambda rows, weights, weight_bytes, flops, cache_bytes, rate, bandwidth: _step(
+                    rows, weights, rows * weight_bytes, flops, cache_bytes, rate, bandwidth
+                )
+            ),
+            "reads one cache for all rows: each row has its own.": (
+                lambda rows, weights, weight_bytes, flops, cache_bytes, rate, bandwidth: (
+                    _step(rows, weights, weight_bytes, 0, 0, rate, bandwidth)
+                    + max(flops / rate, cache_bytes / bandwidth)
+                )
+            ),
+            "leaves the caches out.": (
+                lambda rows, weights, weight_bytes, flops, cache_bytes, rate, bandwidth: _step(
+                    rows, weights, weight_bytes, 0, 0, rate, bandwidth
+                )
+            ),
+            "counts one FLOP for each weight: a multiplication and an addition are two.": (
+                lambda rows, weights, weight_bytes, flops, cache_bytes, rate, bandwidth: _step(
+                    rows, weights / 2, weight_bytes, flops, cache_bytes, rate, bandwidth
+                )
             ),
         },
         hints=(
-            "Two things have to be finished, and neither waits for the other.",
-            "One takes flops / rate, the other size / bandwidth.",
-            "max(flops / rate, size / bandwidth)",
+            "Which bytes serve all rows, and which serve one row alone?",
+            "One part is made of products with weights, the other of attention. In each of them "
+            "compare two times.",
+            "Write two calls of max, and multiply one of them by rows.",
         ),
     ),
-    Value(
-        name="roofline.loop",
-        kind="trace by hand",
-        minutes=3,
+    Timing(
+        name="roofline.which",
+        kind="run an experiment",
+        minutes=8,
         difficulty=2,
-        solution=650,
-        mistakes=(
-            (30, "that is what the compiler's analysis says: it counts the body once."),
-            (20, "that is the body, once."),
-            (640, "the 10 outside the loop are missing."),
-            (960, "the 10 outside the loop are done once."),
+        solution=((1.1, 1.8), "b"),
+        another=((1.0, 1.1), "a"),
+        concludes=_bound,
+        doubt="twice the rows cannot take less time, nor can a small product lose more time by "
+        "them than a large one. Measure again, with more repetitions.",
+        claims={
+            "a": "both products are memory-bound.",
+            "b": "the small product is memory-bound, and the large one is compute-bound.",
+            "c": "both products are compute-bound.",
+        },
+        refusals={
+            "a": "one of your ratios is above 1.5, and more arithmetic would not cost a "
+            "memory-bound product that much.",
+            "b": "look on which side of 1.5 each of your ratios is.",
+            "c": "one of your ratios is below 1.5, so there twice the arithmetic was nearly free.",
+        },
+        others=(
+            ((0.004, 0.2), "those are seconds. How many times as long did twice the rows take?"),
+            ((0.9, 0.5), "that is the short time divided by the long one. Turn it round."),
+            ((1.1, 250.0), "compare 1,024 rows with 512, not with 4."),
         ),
         hints=(
-            "How often is the body of the loop run, and how often is it counted?",
-            "Outside the loop are 30 - 20 = 10. The body's 20 are done 32 times.",
-            "10 + 32 * 20",
+            "If the matrix has to be read anyway, what do more rows cost?",
+            "timed(4, 8, 512, 1024) returns a dictionary with the seconds of each number of rows.",
+            "Divide the seconds of 8 rows by those of 4, and compare the ratio with 1.5.",
+        ),
+    ),
+    Timing(
+        name="roofline.corner",
+        kind="run an experiment",
+        minutes=8,
+        difficulty=2,
+        solution=((0.01, 0.011, 0.013, 0.021, 0.04, 0.08, 0.16, 0.32, 0.64), "32"),
+        another=((0.001, 0.001, 0.001, 0.001, 0.001, 0.001, 0.001, 0.001, 0.0015), "never"),
+        concludes=_doubled,
+        doubt="those cannot be the seconds of 4, 8, 16 and so on up to 1,024 rows.",
+        claims={str(rows): f"from {rows} rows on, arithmetic takes the time." for rows in ROWS[1:]}
+        | {"never": "to this device even 1,024 rows are few."},
+        refusals={
+            str(rows): f"the first of your times that is at least twice that of 4 rows is not the "
+            f"one of {rows} rows."
+            for rows in ROWS[1:]
+        }
+        | {"never": "one of your times is at least twice that of 4 rows."},
+        others=(
+            ((400.0, 730, 1200, 1500, 1600, 1600, 1600, 1600, 1600), "those are rows a second."),
+            ((0.64, 0.32, 0.16, 0.08, 0.04, 0.021, 0.013, 0.011, 0.01), "begin with 4 rows."),
+        ),
+        hints=(
+            "A memory-bound product takes the time of its bytes. When is it no longer so?",
+            "Time the numbers of rows in ROWS, and make a list of the seconds in their order.",
+            "Go through the list until a time is at least twice the first.",
         ),
     ),
     Value(
@@ -105,68 +197,8 @@ EXERCISES = [
         hints=(
             "What has happened when a call of a compiled function returns?",
             "The calls return at once; the device is still at work when the clock is read.",
-            "jax.block_until_ready(output) between the loop and the line that reads the clock",
-        ),
-    ),
-    Estimate(
-        name="roofline.batch",
-        kind="estimate",
-        minutes=4,
-        difficulty=2,
-        solution=round(T4_FLOPS / T4_BYTES),
-        factor=1.1,
-        unit="texts",
-        mistakes=(
-            (2 * T4_FLOPS / T4_BYTES, "a weight takes two bytes, but it also makes two FLOPs."),
-            (T4_FLOPS / T4_BYTES / 2, "one FLOP a byte and text: two FLOPs for two bytes."),
-            (4 * T4_FLOPS / T4_BYTES, "float16 takes two bytes, not eight."),
-            (T4_FLOPS / T4_BYTES / 8, "that is not one multiplication for each weight and text."),
-        ),
-        hints=(
-            "How many FLOPs does a weight make for each text, and how many bytes is it?",
-            "With B texts: 2 B FLOPs for 2 bytes. The GPU can do 65e12 / 320e9 FLOPs a byte.",
-            "65e12 / 320e9",
-        ),
-    ),
-    Estimate(
-        name="roofline.fastest",
-        kind="estimate",
-        minutes=3,
-        difficulty=1,
-        solution=round(T4_BYTES / INT4_7B),
-        factor=1.1,
-        unit="tokens a second",
-        mistakes=(
-            (4000, "that is the limit of the arithmetic. Bytes come first."),
-            (T4_FLOPS / 2 / MISTRAL_7B, "that is the limit of the arithmetic. Bytes come first."),
-            (T4_BYTES / (2 * (MISTRAL_7B - TABLE_7B)), "that is float16."),
-            (T4_BYTES / INT4_7B / 2, "each byte is read once for a token, not twice."),
-            (INT4_7B / T4_BYTES * 1000, "those are milliseconds a token."),
-        ),
-        hints=(
-            "Which bytes have to be read again for every token?",
-            "3.7 GB for each token, and 320 GB in a second.",
-            "320 / 3.7",
-        ),
-    ),
-    Estimate(
-        name="roofline.cache",
-        kind="estimate",
-        minutes=4,
-        difficulty=3,
-        solution=round(14.5e9 / (128 * 1024), -3),
-        factor=1.1,
-        unit="tokens",
-        mistakes=(
-            (14.5e9 / (64 * 1024), "keys and values: 128 KiB a token, not 64."),
-            (14.5e9 / (512 * 1024), "8 key-value heads, not 32."),
-            (4096, "that is the window; without it the cache goes on growing."),
-            (14.5e9 / (4 * 1024), "that is one of 32 layers."),
-        ),
-        hints=(
-            "What does a step read besides the weights, and how does it grow?",
-            "The cache holds 128 KiB for each token; the weights are 14.5 GB.",
-            "14.5e9 / (128 * 1024)",
+            "jax.block_until_ready waits for work that was handed over before. When has all of it "
+            "been handed over?",
         ),
     ),
     Explanation(
