@@ -7,9 +7,7 @@ import math
 import numpy as np
 
 from mistral_lib.layers import banded
-from mistral_lib.teaching.exercises.kinds import Estimate, Explanation, Function, Line, Value
-
-SCORES_7B = 32_768**2  # of one head, over a text of 32,768 tokens
+from mistral_lib.teaching.exercises.kinds import Experiment, Explanation, Function, Line, Value
 
 
 def _parts():
@@ -88,25 +86,7 @@ EXERCISES = [
         hints=(
             "Walk back from position 20, one layer at a time, as far as the window lets you.",
             "In each layer the furthest key is W - 1 = 3 positions back.",
-            "20 - 3 * (4 - 1)",
-        ),
-    ),
-    Estimate(
-        name="banded.reach_7b",
-        kind="estimate",
-        minutes=2,
-        difficulty=1,
-        solution=32 * 4095,
-        factor=1.02,
-        unit="tokens",
-        mistakes=(
-            (4095, "that is the reach of one layer. There are 32."),
-            (32_768, "that is a length of text, and not the reach: multiply layers and window."),
-        ),
-        hints=(
-            "Every layer goes one window further back.",
-            "32 layers, and each reaches 4,095 tokens back.",
-            "32 * (4096 - 1)",
+            "The last layer reaches back to position 17. Two more layers are below it.",
         ),
     ),
     Value(
@@ -123,8 +103,9 @@ EXERCISES = [
         ),
         hints=(
             "All weights are relative to the highest score so far, and that has changed.",
-            "Shrink the old total by the factor 2 / 6, then add the weight of the new key.",
-            "3 * 2 / 6 + 1",
+            "The old total was measured from ln 2, and has to be measured from ln 6.",
+            "It shrinks by exp(ln 2 - ln 6). Which weight does the key with the highest score always "
+            "have?",
         ),
     ),
     Function(
@@ -145,9 +126,9 @@ EXERCISES = [
         },
         hints=(
             "Bring both parts to the same unit: the higher of the two highest scores.",
-            "Each part is multiplied by exp(its own highest - the new highest), output and total.",
-            "a, b = np.exp(first[2] - highest), np.exp(second[2] - highest), then sums of "
-            "a * first and b * second",
+            "Each part has a factor of its own, and it is never above 1.",
+            "A part's factor is np.exp of a difference of highest scores. It multiplies the output and "
+            "the total.",
         ),
     ),
     Function(
@@ -178,47 +159,7 @@ EXERCISES = [
         hints=(
             "Which query of the block looks back furthest, and how far?",
             "The first query sees window - 1 keys before itself; the last one ends the span.",
-            "max(0, first - window + 1)",
-        ),
-    ),
-    Estimate(
-        name="banded.share",
-        kind="estimate",
-        minutes=4,
-        difficulty=2,
-        solution=100 * (4096 + 127) / 32_768,
-        factor=1.1,
-        unit="per cent",
-        mistakes=(
-            (100 * 4096 / 32_768 / 2, "every row has its whole window; nothing is halved."),
-            (100 * 4096 / 32_768, "that is a window. A block of 128 queries meets 127 keys more."),
-            (100 * 4223 / 32_768 / 2, "every row has its whole window; nothing is halved."),
-            (200 * 4223 / 32_768, "that is the share of the triangle; dense computes the square."),
-            ((4096 + 127) / 32_768, "that is the fraction; per cent are asked for."),
-        ),
-        hints=(
-            "How many keys does a block of queries meet, and how many would it meet in the square?",
-            "A block meets W - 1 keys before its first query, and its own 128.",
-            "100 * (4096 + 127) / 32768",
-        ),
-    ),
-    Estimate(
-        name="banded.bytes",
-        kind="estimate",
-        minutes=3,
-        difficulty=1,
-        solution=32 * SCORES_7B * 4 / 2**30,
-        factor=1.15,
-        unit="GiB",
-        mistakes=(
-            (SCORES_7B * 4 / 2**30, "that is one head. There are 32."),
-            (32 * SCORES_7B / 2**30, "four bytes a score, and scores of 32 query heads, not of 8."),
-            (32 * SCORES_7B * 2 / 2**30, "scores are float32, also in a bfloat16 model."),
-        ),
-        hints=(
-            "One number for each pair of tokens, in every query head.",
-            "32,768 squared is 2 to the 30, and each of 32 heads has that many float32 numbers.",
-            "32 * 32768**2 * 4 / 2**30",
+            "Only the argument of max is wrong: it counts back from the last query.",
         ),
     ),
     Line(
@@ -239,8 +180,8 @@ EXERCISES = [
         },
         hints=(
             "In an empty tile every score is the lowest number. What is exp(score - highest) then?",
-            "It is exp(0) = 1 for every hidden key. Which line turns these ones into zeros?",
-            "The line with jnp.where around an exponential.",
+            "It is exp(0) = 1 for every hidden key, if the row has seen nothing before.",
+            "Some line has to turn these ones into zeros. Hiding the scores was not enough.",
         ),
     ),
     Explanation(
