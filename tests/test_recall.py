@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-
 import recall as training
+
 from mistral_lib.teaching import recall
 
 

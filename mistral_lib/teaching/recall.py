@@ -49,7 +49,7 @@ def rows(
 
 
 def trained(
-    windows: int | None | Sequence[int | None],
+    windows: int | Sequence[int | None] | None,
     furthest: int = FURTHEST,
     seed: int = 0,
     steps: int = 300,

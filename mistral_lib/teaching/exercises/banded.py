@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from mistral_lib.layers import banded
-from mistral_lib.teaching.exercises.kinds import Experiment, Explanation, Function, Line, Value
+from mistral_lib.teaching.exercises.kinds import Experiment, Function, Line, Value
 
 
 def _parts():
@@ -89,23 +89,39 @@ EXERCISES = [
             "The last layer reaches back to position 17. Two more layers are below it.",
         ),
     ),
-    Value(
-        name="banded.total",
-        kind="trace by hand",
-        minutes=4,
-        difficulty=2,
-        solution=2.0,
-        mistakes=(
-            (4.0, "the 3 was counted in units of the old highest score; it has to shrink first."),
-            (10.0, "the old sum shrinks to a third; it does not grow threefold."),
-            (1.0, "that is the old sum after shrinking. The new key has a weight, too."),
-            (9.0, "the new key's weight is 1, as that of every highest score."),
+    Experiment(
+        name="banded.distance",
+        kind="run an experiment",
+        minutes=15,
+        difficulty=3,
+        solution=((0.235, 0.028), "b"),
+        within=0.006,
+        claims={
+            "a": "half of the influence is half of the use: without it, a large part is lost.",
+            "b": "the far tokens have much influence and little use.",
+            "c": "what is beyond the last 16 tokens is of no use at all.",
+        },
+        refusals={
+            "a": "of about 4.2 bits a token, the model loses 0.24. That is a small part.",
+            "c": "without it a token costs 0.24 bits more, which 26 texts tell from nothing.",
+        },
+        others=(
+            ((0.287, 0.013), "those come from the half for discovery. Use the half 'confirm'."),
+            ((0.271, -0.004), "those are the five places of before. Use all 16 in asked."),
+            ((0.163, 0.019), "those are nats. Divide by ln 2, or use bits."),
+            ((-0.235, -0.028), "the signs are turned: what does a token cost *more*?"),
+            ((0.028, 0.235), "the order is 16, then 64."),
+            (
+                (4.44, 4.24),
+                "that is what a token costs. How much more is it than in the whole row?",
+            ),
         ),
         hints=(
-            "All weights are relative to the highest score so far, and that has changed.",
-            "The old total was measured from ln 2, and has to be measured from ln 6.",
-            "It shrinks by exp(ln 2 - ln 6). Which weight does the key with the highest score always "
-            "have?",
+            "A row that begins later hides all that came before, in every layer.",
+            "For a prediction at position p, the last 16 tokens are ids[p - 15 : p + 1]. Make one "
+            "row for each of the 26 times 16 predictions.",
+            "read(...)[:, -1] has the logits after each row. Give them the shape (26, 16, V), and "
+            "compare their bits with whole.",
         ),
     ),
     Function(
@@ -127,8 +143,8 @@ EXERCISES = [
         hints=(
             "Bring both parts to the same unit: the higher of the two highest scores.",
             "Each part has a factor of its own, and it is never above 1.",
-            "A part's factor is np.exp of a difference of highest scores. It multiplies the output and "
-            "the total.",
+            "A part's factor is np.exp of a difference of highest scores. It multiplies the output "
+            "and the total.",
         ),
     ),
     Function(
@@ -162,6 +178,36 @@ EXERCISES = [
             "Only the argument of max is wrong: it counts back from the last query.",
         ),
     ),
+    Experiment(
+        name="banded.low",
+        kind="run an experiment",
+        minutes=10,
+        difficulty=2,
+        solution=((-50_746, -50_088), "b"),
+        within=20,
+        claims={
+            "a": "every score below -50,000 comes out wrong.",
+            "b": "it is right until exp(score + 50,000) is rounded to zero: the dtype decides.",
+            "c": "longer rows would be right at lower scores, since their totals are larger.",
+        },
+        refusals={
+            "a": "a few hundred lower it is still right in float64, and 80 lower in float32.",
+            "c": "try it with five keys: every weight is rounded to zero at the same score.",
+        },
+        others=(
+            ((-50_001, -50_001), "that is where the start is the highest. Look at the results."),
+            ((-50_746, -50_746), "both are float64. Give JAX arrays the second time."),
+            ((-50_088, -50_746), "the order is float64, then float32."),
+            ((50_746, 50_088), "the scores are negative."),
+            ((-746, -88), "those are the distances from -50,000. The scores themselves are asked."),
+        ),
+        hints=(
+            "With one key the weight is divided by itself. When can that go wrong?",
+            "Count down from -50,000 until the output is no longer 3. NaN is never near 3.",
+            "attend(score * one, one, 3 * one, 1, 1, 1, tile=low_start), where one is "
+            "xp.ones((1, 1)) and xp is np or jnp.",
+        ),
+    ),
     Line(
         name="banded.library",
         kind="read the library",
@@ -182,23 +228,6 @@ EXERCISES = [
             "In an empty tile every score is the lowest number. What is exp(score - highest) then?",
             "It is exp(0) = 1 for every hidden key, if the row has seen nothing before.",
             "Some line has to turn these ones into zeros. Hiding the scores was not enough.",
-        ),
-    ),
-    Explanation(
-        name="banded.explain",
-        kind="explain",
-        minutes=5,
-        difficulty=2,
-        points=(
-            "the reach is a bound: beyond it nothing arrives, within it something may",
-            "influence was measured, and it falls long before the bound",
-            "a fact gets beyond the window only if every layer on the way passes it on",
-            "what a model finds has to be tested, with questions at each distance",
-        ),
-        hints=(
-            "What does the reach promise, and what does it not?",
-            "Compare the two curves of this chapter: influence by distance, recall by distance.",
-            "Say how you would test it: one fact, one question, every distance.",
         ),
     ),
 ]
