@@ -66,7 +66,7 @@ def trained(
     sizes = {"num_layers": 4, "num_query_heads": 2, "num_key_value_heads": 2}
     sizes |= {"hidden_dim": 32, "intermediate_dim": 64}
     model = MistralCausalLM(MistralBackbone(len(SIGNS), **sizes, sliding_window=windows))
-    rate = keras.optimizers.schedules.CosineDecay(
+    rate: Any = keras.optimizers.schedules.CosineDecay(
         0.0, steps - 50, warmup_target=3e-3, warmup_steps=50
     )
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
