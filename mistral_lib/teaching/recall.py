@@ -37,8 +37,8 @@ def rows(
         Token ids, answers and distances, each (B, S). A distance below 0 is before the digit.
 
     >>> ids, answers, distance = rows(1, seed=1)
-    >>> "".join(SIGNS[i] for i in ids[0, :12]), answers[0, 0], distance[0, :5]
-    ('mn4dvygiwlhv', 4, array([-2, -1,  0,  1,  2]))
+    >>> "".join(SIGNS[i] for i in ids[0, :12]), int(answers[0, 0]), distance[0, :5].tolist()
+    ('m4tyadvygiwl', 4, [-1, 0, 1, 2, 3])
     """
     random = np.random.default_rng(seed)
     ids = random.integers(DIGITS, DIGITS + LETTERS, (count, LENGTH))
