@@ -1,4 +1,4 @@
-"""Documents after other documents, in rows longer than a window (used by chapter 15)."""
+"""Documents after other documents, in rows longer than a window (used by chapters 8 and 15)."""
 
 from __future__ import annotations
 
