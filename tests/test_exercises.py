@@ -19,6 +19,7 @@ from mistral_lib.teaching.exercises.answers import Unreadable, numbers
 from mistral_lib.teaching.exercises.kinds import (
     KINDS,
     BreakingInput,
+    Estimate,
     Experiment,
     Explanation,
     Function,
@@ -166,7 +167,6 @@ def test_an_estimate_names_how_far_off_it_is(capsys):
         ("attention.cache", 0.125, "MiB, but KiB"),
         ("on_ramp.kernel", 58_720_256, "weights, but million weights"),
         ("decoder.parameters", 218e6, "parameters, but million parameters"),
-        ("banded.bytes", 137.4, "GB, but GiB"),
         ("cache.milliseconds", 0.00313, "seconds, but ms"),
         ("roofline.by_hand", (0.004, 0.02), "seconds, but ms"),
     ],
@@ -189,9 +189,35 @@ def test_a_text_may_name_its_unit():
 
 
 def test_a_known_mistake_counts_though_an_estimate_may_be_rough():
-    exercise = EXERCISES["banded.share"]
+    exercise = Estimate(
+        name="x.y",
+        kind="estimate",
+        minutes=5,
+        difficulty=1,
+        solution=12.9,
+        factor=1.1,
+        unit="per cent",
+        mistakes=((12.5, "that is a window."),),
+        hints=("", "", ""),
+    )
     assert exercise.examine(12.8).right is True
-    assert "A block of 128 queries" in exercise.examine(12.5).message
+    assert "that is a window" in exercise.examine(12.5).message
+
+
+def test_decimal_and_binary_units_are_told_apart():
+    exercise = Estimate(
+        name="x.y",
+        kind="estimate",
+        minutes=5,
+        difficulty=1,
+        solution=128,
+        factor=1.05,
+        unit="GiB",
+        mistakes=(),
+        hints=("", "", ""),
+    )
+    assert "is right in GB, but GiB are asked for." in exercise.examine(137.4).message
+    assert exercise.examine("128 GiB").right is True
 
 
 def test_another_line_is_quoted(capsys):

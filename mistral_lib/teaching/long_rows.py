@@ -1,4 +1,4 @@
-"""Documents after other documents, in rows longer than a window (used by chapter 15)."""
+"""Documents after other documents, in rows longer than a window (used by chapters 8 and 15)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mistral_lib.teaching.measures import log_chances
 from mistral_lib.teaching.panel import Documents
 from mistral_lib.tokenizer import MistralTokenizer
 
-BACK = 5  # documents before one, which together are longer than any row that is asked for
+BACK = 8  # documents before one, which together are longer than any row that is asked for
 
 
 def before(

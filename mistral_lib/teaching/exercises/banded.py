@@ -7,9 +7,7 @@ import math
 import numpy as np
 
 from mistral_lib.layers import banded
-from mistral_lib.teaching.exercises.kinds import Estimate, Explanation, Function, Line, Value
-
-SCORES_7B = 32_768**2  # of one head, over a text of 32,768 tokens
+from mistral_lib.teaching.exercises.kinds import Experiment, Function, Line, Value
 
 
 def _parts():
@@ -88,43 +86,42 @@ EXERCISES = [
         hints=(
             "Walk back from position 20, one layer at a time, as far as the window lets you.",
             "In each layer the furthest key is W - 1 = 3 positions back.",
-            "20 - 3 * (4 - 1)",
+            "The last layer reaches back to position 17. Two more layers are below it.",
         ),
     ),
-    Estimate(
-        name="banded.reach_7b",
-        kind="estimate",
-        minutes=2,
-        difficulty=1,
-        solution=32 * 4095,
-        factor=1.02,
-        unit="tokens",
-        mistakes=(
-            (4095, "that is the reach of one layer. There are 32."),
-            (32_768, "that is a length of text, and not the reach: multiply layers and window."),
+    Experiment(
+        name="banded.distance",
+        kind="run an experiment",
+        minutes=15,
+        difficulty=3,
+        solution=((0.235, 0.028), "b"),
+        within=0.006,
+        claims={
+            "a": "half of the influence is half of the use: without it, a large part is lost.",
+            "b": "the far tokens have much influence and little use.",
+            "c": "what is beyond the last 16 tokens is of no use at all.",
+        },
+        refusals={
+            "a": "of about 4.2 bits a token, the model loses 0.24. That is a small part.",
+            "c": "without it a token costs 0.24 bits more, which 26 texts tell from nothing.",
+        },
+        others=(
+            ((0.287, 0.013), "those come from the half for discovery. Use the half 'confirm'."),
+            ((0.271, -0.004), "those are the five places of before. Use all 16 in asked."),
+            ((0.163, 0.019), "those are nats. Divide by ln 2, or use bits."),
+            ((-0.235, -0.028), "the signs are turned: what does a token cost *more*?"),
+            ((0.028, 0.235), "the order is 16, then 64."),
+            (
+                (4.44, 4.24),
+                "that is what a token costs. How much more is it than in the whole row?",
+            ),
         ),
         hints=(
-            "Every layer goes one window further back.",
-            "32 layers, and each reaches 4,095 tokens back.",
-            "32 * (4096 - 1)",
-        ),
-    ),
-    Value(
-        name="banded.total",
-        kind="trace by hand",
-        minutes=4,
-        difficulty=2,
-        solution=2.0,
-        mistakes=(
-            (4.0, "the 3 was counted in units of the old highest score; it has to shrink first."),
-            (10.0, "the old sum shrinks to a third; it does not grow threefold."),
-            (1.0, "that is the old sum after shrinking. The new key has a weight, too."),
-            (9.0, "the new key's weight is 1, as that of every highest score."),
-        ),
-        hints=(
-            "All weights are relative to the highest score so far, and that has changed.",
-            "Shrink the old total by the factor 2 / 6, then add the weight of the new key.",
-            "3 * 2 / 6 + 1",
+            "A row that begins later hides all that came before, in every layer.",
+            "For a prediction at position p, the last 16 tokens are ids[p - 15 : p + 1]. Make one "
+            "row for each of the 26 times 16 predictions.",
+            "read(...)[:, -1] has the logits after each row. Give them the shape (26, 16, V), and "
+            "compare their bits with whole.",
         ),
     ),
     Function(
@@ -145,9 +142,9 @@ EXERCISES = [
         },
         hints=(
             "Bring both parts to the same unit: the higher of the two highest scores.",
-            "Each part is multiplied by exp(its own highest - the new highest), output and total.",
-            "a, b = np.exp(first[2] - highest), np.exp(second[2] - highest), then sums of "
-            "a * first and b * second",
+            "Each part has a factor of its own, and it is never above 1.",
+            "A part's factor is np.exp of a difference of highest scores. It multiplies the output "
+            "and the total.",
         ),
     ),
     Function(
@@ -178,47 +175,37 @@ EXERCISES = [
         hints=(
             "Which query of the block looks back furthest, and how far?",
             "The first query sees window - 1 keys before itself; the last one ends the span.",
-            "max(0, first - window + 1)",
+            "Only the argument of max is wrong: it counts back from the last query.",
         ),
     ),
-    Estimate(
-        name="banded.share",
-        kind="estimate",
-        minutes=4,
+    Experiment(
+        name="banded.low",
+        kind="run an experiment",
+        minutes=10,
         difficulty=2,
-        solution=100 * (4096 + 127) / 32_768,
-        factor=1.1,
-        unit="per cent",
-        mistakes=(
-            (100 * 4096 / 32_768 / 2, "every row has its whole window; nothing is halved."),
-            (100 * 4096 / 32_768, "that is a window. A block of 128 queries meets 127 keys more."),
-            (100 * 4223 / 32_768 / 2, "every row has its whole window; nothing is halved."),
-            (200 * 4223 / 32_768, "that is the share of the triangle; dense computes the square."),
-            ((4096 + 127) / 32_768, "that is the fraction; per cent are asked for."),
+        solution=((-50_746, -50_088), "b"),
+        within=20,
+        claims={
+            "a": "every score below -50,000 comes out wrong.",
+            "b": "it is right until exp(score + 50,000) is rounded to zero: the dtype decides.",
+            "c": "longer rows would be right at lower scores, since their totals are larger.",
+        },
+        refusals={
+            "a": "a few hundred lower it is still right in float64, and 80 lower in float32.",
+            "c": "try it with five keys: every weight is rounded to zero at the same score.",
+        },
+        others=(
+            ((-50_001, -50_001), "that is where the start is the highest. Look at the results."),
+            ((-50_746, -50_746), "both are float64. Give JAX arrays the second time."),
+            ((-50_088, -50_746), "the order is float64, then float32."),
+            ((50_746, 50_088), "the scores are negative."),
+            ((-746, -88), "those are the distances from -50,000. The scores themselves are asked."),
         ),
         hints=(
-            "How many keys does a block of queries meet, and how many would it meet in the square?",
-            "A block meets W - 1 keys before its first query, and its own 128.",
-            "100 * (4096 + 127) / 32768",
-        ),
-    ),
-    Estimate(
-        name="banded.bytes",
-        kind="estimate",
-        minutes=3,
-        difficulty=1,
-        solution=32 * SCORES_7B * 4 / 2**30,
-        factor=1.15,
-        unit="GiB",
-        mistakes=(
-            (SCORES_7B * 4 / 2**30, "that is one head. There are 32."),
-            (32 * SCORES_7B / 2**30, "four bytes a score, and scores of 32 query heads, not of 8."),
-            (32 * SCORES_7B * 2 / 2**30, "scores are float32, also in a bfloat16 model."),
-        ),
-        hints=(
-            "One number for each pair of tokens, in every query head.",
-            "32,768 squared is 2 to the 30, and each of 32 heads has that many float32 numbers.",
-            "32 * 32768**2 * 4 / 2**30",
+            "With one key the weight is divided by itself. When can that go wrong?",
+            "Count down from -50,000 until the output is no longer 3. NaN is never near 3.",
+            "attend(score * one, one, 3 * one, 1, 1, 1, tile=low_start), where one is "
+            "xp.ones((1, 1)) and xp is np or jnp.",
         ),
     ),
     Line(
@@ -239,25 +226,8 @@ EXERCISES = [
         },
         hints=(
             "In an empty tile every score is the lowest number. What is exp(score - highest) then?",
-            "It is exp(0) = 1 for every hidden key. Which line turns these ones into zeros?",
-            "The line with jnp.where around an exponential.",
-        ),
-    ),
-    Explanation(
-        name="banded.explain",
-        kind="explain",
-        minutes=5,
-        difficulty=2,
-        points=(
-            "the reach is a bound: beyond it nothing arrives, within it something may",
-            "influence was measured, and it falls long before the bound",
-            "a fact gets beyond the window only if every layer on the way passes it on",
-            "what a model finds has to be tested, with questions at each distance",
-        ),
-        hints=(
-            "What does the reach promise, and what does it not?",
-            "Compare the two curves of this chapter: influence by distance, recall by distance.",
-            "Say how you would test it: one fact, one question, every distance.",
+            "It is exp(0) = 1 for every hidden key, if the row has seen nothing before.",
+            "Some line has to turn these ones into zeros. Hiding the scores was not enough.",
         ),
     ),
 ]
