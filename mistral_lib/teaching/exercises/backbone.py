@@ -133,7 +133,7 @@ EXERCISES = [
         hints=(
             "Names are sorted letter by letter. When is that not the order of the numbers?",
             "The shipped model has 6 blocks, and there it works. Mistral 7B has 32.",
-            "Print in_order(...) of two names, and let the number of one of them have two digits.",
+            "Print in_order(...) of two names, one of them with a number of two digits.",
         ),
     ),
     Experiment(
@@ -163,8 +163,7 @@ EXERCISES = [
         ),
         hints=(
             "A token that sees only itself gives itself the weight 1, whatever its score is.",
-            "library_streams takes a model as its second argument, and first_difference compares "
-            "its result with theirs.",
+            "library_streams takes a model as its second argument. Compare its result with theirs.",
             "Call first_difference(library_streams(ids, suspects.load(name)), theirs) for each "
             "name. Which block writes the station that it returns?",
         ),
@@ -184,7 +183,7 @@ EXERCISES = [
         hints=(
             "A number that says how large an array is can be read from that array.",
             "The number of blocks is in the names. Which of the eleven say how to compute?",
-            "Go through the printed list, and look for each of its numbers in the shapes below it.",
+            "Look for each number of the printed list in the shapes below it.",
         ),
     ),
     Function(
@@ -209,8 +208,7 @@ EXERCISES = [
         hints=(
             "Add up the sizes of all arrays: two tables, L blocks, one norm.",
             "A block has four kernels of attention, three of the network and two norms.",
-            "Begin with key_width = K * D // H, then in_block = 2 * D * D + ..., and do not forget "
-            "the last norm.",
+            "Begin with key_width = K * D // H, then in_block = 2 * D * D + ...",
         ),
     ),
     Estimate(
@@ -256,8 +254,8 @@ EXERCISES = [
         hints=(
             "As if the model ended there: which two parts come after the last block?",
             "Norm, scale, kernel, softmax; then row i is asked about token i + 1.",
-            "With chances of the shape (L + 1, S, V), index the middle axis by "
-            "np.arange(len(ids) - 1). Which ids belong into the last axis?",
+            "With chances of the shape (L + 1, S, V), index the middle axis by np.arange(len(ids) "
+            "- 1). Which ids belong in the last axis?",
         ),
     ),
     Experiment(
@@ -287,10 +285,9 @@ EXERCISES = [
             ((0.36, 0.88), "those are the shares that stay. Which move?"),
         ),
         hints=(
-            "Block 5 reads station 5 and writes station 6. Station 6 is station 5 plus what the "
-            "two halves add.",
+            "Station 6 is station 5 plus what the two halves of block 5 add.",
             "halves(mine[i][5], blocks[5]) and halves(other[i][5], blocks[5]) give what you need "
-            "for prompt i. Change the row −1 of one half, and leave the other half alone.",
+            "for prompt i. Change row −1 of one half only.",
             "finish(..., 6) makes logits of station 6, lead(..., i) the lead, and "
             "moved(np.array(leads)).mean the share.",
         ),
@@ -307,7 +304,7 @@ EXERCISES = [
             "streams are compared station by station, and the first that is off names the block",
         ),
         hints=(
-            "By how much do the logits of one and the same model differ in bfloat16?",
+            "By how much do the logits of the same model differ in bfloat16?",
             "In which dtype would a mistake stand out from the rounding?",
             "Say what you would run before you decide.",
         ),

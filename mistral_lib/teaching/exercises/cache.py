@@ -88,7 +88,7 @@ EXERCISES = [
         ),
         hints=(
             "Position p is kept in slot p % 4, and a newer token replaces an older one.",
-            "The first token is at position 0, so the last of eleven is at position 10.",
+            "The first of the eleven tokens is at position 0, the last at 10.",
             "Write the positions 0 to 10 in rows of four, and read the last entry of each column.",
         ),
     ),
@@ -115,8 +115,8 @@ EXERCISES = [
         },
         hints=(
             "How far back from the newest token is the one in slot s?",
-            "The newest is at n = length - 1, in slot n % slots. For slot s, go back by the "
-            "difference of the two slots, modulo slots.",
+            "The newest is at n = length - 1, in slot n % slots. Go back from there to slot s, "
+            "modulo slots.",
             "np.arange(slots) has all slots at once. What does your formula say for length = 1?",
         ),
     ),
@@ -147,7 +147,7 @@ EXERCISES = [
             ),
         },
         hints=(
-            "The question of chapter 7 is asked about what a slot holds, not about its number.",
+            "Ask about the position that a slot holds, not about the slot's number.",
             "can_see(position, held, window) takes -1 for a position like any other.",
             "Two conditions, joined by &: one about empty slots, one about the distance.",
         ),
@@ -177,8 +177,8 @@ EXERCISES = [
         hints=(
             "When does a chunk overwrite a key that one of its own queries still wants?",
             "Fill the slots first. The next chunk's first query looks back window - 1 tokens.",
-            "With a window of 3: after which chunk are the slots full, and how long must the next "
-            "one be so that it overwrites position 1 or 2?",
+            "With a window of 3 and full slots, how long must the next chunk be to overwrite "
+            "position 1 or 2?",
         ),
     ),
     Estimate(
@@ -202,8 +202,7 @@ EXERCISES = [
         hints=(
             "Which two things are read from memory once for every token?",
             "7.24 billion weights of two bytes, and the keys and values of 4,096 tokens.",
-            "Add the bytes and divide by the bytes a second. The arithmetic runs beside the "
-            "reading, and is done much sooner.",
+            "Add the bytes and divide by the bytes a second. The arithmetic is done much sooner.",
         ),
     ),
     Line(
@@ -225,7 +224,7 @@ EXERCISES = [
             ),
         },
         hints=(
-            "Logits are made from hidden states, V numbers from each. How many states are left?",
+            "Each hidden state that is left gives V logits. How many are left?",
             "Follow the name `states`. Which line leaves one position of each row?",
             "In NumPy, array[[0, 1], [5, 7]] takes two entries and not a square of four.",
         ),
@@ -254,9 +253,9 @@ EXERCISES = [
             ((0.0, 0.36), "that is a first request of 32 tokens. Take 64."),
         ),
         hints=(
-            "How many tokens have been read in all before the cache is rewound: more than 128?",
+            "Have more than 128 tokens been read before the cache is rewound?",
             "price_of_rewinding returns one number for each document. Take their mean.",
-            "Call it twice, once with prefix=32 and once with prefix=192.",
+            "Call it with prefix=32 and with prefix=192.",
         ),
     ),
     Experiment(
@@ -283,10 +282,9 @@ EXERCISES = [
             ((0.26, 0.32, 0.40), "that keeps the first token alone."),
         ),
         hints=(
-            "The second cache differs from the first in which tokens it has, and from the third "
-            "in whether four of its slots are used.",
-            "in_cache(recent, first) makes a table of what is seen. In each of the three cases, "
-            "how many recent tokens are kept, and how many first ones?",
+            "The second cache holds other tokens than the first, and four more than the third.",
+            "in_cache(recent, first) says what is seen. How many recent and how many first tokens "
+            "are kept in each case?",
             "The fair comparison has 16 slots: first and recent tokens together.",
         ),
     ),
@@ -315,7 +313,7 @@ EXERCISES = [
         ),
         hints=(
             "A step of B rows writes B tokens.",
-            "step.seconds(rate, bandwidth) is the time of a step; decoding_step takes the rows.",
+            "step.seconds(rate, bandwidth) is the time of a step.",
             "Divide rows by seconds for 1, 32 and 203 rows, and the last two by the first.",
         ),
     ),
@@ -331,7 +329,7 @@ EXERCISES = [
             "compare logits with an uncached reading; text may stay the same by luck",
         ),
         hints=(
-            "Does a rolling cache do anything that a list does not before its first round is over?",
+            "What does a rolling cache do in its first round that a list does not?",
             "Look at the rows of the film in which no cell is framed.",
             "Which window, how short a prompt and which chunks would be a better test?",
         ),

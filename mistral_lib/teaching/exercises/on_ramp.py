@@ -45,7 +45,7 @@ EXERCISES = [
             ([2, 2, 3, 5, 5], "the keys have 7 places, and theirs is the letter t."),
         ),
         hints=(
-            "A letter is a size. Which letters stand behind the arrow?",
+            "Each letter is a size. Which letters come after the arrow?",
             "b = 2, k = 2, g = 3, s = 5 from the queries; t = 7 from the keys.",
             "[2, 2, 3, 5, 7]",
         ),
@@ -63,7 +63,7 @@ EXERCISES = [
         },
         hints=(
             "Give every axis a letter, and the two axes that are multiplied the same one.",
-            "x is bsd, the kernel dnh. In which order shall b, s, n and h stand?",
+            "x is bsd, the kernel dnh. In which order should b, s, n and h come?",
             'np.einsum("bsd,dnh->bnsh", x, kernel)',
         ),
     ),
@@ -81,7 +81,7 @@ EXERCISES = [
             (8 * 4096 * 4096 / 2**20, "that is one byte a number. It has 16 bits."),
         ),
         hints=(
-            "How many numbers has an array (B, S, D), and how many bytes has each?",
+            "How many numbers are in an array (B, S, D), and how many bytes has each?",
             "8 times 4,096 times 4,096 numbers of two bytes; a MiB is 2 ** 20 bytes.",
             "8 * 4096 * 4096 * 2 / 2**20",
         ),
@@ -117,7 +117,7 @@ EXERCISES = [
             ([6, 30, 6], "it is the other way round: which of the calls reads the function again?"),
         ),
         hints=(
-            "When does JAX read your Python, and when does it run a program that it has?",
+            "When does JAX read your Python, and when does it run a program that it has already?",
             "3 and 3 have the same shape and dtype. And 3.0?",
             "[2 * 3, 2 * 3, 10 * 3.0]",
         ),
@@ -136,7 +136,7 @@ EXERCISES = [
             (1024, "between 512 and 1,024 there are 128 numbers."),
         ),
         hints=(
-            "Eight digits from 512 to 1,024: how far apart are neighbours?",
+            "With eight digits, how far apart are neighbours from 512 to 1,024?",
             "512 / 128 = 4. Which multiple of 4 is nearest?",
             "4 * round(1003 / 4)",
         ),
