@@ -1,4 +1,4 @@
-"""mistral_lib/teaching/typical.py: what is kept is nearest to the entropy, and the loop takes it."""
+"""mistral_lib/teaching/typical.py: what stays is nearest to the entropy, and the loop takes it."""
 
 from unittest.mock import patch
 

@@ -3,7 +3,7 @@
     python training/samplers.py
 
 lets the shipped model continue every docstring and every document of the panel, 8 times under each
-setting of five samplers, and writes one row for each setting into the record that the chapter
+setting of four samplers, and writes one row for each setting into the record that the chapter
 reads. Nothing is trained. It takes about twenty minutes on two cores.
 
 Two things are counted of the 8 texts that continue one prompt:
@@ -19,18 +19,15 @@ import json
 import os
 import re
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from pathlib import Path
-from unittest.mock import patch
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 
 import numpy as np
 
 from mistral_lib import MistralCausalLM
-from mistral_lib.generation import decoding
-from mistral_lib.generation.sampling import filter_logits
 from mistral_lib.teaching import corpus, panel
-from mistral_lib.teaching.typical import typical
 
 RECORD = Path(corpus.__file__).parent / "records" / "samplers.json"
 TEXTS, SEQUENCE = 8, 4  # drawn for each prompt; tokens of a sequence whose copies are counted
@@ -40,10 +37,9 @@ SETTINGS = {
     "top_k": (2, 3, 5, 8, 15, 30, 80, 300),
     "top_p": (0.1, 0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 0.97),
     "min_p": (0.8, 0.4, 0.2, 0.1, 0.05, 0.025, 0.01, 0.003),
-    "typical_p": (0.1, 0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 0.97),
 }
-HOT = 1.5  # the temperature at which cuts are tried again
-CUTS = ("top_p", "min_p")
+HOT = 1.5  # the temperature at which some cuts are tried again
+CUTS = ("min_p",)
 WORD = re.compile(r"[A-Za-z']+")
 
 
@@ -55,7 +51,7 @@ def words(text: str) -> list[str]:
 def pairs(text: str) -> list[tuple[str, str]]:
     """Neighbouring words, without the first and the last, which may have been cut."""
     inside = words(text)[1:-1]
-    return list(zip(inside, inside[1:]))
+    return list(pairwise(inside))
 
 
 def known_pairs(texts: Iterable[str]) -> set[tuple[str, str]]:
@@ -63,7 +59,7 @@ def known_pairs(texts: Iterable[str]) -> set[tuple[str, str]]:
     known: set[tuple[str, str]] = set()
     for text in texts:
         found = words(text)
-        known.update(zip(found, found[1:]))
+        known.update(pairwise(found))
     return known
 
 
@@ -97,34 +93,25 @@ def prompts_of(rows: panel.Rows) -> list[list[int]]:
 
 def drawn(model: MistralCausalLM, prompts: list, new: int, texts: int, **setting) -> list[list]:
     """For each prompt the new tokens of `texts` drawn continuations."""
-    arguments, choose = {"temperature": 1.0} | setting, filter_logits
+    arguments = {"temperature": 1.0} | setting
     # A step that changes nothing stays in, so that a program serves many settings; but only those
     # programs sort that have to.
     if setting.keys() & {"top_k", "top_p"}:
         arguments = {"top_k": model.backbone.vocabulary_size, "top_p": 1.0} | arguments
-    elif "typical_p" in setting:
-        arguments["top_p"] = arguments.pop("typical_p")
-        choose = typically
     else:
         arguments = {"min_p": 1e-9} | arguments
-    with patch.object(decoding, "filter_logits", choose):
-        rows = model.generate(
-            prompts,
-            **arguments,
-            num_samples=texts,
-            max_new_tokens=new,
-            seed=[seed for _ in prompts for seed in range(texts)],
-            batch_size=128,
-        )
+    rows = model.generate(
+        prompts,
+        **arguments,
+        num_samples=texts,
+        max_new_tokens=new,
+        seed=[seed for _ in prompts for seed in range(texts)],
+        batch_size=128,
+    )
     return [
         [list(row)[len(prompt) :] for row in each]
         for prompt, each in zip(prompts, rows, strict=True)
     ]
-
-
-def typically(logits, sampler, used_tokens=None):
-    """In the place of the library's filter: what is called top_p is the share of typical tokens."""
-    return typical(logits / sampler.temperature, sampler.top_p)
 
 
 def measure(model, rows: panel.Rows, known, texts: int = TEXTS, **setting) -> dict[str, list]:
@@ -171,14 +158,12 @@ def main() -> None:
         ],
         "settings": [],
     }
-    twin = MistralCausalLM(model.backbone, model.preprocessor)  # with programs of its own
     runs = [{name: value} for name, values in SETTINGS.items() for value in values]
     runs += [{name: value, "temperature": HOT} for name in CUTS for value in SETTINGS[name]]
     for setting in runs:
         row = {"setting": setting}
         for kind, rows in kinds.items():
-            one = twin if "typical_p" in setting else model
-            row[kind] = measure(one, rows, known, **setting)
+            row[kind] = measure(model, rows, known, **setting)
         record["settings"].append(row)
         means = {k: {n: round(np.mean(v), 3) for n, v in row[k].items()} for k in kinds}
         print(setting, means, flush=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from mistral_lib.checks import check_choice
 from mistral_lib.teaching.panel import HALVES
 
 RECORD = Path(__file__).parent / "records" / "samplers.json"
-SAMPLERS = ("temperature", "top_k", "top_p", "min_p", "typical_p")
+SAMPLERS = ("temperature", "top_k", "top_p", "min_p")
 KINDS = ("docstrings", "documents")
 
 Found = tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]
@@ -38,11 +39,11 @@ def settings(sampler: str, temperature: float | None = None) -> list[dict[str, f
     """The settings of a sampler that were tried.
 
     Args:
-        sampler: "temperature", "top_k", "top_p", "min_p" or "typical_p".
+        sampler: "temperature", "top_k", "top_p" or "min_p".
         temperature: of the settings; `None` stands for those without one, which is 1.
 
-    >>> settings("top_k")[:2], settings("top_k", temperature=1.5)[:1]
-    ([{'top_k': 2}, {'top_k': 3}], [{'top_k': 2, 'temperature': 1.5}])
+    >>> settings("top_k")[:2], settings("min_p", temperature=1.5)[:1]
+    ([{'top_k': 2}, {'top_k': 3}], [{'min_p': 0.8, 'temperature': 1.5}])
     """
     names = {sampler} if temperature is None else {sampler, "temperature"}
     tried = [row["setting"] for row in record()["settings"]]
@@ -87,7 +88,7 @@ def at_variety(kind: str, sampler: str, variety: float, temperature: float | Non
     tried = settings(sampler, temperature)
     found = [measured(kind, "discover", one)[1].mean() for one in tried]
     order = np.argsort(found)
-    for first, second in zip(order, order[1:]):
+    for first, second in pairwise(order):
         low, high = found[first], found[second]
         if low <= variety < high:
             share = (variety - low) / (high - low)

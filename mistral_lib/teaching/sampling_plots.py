@@ -200,8 +200,8 @@ def draw_trade(
         ax.plot(x, y, marker=marker, color=colour, markersize=5, linewidth=1.2, label=label)
     if level is not None:
         ax.axhline(level, linestyle=":", color=plots.GREY, linewidth=1.2)
-        ax.text(0.02, level, "a person", color=plots.GREY, size=SMALL, va="bottom")
-    ax.set(xlim=(0, 1.02), xlabel="variety", ylabel="quality")
+        ax.text(0.27, level, "a person", color=plots.GREY, size=SMALL, va="bottom")
+    ax.set(xlim=(0.25, 1.03), ylim=(0, 1.03), xlabel="variety", ylabel="quality")
     ax.legend(loc="lower left", fontsize=SMALL, frameon=False, handlelength=1.6)
     if title:
         ax.set_title(title)

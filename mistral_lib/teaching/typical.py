@@ -1,6 +1,6 @@
 """Locally typical sampling, a filter that the library does not have (used by chapter 16).
 
-It keeps the tokens whose surprise is nearest to the surprise that the model expects, and thereby may
+It keeps the tokens whose surprise is nearest to the surprise that the model expects, so it may
 leave out the likeliest one.
 """
 

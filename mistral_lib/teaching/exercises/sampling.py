@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from mistral_lib.generation import sampling
 from mistral_lib.teaching.exercises.experiments import Experiment
-from mistral_lib.teaching.exercises.kinds import Estimate, Explanation, Function, Line, Value
+from mistral_lib.teaching.exercises.kinds import Function
 
 
 def _nuclei():
@@ -101,24 +100,6 @@ def _typical(probabilities, share):
 
 
 EXERCISES = [
-    Value(
-        name="sampling.temperature",
-        kind="trace by hand",
-        minutes=3,
-        difficulty=1,
-        solution=0.9,
-        mistakes=(
-            (0.75, "at a temperature of 0.5 something has to change: logits are doubled."),
-            (1.0, "it gets likelier, but a quarter does not vanish at this temperature."),
-            (0.634, "0.634 belongs to a temperature of 2: the square roots."),
-            (0.5625, "that is the square of 3/4. Both squares have to add up to 1 again."),
-        ),
-        hints=(
-            "Logits divided by 0.5 are doubled. What does that do to their exponentials?",
-            "The probabilities are squared.",
-            "The two squares do not add up to 1, so divide by their sum.",
-        ),
-    ),
     Function(
         name="sampling.top_p",
         kind="missing lines",
@@ -150,8 +131,8 @@ EXERCISES = [
         hints=(
             "A token stays if the likelier ones together do not yet reach top_p.",
             "Sort downwards, take the cumulative sum without the token itself, compare, sort back.",
-            "np.argsort(-probabilities) gives the order, and keep[order] = ... puts marks back where "
-            "they belong.",
+            "np.argsort(-probabilities) gives the order, and keep[order] = ... puts marks back "
+            "where they belong.",
         ),
     ),
     Function(
@@ -184,44 +165,6 @@ EXERCISES = [
             "Two np.where, one inside the other: which tokens are meant, and which sign they have.",
         ),
     ),
-    Estimate(
-        name="sampling.tail",
-        kind="estimate",
-        minutes=3,
-        difficulty=2,
-        solution=100 * (1 - 0.99**100),
-        factor=1.1,
-        unit="per cent",
-        mistakes=(
-            (1, "that is one token. A text has a hundred, and each may be the one."),
-            (100, "a hundred draws of 1 % do not add up: some texts have two, some none."),
-            (0.634, "per cent are asked for."),
-            (100 * 0.99**100, "these are the texts in which no such token stands."),
-        ),
-        hints=(
-            "How likely is it that none of a hundred draws falls into the tail?",
-            "Each draw stays outside with probability 0.99, a hundred times in a row.",
-            "A power gives the share of clean texts. The question is about the others, in per cent.",
-        ),
-    ),
-    Value(
-        name="sampling.beam",
-        kind="trace by hand",
-        minutes=3,
-        difficulty=1,
-        solution=[0.24, 0.36],
-        mistakes=(
-            ([0.36, 0.36], "greedy takes the likelier first token, and that is not the 0.4."),
-            ([0.24, 0.24], "with two beams both first tokens stay. Which path is best?"),
-            ([0.6, 0.6], "that is the first token alone. A path has two."),
-            ([0.36, 0.24], "these are the two, but in the other order: greedy first."),
-        ),
-        hints=(
-            "A path is as probable as the product of its tokens.",
-            "Draw the tree with its four numbers. Greedy decoding decides at the first fork.",
-            "A list of two products. Two beams keep both first tokens.",
-        ),
-    ),
     Experiment(
         name="sampling.survivors",
         kind="run an experiment",
@@ -235,9 +178,7 @@ EXERCISES = [
             "c": "with 0.1, min-p is greedy decoding on most prompts",
         },
         refusals={
-            "a": (
-                "greedy decoding alone has the right piece in 0.44 of the prompts, which is no less."
-            ),
+            "a": ("greedy decoding alone has the right piece in 0.44 of the prompts, so not less."),
             "c": (
                 "one token survives in 6 % of the prompts. The running prompt is no typical one."
             ),
@@ -329,64 +270,41 @@ EXERCISES = [
             "np.maximum, and then a division so that the result adds up to 1.",
         ),
     ),
-    Estimate(
-        name="sampling.rounds",
-        kind="estimate",
-        minutes=4,
+    Experiment(
+        name="sampling.draft",
+        kind="run an experiment",
+        minutes=10,
         difficulty=2,
-        solution=sum(0.8**i for i in range(5)),
-        factor=1.03,
-        unit="tokens",
-        mistakes=(
-            (3.2, "a refused token ends the round: those behind it are lost, too."),
-            (4.2, "a refused token ends the round: those behind it are lost, too."),
-            (sum(0.8**i for i in range(1, 5)), "and the model adds a token of its own."),
-            (5, "that is if all are accepted."),
-        ),
-        hints=(
-            "The second token counts only if the first was accepted, too.",
-            "The model's own token is sure. With which probability does the third guess count?",
-            "A sum of five powers, the first of which is 1.",
-        ),
-    ),
-DRAFT_EXERCISE
-    Line(
-        name="sampling.library",
-        kind="read the library",
-        minutes=4,
-        difficulty=2,
-        function=sampling._keep_likeliest,
-        line="before =",
-        wrong={
-            "probabilities =": (
-                "this line makes probabilities of what top-k has left. Nothing is decided."
-            ),
-            "threshold = jnp.where": (
-                "this line compares with one float. Where is the likeliest token's sum zero?"
-            ),
-            "threshold = jnp.take": "that is top-k. What keeps a token when top_p is tiny?",
+        solution=((0.696, 0.980, 0.985), "c"),
+        within=0.01,
+        claims={
+            "a": "the draft that guesses best is the fastest",
+            "b": "the cheapest draft is the fastest, and it pays",
+            "c": "none of them pays",
         },
-        hints=(
-            "Which number is compared with top_p for the likeliest token?",
-            "If the token itself were in the sum, 0.6 would not be below 0.5.",
-            "Find the line that makes this number 0 for the first of the ranked tokens.",
+        refusals={
+            "a": (
+                "with four guesses it is the slowest of the three, though it guesses far better "
+                "than block 0 alone."
+            ),
+            "b": "0.98 times as fast is slower than without a draft.",
+        },
+        others=(
+            (
+                (2.686, 1.680, 1.266),
+                "these are the tokens a round. Divide by what a round costs.",
+            ),
+            (
+                (1.567, 0.980, 0.985),
+                "a round of four guesses takes four steps of the draft.",
+            ),
         ),
-    ),
-    Explanation(
-        name="sampling.explain",
-        kind="explain",
-        minutes=5,
-        difficulty=2,
-        points=(
-            "greedy takes the likeliest token at each step; the likeliest text may start otherwise",
-            "a beam search shows it: it finds texts of higher probability",
-            "and the likeliest text is not the best one: it tends to be short or repeats itself",
-            "for copying and facts a low temperature is right; for variety it is not",
-        ),
         hints=(
-            "Is the likeliest first token always part of the likeliest text?",
-            "Compare the two paths of the tree in the figure.",
-            "Say what the search found, and what you thought of its text.",
+            "A round costs k steps of the draft and one of the model. What does it give?",
+            "agreement(kept) says where a draft is right, and rounds_of(agrees, k) how many rounds "
+            "a text takes.",
+            "All tokens divided by all rounds are the tokens a round; lengths.sum() counts the "
+            "tokens.",
         ),
     ),
 ]
