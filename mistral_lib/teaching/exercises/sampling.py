@@ -66,7 +66,7 @@ def _missing(model, draft):
 def _typicals():
     """Probabilities and a share, smallest first; no sum lies near a border, and nothing ties."""
     yield np.array([0.5, 0.3, 0.2]), 0.25
-    for share in (0.1, 0.4, 0.6, 0.75, 0.9):
+    for share in (0.15, 0.35, 0.55, 0.75, 0.95):
         yield np.array([0.5, 0.3, 0.2]), share
         yield np.array([0.1, 0.6, 0.3]), share
         yield np.array([0.06, 0.4, 0.02, 0.3, 0.22]), share
