@@ -170,6 +170,7 @@ def draw_trade(
     curves: Mapping[str, Sequence[tuple[Estimate, Estimate]]],
     *,
     level: float | None = None,
+    legend: bool = True,
     title: str | None = None,
 ) -> None:
     """Draws quality over variety, a line for each sampler and a point for each of its settings.
@@ -178,6 +179,7 @@ def draw_trade(
         ax: the axes to draw on; its limits and labels are replaced.
         curves: sampler -> for each setting its quality and its variety, with intervals.
         level: a quality to compare with, as a dotted line.
+        legend: whether the lines are named.
         title: what the picture shows, as a finding.
 
     >>> import matplotlib.pyplot as plt
@@ -200,11 +202,20 @@ def draw_trade(
         ax.plot(x, y, marker=marker, color=colour, markersize=5, linewidth=1.2, label=label)
     if level is not None:
         ax.axhline(level, linestyle=":", color=plots.GREY, linewidth=1.2)
-        ax.text(0.27, level, "a person", color=plots.GREY, size=SMALL, va="bottom")
-    ax.set(xlim=(0.25, 1.03), ylim=(0, 1.03), xlabel="variety", ylabel="quality")
-    ax.legend(loc="lower left", fontsize=SMALL, frameon=False, handlelength=1.6)
+        ax.text(0.3, level, "a person", color=plots.GREY, size=SMALL, va="bottom")
+    ax.set_xscale("function", functions=(_nines, lambda nines: 1 - 10.0**-nines))
+    ticks = [0.5, 0.9, 0.97, 0.99, 0.997]
+    ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    ax.set(xlim=(0.25, 0.999), xlabel="variety", ylabel="quality")
+    if legend:
+        ax.legend(loc="lower left", fontsize=SMALL, frameon=False, handlelength=1.6)
     if title:
         ax.set_title(title)
+
+
+def _nines(variety):
+    """How near to 1, counted in nines, up to three: it draws apart what is close to 1."""
+    return -np.log10(np.clip(1 - np.asarray(variety, float), 1e-3, None))
 
 
 def draw_speed(
