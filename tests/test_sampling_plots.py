@@ -5,12 +5,15 @@ import pytest
 from matplotlib.colors import to_hex
 
 from mistral_lib.teaching import plots
+from mistral_lib.teaching.estimates import Estimate
 from mistral_lib.teaching.plots import BLUE, RED
 from mistral_lib.teaching.sampling_plots import (
     _heights,
     _percent,
     draw_choices,
     draw_rounds,
+    draw_speed,
+    draw_trade,
     draw_tree,
 )
 
@@ -84,3 +87,22 @@ def test_on_a_phone_a_tree_is_an_outline(ax):
     assert [text.get_position()[1] for text in rows] == list(range(6))
     assert [text.get_text().split()[0] for text in rows] == ["a", "c", "e", "b", "d", "⏎"]
     assert [text.get_position()[0] for text in rows] == [1, 2, 2, 1, 2, 3]
+
+
+def test_a_trade_has_a_line_for_each_sampler_and_a_cross_for_each_setting(ax):
+    low, high = Estimate(0.3, 0.2, 0.4, 36), Estimate(0.8, 0.7, 0.85, 36)
+    draw_trade(ax, {"top_k": [(low, high), (high, low)], "min_p": [(low, low)]}, level=0.6)
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["top-k", "min-p"]
+    joined = next(line for line in ax.lines if line.get_label() == "top-k")
+    assert joined.get_xydata().tolist() == [[0.8, 0.3], [0.3, 0.8]]
+    across, up = ax.lines[:2]
+    assert across.get_xydata().tolist() == [[0.7, 0.3], [0.85, 0.3]]
+    assert up.get_xydata().tolist() == [[0.8, 0.2], [0.8, 0.4]]
+    assert "a person" in [text.get_text() for text in ax.texts]
+
+
+def test_the_gain_of_a_draft_is_drawn_beside_none(ax):
+    draw_speed(ax, [1, 10, 100], {"often": [3, 2, 0.5], "seldom": [1, 0.9, 0.4]}, title="Faster")
+    assert [text.get_text() for text in ax.texts] == ["often", "seldom", "no gain"]
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["1", "4", "16", "64"]
+    assert ax.get_ylim()[1] > 3

@@ -7,7 +7,14 @@ import pytest
 from mistral_lib import MistralBackbone, without_weights
 from mistral_lib.config import MistralConfig
 from mistral_lib.teaching import roofline
-from mistral_lib.teaching.step_time import Step, Work, decoding_step, keys_seen, reading_step
+from mistral_lib.teaching.step_time import (
+    Step,
+    Work,
+    checking_step,
+    decoding_step,
+    keys_seen,
+    reading_step,
+)
 
 # V, L, H, D, F, K: heads of 4 numbers, 2 groups; a window of 3.
 SMALL = MistralConfig(10, 2, 4, 16, 32, 2, sliding_window=3)
@@ -44,6 +51,14 @@ def test_a_batch_shares_the_weights_and_nothing_else():
     assert many.weights.flops == 64 * one.weights.flops
     assert many.attention.bytes == 64 * one.attention.bytes
     assert many.attention.flops == 64 * one.attention.flops
+
+
+def test_checking_reads_weights_and_cache_once_and_computes_for_every_token():
+    assert checking_step(SMALL, 3, 7, tokens=1) == decoding_step(SMALL, 3, 7)
+    one, five = decoding_step(SMALL, 3, 7), checking_step(SMALL, 3, 7, tokens=5)
+    assert (five.weights.bytes, five.attention.bytes) == (one.weights.bytes, one.attention.bytes)
+    assert five.weights.flops == 5 * one.weights.flops
+    assert five.attention.flops == 5 * one.attention.flops
 
 
 def test_layers_with_windows_of_their_own():

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
 from mistral_lib.teaching import plots
+from mistral_lib.teaching.estimates import Estimate
 from mistral_lib.teaching.next_token import MONOSPACE, token_label
 from mistral_lib.teaching.plots import SMALL, Looks
 
@@ -162,6 +163,90 @@ def draw_rounds(
     ax.spines[:].set_visible(False)
     if title:
         ax.set_title(title)
+
+
+def draw_trade(
+    ax: Axes,
+    curves: Mapping[str, Sequence[tuple[Estimate, Estimate]]],
+    *,
+    level: float | None = None,
+    legend: bool = True,
+    title: str | None = None,
+) -> None:
+    """Draws quality over variety, a line for each sampler and a point for each of its settings.
+
+    Args:
+        ax: the axes to draw on; its limits and labels are replaced.
+        curves: sampler -> for each setting its quality and its variety, with intervals.
+        level: a quality to compare with, as a dotted line.
+        legend: whether the lines are named.
+        title: what the picture shows, as a finding.
+
+    >>> import matplotlib.pyplot as plt
+    >>> figure, ax = plt.subplots()
+    >>> points = [(Estimate(0.4, 0.3, 0.5, 36), Estimate(0.6, 0.5, 0.7, 36))]
+    >>> draw_trade(ax, {"top_k": points})
+    >>> [line.get_label() for line in ax.get_legend().get_lines()]
+    ['top-k']
+    """
+    colours = plots.INK, plots.GREEN, plots.RED, plots.BLUE, plots.ORANGE
+    for (name, points), marker, colour in zip(curves.items(), "osv^D", colours):
+        x = [variety.mean for _, variety in points]
+        for (quality, variety), place in zip(points, x):
+            across, up = [(e.low, e.high) for e in (variety, quality)]
+            looks = {"color": colour, "linewidth": 0.7, "alpha": 0.5}
+            ax.plot(across, [quality.mean] * 2, **looks)
+            ax.plot([place] * 2, up, **looks)
+        y = [quality.mean for quality, _ in points]
+        label = name.removesuffix("_p") + "-p" if name.endswith("_p") else name.replace("_", "-")
+        ax.plot(x, y, marker=marker, color=colour, markersize=5, linewidth=1.2, label=label)
+    if level is not None:
+        ax.axhline(level, linestyle=":", color=plots.GREY, linewidth=1.2)
+        ax.text(0.3, level, "a person", color=plots.GREY, size=SMALL, va="bottom")
+    ax.set_xscale("function", functions=(_nines, lambda nines: 1 - 10.0**-nines))
+    ticks = [0.5, 0.9, 0.97, 0.99, 0.997]
+    ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    ax.set(xlim=(0.25, 0.999), xlabel="variety", ylabel="quality")
+    if legend:
+        ax.legend(loc="lower left", fontsize=SMALL, frameon=False, handlelength=1.6)
+    if title:
+        ax.set_title(title)
+
+
+def _nines(variety):
+    """How near to 1, counted in nines, up to three: it draws apart what is close to 1."""
+    return -np.log10(np.clip(1 - np.asarray(variety, float), 1e-3, None))
+
+
+def draw_speed(
+    ax: Axes, rows: Sequence[int], curves: Mapping[str, Sequence[float]], *, title: str
+) -> None:
+    """Draws how many times as fast speculation makes a batch, over its rows.
+
+    Args:
+        ax: the axes to draw on.
+        rows: the numbers of rows.
+        curves: name -> times as fast, for each of them; the name is written at its start.
+        title: what the picture shows, as a finding.
+
+    >>> import matplotlib.pyplot as plt
+    >>> figure, ax = plt.subplots()
+    >>> draw_speed(ax, [1, 10], {"9 of 10": [3.0, 2.0]}, title="Faster")
+    >>> [text.get_text() for text in ax.texts]
+    ['9 of 10', 'no gain']
+    """
+    looks = zip(("-", "--", "-."), (plots.BLUE, plots.GREEN, plots.ORANGE))
+    for (name, speed), (line, colour) in zip(curves.items(), looks):
+        ax.plot(rows, speed, line, color=colour)
+        ax.text(rows[0], speed[0] + 0.06, name, color=colour, va="bottom", size=SMALL)
+    ax.axhline(1, linestyle=":", color=plots.GREY, linewidth=1.2)
+    ax.text(rows[0], 0.95, "no gain", color=plots.GREY, size=SMALL, va="top")
+    ax.set(xscale="log", xlabel="rows in the batch", ylabel="times as fast")
+    ticks = [tick for tick in (1, 4, 16, 64, 256) if tick <= max(rows)]
+    ax.set_xticks(ticks, [str(tick) for tick in ticks])
+    ax.minorticks_off()
+    ax.set_ylim(0, 1.12 * max(max(speed) for speed in curves.values()))
+    ax.set_title(title)
 
 
 def _percent(probability: float) -> str:

@@ -99,6 +99,32 @@ def reading_step(config: MistralConfig, tokens: int, dtype: Any = "float32") -> 
     return _step(config, tokens, pairs, tokens * config.num_layers, dtype, logits=False)
 
 
+def checking_step(
+    config: MistralConfig, rows: int, context: int, tokens: int, dtype: Any = "float32"
+) -> Step:
+    """The work of reading several tokens at once in each row, with logits for all of them.
+
+    That is what a model does with the tokens of a draft. Weights and cache are read once, and the
+    arithmetic is done for every token.
+
+    Args:
+        config: the architecture.
+        rows: of the batch, B.
+        context: tokens that each row holds; the last ones are read now, and a few keys more or less
+            are not counted.
+        tokens: how many are read at once in each row.
+        dtype: the dtype policy, as for `decoding_step`.
+
+    >>> mistral_7b = MistralConfig(32000, 32, 32, 4096, 14336, 8, sliding_window=4096)
+    >>> one, five = (checking_step(mistral_7b, 1, 4096, n, "bfloat16") for n in (1, 5))
+    >>> five.seconds(990e12, 3.35e12) == one.seconds(990e12, 3.35e12)  # both wait for memory
+    True
+    """
+    once = decoding_step(config, rows, context, dtype)
+    each = decoding_step(config, rows * tokens, context, dtype)
+    return Step(each.weights, Work(each.attention.flops, once.attention.bytes))
+
+
 def keys_seen(config: MistralConfig, context: int) -> list[int]:
     """How many keys the newest of `context` tokens sees in each layer.
 

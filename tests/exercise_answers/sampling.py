@@ -3,6 +3,8 @@
 import jax.numpy as jnp
 import numpy as np
 
+from mistral_lib.teaching.typical import typical
+
 
 def one_at_a_time(probabilities, top_p):
     keep, total = np.zeros(len(probabilities), bool), 0.0
@@ -58,15 +60,28 @@ def replaced_by_loop(model, draft):
     return [r / sum(rest) for r in rest]
 
 
+def surprise_above(p):
+    return -np.log(p) + (p * np.log(p)).sum()
+
+
+def ranked_by(p, share, key):
+    order = np.argsort(key)
+    keep = np.zeros(len(p), bool)
+    keep[order] = np.cumsum(p[order]) - p[order] < share
+    return keep
+
+
+def typical_by_loop(p, share):
+    entropy = sum(-q * np.log(q) for q in p)
+    keep, total = [False] * len(p), 0.0
+    for token in sorted(range(len(p)), key=lambda t: abs(-np.log(p[t]) - entropy)):
+        if total < share:
+            keep[token] = True
+            total += p[token]
+    return keep
+
+
 ANSWERS = {
-    "sampling.tail": (
-        [1, 100, 0.634, 36.6, 99, 0.01, 1 - 0.99**100, 50, "per cent", 9.6],
-        [63, 63.4, "63 %", 100 * (1 - 0.99**100), 60, 100 - 100 * np.exp(-1)],
-    ),
-    "sampling.temperature": (
-        [0.75, 1.0, 0.634, 0.5625, 9 / 16, 0.5, 1.5, 0.1, "nine tenths", [0.9, 0.1]],
-        [0.9, "9/10", "0.9", 9 / 10, np.float32(0.9), jnp.array(0.9)],
-    ),
     "sampling.top_p": (
         [
             lambda p, top_p: ranked(p, lambda r, sums: sums <= top_p),
@@ -109,25 +124,6 @@ ANSWERS = {
             lambda logits, used, penalty: logits * penalty ** -(used * jnp.sign(logits)),
         ],
     ),
-    "sampling.library": (
-        [1, 2, 3, 4, 5, 6, 7, 8, 10, 11, "line 11", 0, "cumsum"],
-        [9, "9", "line 9", np.int64(9)],
-    ),
-    "sampling.beam": (
-        [
-            [0.36, 0.36],
-            [0.24, 0.24],
-            [0.6, 0.6],
-            [0.36, 0.24],
-            [0.6, 0.9],
-            [1.0, 1.3],
-            0.36,
-            [0.24, 0.54],
-            ["A", "B"],
-            [24, 36],
-        ],
-        [[0.24, 0.36], (0.24, 0.36), np.array([0.24, 0.36]), "0.24 0.36", [0.6 * 0.4, 0.4 * 0.9]],
-    ),
     "sampling.replace": (
         [
             lambda model, draft: model,
@@ -153,12 +149,64 @@ ANSWERS = {
             ),
         ],
     ),
-    "sampling.rounds": (
-        [3.2, 4.2, 5, 2.36, 4, 0.8**4, 0.8, 1.8, "three or so", 5 * 0.8],
-        [3.36, 3.3616, 3.4, "3.36 tokens", (1 - 0.8**5) / (1 - 0.8), np.float32(3.36)],
+    "sampling.survivors": (
+        [
+            ((0.06, 0.23, 0.72, 0.43), "a"),
+            ((0.06, 0.23, 0.72, 0.43), "c"),
+            ((0.06, 0.09, 0.72, 0.09), "b"),
+            ((0.72, 0.43, 0.06, 0.23), "b"),
+            ((0.0, 0.13, 0.0, 0.1), "b"),
+            ((1.0, 0.44, 1.0, 0.44), "c"),
+            ((0.06, 0.23), "b"),
+            "b",
+            ((6, 23, 72, 43), "b"),
+            ((0.06, 0.23, 0.72, 0.43), "d"),
+        ],
+        [
+            ((0.056, 0.232, 0.722, 0.431), "b"),
+            ([0.06, 0.23, 0.72, 0.43], "(b)"),
+            (np.array([2 / 36, 0.2317, 26 / 36, 0.4314]), "B"),
+        ],
     ),
-    "sampling.speedup": (
-        [3.36, 3.06, 0.67, 1 / 2.4, 2.4 * 5, 5, 3.36 * 1.4, 1.4, "twice", 0.1],
-        [2.4, 3.36 / 1.4, "2.4", 2.401, np.float64(2.4), 2.5],
+    "sampling.typical": (
+        [
+            lambda p, share: ranked_by(p, share, -p),
+            lambda p, share: ranked_by(p, share, surprise_above(p)),
+            lambda p, share: ranked_by(p, share, -abs(surprise_above(p))),
+            lambda p, share: ranked_by(p, share, -np.log(p)),
+            lambda p, share: abs(surprise_above(p)) < share,
+            lambda p, share: p >= share,
+            lambda p, share: ranked_by(p, share, abs(-np.log(p) + np.log(p).mean())),
+            lambda p, share: abs(surprise_above(p)) == abs(surprise_above(p)).min(),
+            lambda p, share: np.where(typical_by_loop(p, share), p, 0),
+            lambda p, share: ranked_by(p, share, p),
+            lambda p: p > 0,
+        ],
+        [
+            typical_by_loop,
+            lambda p, share: ranked_by(p, share, abs(surprise_above(p))),
+            lambda p, share: ranked_by(p, share, surprise_above(p) ** 2),
+            lambda p, share: np.isfinite(typical(jnp.log(jnp.array(p)), share)),
+        ],
+    ),
+    "sampling.draft": (
+        [
+            ((0.71, 0.98, 0.96), "a"),
+            ((0.71, 0.98, 0.96), "b"),
+            ((2.74, 1.69, 1.23), "c"),
+            ((1.60, 0.98, 0.96), "c"),
+            ((0.70, 0.84, 0.27), "c"),
+            ((1.91, 1.52, 1.22), "b"),
+            ((0.98, 0.71, 0.96), "c"),
+            ("c", (0.71, 0.98, 0.96)),
+            (0.70, "c"),
+            ((0.71, 0.98, 0.96), "none"),
+            (("slow", "slow", "slow"), "c"),
+        ],
+        [
+            ((0.711, 0.984, 0.957), "c"),
+            ([0.71, 0.98, 0.96], "(c)"),
+            (np.array([0.7107, 0.9837, 0.9565]), "C"),
+        ],
     ),
 }

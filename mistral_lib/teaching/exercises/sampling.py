@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from mistral_lib.generation import sampling
-from mistral_lib.teaching.exercises.kinds import Estimate, Explanation, Function, Line, Value
+from mistral_lib.teaching.exercises.experiments import Experiment
+from mistral_lib.teaching.exercises.kinds import Function
 
 
 def _nuclei():
@@ -63,25 +63,43 @@ def _missing(model, draft):
     return rest / rest.sum()
 
 
+def _typicals():
+    """Probabilities and a share, smallest first; no sum lies near a border, and nothing ties."""
+    yield np.array([0.5, 0.3, 0.2]), 0.25
+    for share in (0.15, 0.35, 0.55, 0.75, 0.95):
+        yield np.array([0.5, 0.3, 0.2]), share
+        yield np.array([0.1, 0.6, 0.3]), share
+        yield np.array([0.06, 0.4, 0.02, 0.3, 0.22]), share
+
+
+def _kept(probabilities, share, key):
+    """Which tokens a rule keeps: those with the least key that together reach the share."""
+    order = np.argsort(key)
+    ranked = probabilities[order]
+    keep = np.zeros(len(probabilities), bool)
+    keep[order] = np.cumsum(ranked) - ranked < share
+    return keep
+
+
+def _distance(probabilities):
+    """How much larger the surprise of each token is than the entropy."""
+    surprise = -np.log(probabilities)
+    return surprise - (probabilities * surprise).sum()
+
+
+def _upto(probabilities, key):
+    """The sum up to each token, itself included, in the order of a key."""
+    order = np.argsort(key)
+    sums = np.zeros(len(probabilities))
+    sums[order] = np.cumsum(probabilities[order])
+    return sums
+
+
+def _typical(probabilities, share):
+    return _kept(probabilities, share, abs(_distance(probabilities)))
+
+
 EXERCISES = [
-    Value(
-        name="sampling.temperature",
-        kind="trace by hand",
-        minutes=3,
-        difficulty=1,
-        solution=0.9,
-        mistakes=(
-            (0.75, "at a temperature of 0.5 something has to change: logits are doubled."),
-            (1.0, "it gets likelier, but a quarter does not vanish at this temperature."),
-            (0.634, "0.634 belongs to a temperature of 2: the square roots."),
-            (0.5625, "that is the square of 3/4. Both squares have to add up to 1 again."),
-        ),
-        hints=(
-            "Logits divided by 0.5 are doubled. What does that do to their exponentials?",
-            "The probabilities are squared, 9/16 and 1/16, and made to add up to 1.",
-            "(3 / 4) ** 2 / ((3 / 4) ** 2 + (1 / 4) ** 2)",
-        ),
-    ),
     Function(
         name="sampling.top_p",
         kind="missing lines",
@@ -113,7 +131,8 @@ EXERCISES = [
         hints=(
             "A token stays if the likelier ones together do not yet reach top_p.",
             "Sort downwards, take the cumulative sum without the token itself, compare, sort back.",
-            "keep[order] = np.cumsum(ranked) - ranked < top_p",
+            "np.argsort(-probabilities) gives the order, and keep[order] = ... puts marks back "
+            "where they belong.",
         ),
     ),
     Function(
@@ -142,46 +161,86 @@ EXERCISES = [
         },
         hints=(
             "A penalty has to push down. In which direction does a division push?",
-            "A positive logit shrinks when it is divided. A negative one has to be multiplied.",
-            "np.where(logits < 0, logits * penalty, logits / penalty), where used",
+            "Try it on a logit of 2, and on one of −2.",
+            "Two np.where, one inside the other: which tokens are meant, and which sign they have.",
         ),
     ),
-    Estimate(
-        name="sampling.tail",
-        kind="estimate",
-        minutes=3,
+    Experiment(
+        name="sampling.survivors",
+        kind="run an experiment",
+        minutes=8,
         difficulty=2,
-        solution=100 * (1 - 0.99**100),
-        factor=1.1,
-        unit="per cent",
-        mistakes=(
-            (1, "that is one token. A text has a hundred, and each may be the one."),
-            (100, "a hundred draws of 1 % do not add up: some texts have two, some none."),
-            (0.634, "per cent are asked for."),
-            (100 * 0.99**100, "these are the texts in which no such token stands."),
+        solution=((0.056, 0.232, 0.722, 0.431), "b"),
+        within=0.01,
+        claims={
+            "a": "with 0.8, min-p finds names that greedy decoding misses",
+            "b": "the harder min-p cuts, the nearer it comes to greedy decoding",
+            "c": "with 0.1, min-p is greedy decoding on most prompts",
+        },
+        refusals={
+            "a": ("greedy decoding alone has the right piece in 0.44 of the prompts, so not less."),
+            "c": (
+                "one token survives in 6 % of the prompts. The running prompt is no typical one."
+            ),
+        },
+        others=(
+            (
+                (0.056, 0.094, 0.722, 0.094),
+                "these chances are those before the cut. Scale up to 1 what is left.",
+            ),
+            (
+                (0.722, 0.431, 0.056, 0.232),
+                "these are the four numbers with 0.8 first. Begin with 0.1.",
+            ),
         ),
         hints=(
-            "How likely is it that none of a hundred draws falls into the tail?",
-            "Each draw stays outside with probability 0.99, a hundred times in a row.",
-            "100 * (1 - 0.99**100)",
+            "After a cut, what is left is scaled up to 1, which softmax does with the logits that "
+            "are left.",
+            "A row in which one token survives has one finite number. For greedy decoding, compare "
+            "argmax with the name's first piece.",
+            "np.array([min_p(row, 0.1) for row in at_star]) has the logits after the cut. "
+            "np.isfinite and sum count along a row.",
         ),
     ),
-    Value(
-        name="sampling.beam",
-        kind="trace by hand",
-        minutes=3,
-        difficulty=1,
-        solution=[0.24, 0.36],
-        mistakes=(
-            ([0.36, 0.36], "greedy takes the likelier first token, and that is not the 0.4."),
-            ([0.24, 0.24], "with two beams both first tokens stay. Which path is best?"),
-            ([0.6, 0.6], "that is the first token alone. A path has two."),
-            ([0.36, 0.24], "these are the two, but in the other order: greedy first."),
-        ),
+    Function(
+        name="sampling.typical",
+        kind="extend the library",
+        minutes=10,
+        difficulty=3,
+        solution=_typical,
+        cases=_typicals,
+        mistakes={
+            "ranks by probability: that is top-p.": (
+                lambda probabilities, share: _kept(probabilities, share, -probabilities)
+            ),
+            "ranks by how much the surprise is above the entropy: without abs, the likeliest token "
+            "always comes first.": (
+                lambda probabilities, share: _kept(probabilities, share, _distance(probabilities))
+            ),
+            "ranks the tokens that are farthest from the entropy first.": (
+                lambda probabilities, share: _kept(
+                    probabilities, share, -abs(_distance(probabilities))
+                )
+            ),
+            "has another entropy: it is the sum of p times the surprise, not the plain mean.": (
+                lambda probabilities, share: _kept(
+                    probabilities,
+                    share,
+                    abs(-np.log(probabilities) + np.log(probabilities).mean()),
+                )
+            ),
+            "leaves out the token that crosses the border: the kept ones must reach the share.": (
+                lambda probabilities, share: (
+                    _typical(probabilities, share)
+                    & (_upto(probabilities, abs(_distance(probabilities))) <= share)
+                )
+            ),
+        },
         hints=(
-            "A path is as probable as the product of its tokens.",
-            "Greedy goes over 0.6, where the best second token has 0.4. The other way: 0.4, 0.9.",
-            "[0.6 * 0.4, 0.4 * 0.9]",
+            "It is top-p in another order. Which token comes first, for probabilities of 0.5, 0.3 "
+            "and 0.2?",
+            "The entropy of these three is 1.03 nats, and their surprises are 0.69, 1.20 and 1.61.",
+            "Take your top-p, and let np.argsort sort the absolute differences, upwards.",
         ),
     ),
     Function(
@@ -208,85 +267,44 @@ EXERCISES = [
         hints=(
             "Of which tokens has the draft proposed too few?",
             "The accepted tokens follow min(p, q). What is missing to p is p - min(p, q).",
-            "np.maximum(model - draft, 0), divided by its sum",
+            "np.maximum, and then a division so that the result adds up to 1.",
         ),
     ),
-    Estimate(
-        name="sampling.rounds",
-        kind="estimate",
-        minutes=4,
+    Experiment(
+        name="sampling.draft",
+        kind="run an experiment",
+        minutes=10,
         difficulty=2,
-        solution=sum(0.8**i for i in range(5)),
-        factor=1.03,
-        unit="tokens",
-        mistakes=(
-            (3.2, "a refused token ends the round: those behind it are lost, too."),
-            (4.2, "a refused token ends the round: those behind it are lost, too."),
-            (sum(0.8**i for i in range(1, 5)), "and the model adds a token of its own."),
-            (5, "that is if all are accepted."),
-        ),
-        hints=(
-            "The second token counts only if the first was accepted, too.",
-            "The model's own token is sure. The i-th of the draft counts with probability 0.8**i.",
-            "1 + 0.8 + 0.8**2 + 0.8**3 + 0.8**4",
-        ),
-    ),
-    Estimate(
-        name="sampling.speedup",
-        kind="estimate",
-        minutes=3,
-        difficulty=2,
-        solution=sum(0.8**i for i in range(5)) / 1.4,
-        factor=1.06,
-        unit="times as fast",
-        mistakes=(
-            (sum(0.8**i for i in range(5)), "the draft's own time counts, four steps a round."),
-            (sum(0.8**i for i in range(5)) / 1.1, "the draft takes four steps in a round."),
-            (sum(0.8**i for i in range(5)) / 5, "one reading checks all four tokens at once."),
-        ),
-        hints=(
-            "How long does a round take, if a step of the model takes 1?",
-            "Four steps of the draft and one of the model, 1.4, for 3.36 tokens.",
-            "3.36 / 1.4",
-        ),
-    ),
-    Line(
-        name="sampling.library",
-        kind="read the library",
-        minutes=4,
-        difficulty=2,
-        function=sampling._keep_likeliest,
-        line="before =",
-        wrong={
-            "probabilities =": (
-                "this line makes probabilities of what top-k has left. Nothing is decided."
-            ),
-            "threshold = jnp.where": (
-                "this line compares with one float. Where is the likeliest token's sum zero?"
-            ),
-            "threshold = jnp.take": "that is top-k. What keeps a token when top_p is tiny?",
+        solution=((0.711, 0.984, 0.957), "c"),
+        within=0.01,
+        claims={
+            "a": "the draft that guesses best is the fastest",
+            "b": "the cheapest draft is the fastest, and it pays",
+            "c": "none of them pays",
         },
-        hints=(
-            "Which number is compared with top_p for the likeliest token?",
-            "If the token itself were in the sum, 0.6 would not be below 0.5.",
-            "cumsum(probabilities) - probabilities is 0 for the first.",
+        refusals={
+            "a": (
+                "with four guesses it is the slowest of the three, though it guesses far better "
+                "than block 0 alone."
+            ),
+            "b": "0.96 times as fast is slower than without a draft.",
+        },
+        others=(
+            (
+                (2.741, 1.686, 1.230),
+                "these are the tokens a round. Divide by what a round costs.",
+            ),
+            (
+                (1.599, 0.984, 0.957),
+                "a round of four guesses takes four steps of the draft.",
+            ),
         ),
-    ),
-    Explanation(
-        name="sampling.explain",
-        kind="explain",
-        minutes=5,
-        difficulty=2,
-        points=(
-            "greedy takes the likeliest token at each step; the likeliest text may start otherwise",
-            "a beam search shows it: it finds texts of higher probability",
-            "and the likeliest text is not the best one: it tends to be short or repeats itself",
-            "for copying and facts a low temperature is right; for variety it is not",
-        ),
         hints=(
-            "Is the likeliest first token always part of the likeliest text?",
-            "Compare the two paths of the tree in the figure.",
-            "Say what the search found, and what you thought of its text.",
+            "A round costs k steps of the draft and one of the model. What does it give?",
+            "agreement(kept) says where a draft is right, and rounds_of(agrees, k) how many rounds "
+            "a text takes.",
+            "All tokens divided by all rounds are the tokens a round; lengths.sum() counts the "
+            "tokens.",
         ),
     ),
 ]
