@@ -1,6 +1,5 @@
-"""training/samplers.py and sampler_sweep.py: what is counted, and the record that is read."""
+"""training/samplers.py: what is counted, and the record is of this script."""
 
-import numpy as np
 import pytest
 import samplers
 
@@ -53,22 +52,3 @@ def test_the_record_is_of_this_script():
             for numbers in row[kind].values():
                 assert len(numbers) == size
                 assert 0 <= min(numbers) <= max(numbers) <= 1
-
-
-@pytest.mark.parametrize("sampler", sampler_sweep.SAMPLERS)
-def test_a_mix_has_the_wanted_variety_where_it_was_chosen(sampler, monkeypatch):
-    """On the half that discovers it is exact; the other half has it about."""
-    _, variety = sampler_sweep.at_variety("documents", sampler, 0.85)
-    assert abs(variety.mean() - 0.85) < 0.05
-    swapped = {
-        kind: [not one for one in ones] for kind, ones in sampler_sweep.record()["confirms"].items()
-    }
-    quality = sampler_sweep.measured("documents", "confirm", sampler_sweep.settings(sampler)[0])[0]
-    monkeypatch.setitem(sampler_sweep.record(), "confirms", swapped)
-    other = sampler_sweep.measured("documents", "discover", sampler_sweep.settings(sampler)[0])[0]
-    assert np.array_equal(quality, other)
-
-
-def test_a_variety_that_no_setting_has_is_refused():
-    with pytest.raises(ValueError, match="variety is 2"):
-        sampler_sweep.at_variety("documents", "top_k", 2)

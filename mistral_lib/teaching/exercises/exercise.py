@@ -21,6 +21,7 @@ KINDS = (
     "read the library",
     "run an experiment",
     "explain",
+    "extend the library",
 )
 FEWEST_WORDS = 8  # of an explanation
 

@@ -210,13 +210,8 @@ EXERCISES = [
         solution=_typical,
         cases=_typicals,
         mistakes={
-            "ranks by probability: that is top-p.": (
-                lambda probabilities, share: _kept(probabilities, share, -probabilities)
-            ),
-            "ranks by how much the surprise is above the entropy: without abs, the likeliest token "
-            "always comes first.": (
-                lambda probabilities, share: _kept(probabilities, share, _distance(probabilities))
-            ),
+            "is top-p: it ranks by the surprise itself. Rank by its distance from the entropy, "
+            "with abs.": (lambda probabilities, share: _kept(probabilities, share, -probabilities)),
             "ranks the tokens that are farthest from the entropy first.": (
                 lambda probabilities, share: _kept(
                     probabilities, share, -abs(_distance(probabilities))
