@@ -15,6 +15,7 @@ import pytest
 from mistral_lib import MistralBackbone, MistralCausalLM, MistralTokenizer
 from mistral_lib.generation.sampling import filter_logits, make_sampler
 from mistral_lib.teaching import panel
+from mistral_lib.teaching.interventions import activations
 
 pytestmark = pytest.mark.slow
 PROGRAM = Path(__file__).with_name("run_model.mjs")
@@ -112,6 +113,20 @@ def test_logits_are_those_of_the_library(shipped):
     expected = logits_of(model, ids)[np.array(counts) - 1]
     found = ask("logits", {"ids": ids, "counts": counts})
     np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_what_happens_on_the_way_is_what_happens_in_the_library(shipped):
+    model, ask = shipped
+    rows = panel.own(model.preprocessor.tokenizer, [panel.record()["documents"][0]])
+    ids = rows.token_ids[0][rows.padding_mask[0]].tolist()
+    expected = activations(model, rows, "weights", "stream")
+    for place, layers in enumerate(ask("trace", {"ids": ids})):
+        for number, layer in enumerate(layers):
+            hidden = expected["stream"][number + 1, 0, place]
+            np.testing.assert_allclose(layer["hidden"], hidden, atol=1e-4)
+            for head, found in enumerate(layer["heads"]):
+                weights = expected["weights"][number, 0, head, place, found["first"] : place + 1]
+                np.testing.assert_allclose(found["weights"], weights, atol=1e-5)
 
 
 @pytest.mark.parametrize("window", [1, 5, None])

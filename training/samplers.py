@@ -28,8 +28,8 @@ import numpy as np
 
 from mistral_lib import MistralCausalLM
 from mistral_lib.teaching import corpus, panel
+from mistral_lib.teaching.sampler_sweep import RECORD
 
-RECORD = Path(corpus.__file__).parent / "records" / "samplers.json"
 TEXTS, SEQUENCE = 8, 4  # drawn for each prompt; tokens of a sequence whose copies are counted
 NEW = {"docstrings": 16, "documents": 32}  # tokens of a drawn text, at most
 SETTINGS = {
@@ -56,11 +56,7 @@ def pairs(text: str) -> list[tuple[str, str]]:
 
 def known_pairs(texts: Iterable[str]) -> set[tuple[str, str]]:
     """All pairs of neighbouring words in some texts."""
-    known: set[tuple[str, str]] = set()
-    for text in texts:
-        found = words(text)
-        known.update(pairwise(found))
-    return known
+    return {pair for text in texts for pair in pairwise(words(text))}
 
 
 def share_known(texts: Sequence[str], known: set[tuple[str, str]]) -> float:

@@ -31,7 +31,7 @@ function fromBfloat16(halves) {
 // --- Text and tokens (chapter 2) ---
 
 const SPACE = "▁";
-const NORMAL = 1, UNKNOWN = 2, CONTROL = 3, USER_DEFINED = 4, UNUSED = 5, BYTE = 6;
+const NORMAL = 1, UNKNOWN = 2, CONTROL = 3, USER_DEFINED = 4, BYTE = 6;
 
 /* SentencePiece's byte pair encoding, from the bytes of its model file. */
 export class Tokenizer {
