@@ -162,7 +162,8 @@ def test_memory_is_flat_behind_the_window(shipped):
     _, ask = shipped
     ids = np.random.default_rng(3).integers(3, 2048, 6 * W).tolist()
     first, last = ask("memory", {"ids": ids, "at": [W, 6 * W]})
-    assert last - first < 1e5  # a token's keys and values are 3 kB, those of 5 W tokens 2 MB
+    # The keys and values of 5 W tokens are 2 MB; what the engine compiles meanwhile is 0.1 MB.
+    assert last - first < 5e5
 
 
 SETTINGS = [
