@@ -289,7 +289,7 @@ EXERCISES = [
             "a scale for few weights keeps one large weight from ruining the others",
         ),
         hints=(
-            "What is smaller afterwards, and what is computed in as before?",
+            "What becomes smaller, and in which dtype does the model still compute?",
             "Look at the costs with their intervals, and at the clock.",
             "Say also how you would notice that it went wrong.",
         ),
