@@ -171,7 +171,7 @@ EXERCISES = [
             ((0.64, 0.32, 0.16, 0.08, 0.04, 0.021, 0.013, 0.011, 0.01), "begin with 4 rows."),
         ),
         hints=(
-            "A memory-bound product takes the time of its bytes. When is it no longer so?",
+            "A memory-bound product takes the time of its bytes. When does that stop?",
             "Time the numbers of rows in ROWS, and make a list of the seconds in their order.",
             "Go through the list until a time is at least twice the first.",
         ),
