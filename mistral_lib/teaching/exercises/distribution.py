@@ -176,7 +176,7 @@ EXERCISES = [
             ((232.5, 192.6), "those are KiB. Divide the bytes by per_block."),
         ),
         hints=(
-            "How does the stream lie after a matrix that leads back and is cut by columns? Who "
+            "How is the stream divided after a matrix that leads back and is cut by columns? Who "
             "reads it next?",
             "The keys of the map are the patterns printed above. Delete one entry, and set it "
             "again.",
@@ -194,8 +194,8 @@ EXERCISES = [
         claims={
             "a": "FSDP always sends less, because it gathers where the other sums.",
             "b": "tensor parallelism always sends less, because it never moves a weight.",
-            "c": "the one sends the stream, which grows with the text, and the other at most the "
-            "weights.",
+            "c": "tensor parallelism sends the stream, which grows with the text, and FSDP at most "
+            "the weights.",
         },
         refusals={
             "a": "with 8 tokens tensor parallelism sends 112 KiB, and with one token less.",
