@@ -260,8 +260,8 @@ EXERCISES = [
             ),
         },
         hints=(
-            "Of which tokens has the draft proposed too few?",
-            "The accepted tokens follow min(p, q). What is missing to p is p - min(p, q).",
+            "Which tokens does the draft propose too rarely?",
+            "The accepted tokens follow min(p, q). What is missing from p is p - min(p, q).",
             "np.maximum, and then a division so that the result adds up to 1.",
         ),
     ),
@@ -298,7 +298,7 @@ EXERCISES = [
             "A round costs k steps of the draft and one of the model. What does it give?",
             "agreement(kept) says where a draft is right, and rounds_of(agrees, k) how many rounds "
             "a text takes.",
-            "All tokens divided by all rounds are the tokens a round; lengths.sum() counts the "
+            "All tokens divided by all rounds give the tokens a round; lengths.sum() counts the "
             "tokens.",
         ),
     ),
