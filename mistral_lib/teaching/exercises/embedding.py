@@ -331,7 +331,7 @@ EXERCISES = [
             (100 / 16, "the step of 1/16 holds between 8 and 16, not at 20."),
             (100 * (math.exp(1 / 4) - 1), "the step is 1/4 only from 32 on."),
             (1 / 8, "that is the step of the logit. What does it do to a probability, in percent?"),
-            (100 / 256, "that is how far a number moves. Logits stand in an exponent."),
+            (100 / 256, "that is how far a number moves. Logits are exponents."),
         ),
         hints=(
             "Which numbers near 20 does bfloat16 have, and what does one step of a logit do to the "

@@ -39,15 +39,15 @@ EXERCISES = [
         difficulty=1,
         solution=[2, 2, 3, 5, 7],
         mistakes=(
-            ([2, 5, 2, 3, 7], "the order is that behind the arrow: b, k, g, s, t."),
-            ([2, 2, 3, 5, 4], "h stands in both inputs and not in the output: it is summed over."),
-            ([2, 2, 3, 5], "five letters stand behind the arrow."),
+            ([2, 5, 2, 3, 7], "the order is that after the arrow: b, k, g, s, t."),
+            ([2, 2, 3, 5, 4], "h is in both inputs and not in the output, so it is summed over."),
+            ([2, 2, 3, 5], "there are five letters after the arrow."),
             ([2, 2, 3, 5, 5], "the keys have 7 places, and theirs is the letter t."),
         ),
         hints=(
             "Each letter is a size. Which letters come after the arrow?",
             "b = 2, k = 2, g = 3, s = 5 from the queries; t = 7 from the keys.",
-            "[2, 2, 3, 5, 7]",
+            "Write a list of five sizes, one for each letter after the arrow.",
         ),
     ),
     Function(
@@ -58,13 +58,13 @@ EXERCISES = [
         solution=_heads,
         cases=_projections,
         mistakes={
-            "is (B, S, H, h): the heads are to stand before the tokens.": _tokens_first,
+            "is (B, S, H, h): the heads must come before the tokens.": _tokens_first,
             "mixes tokens and heads: a reshape moves no axis past another.": _reshaped,
         },
         hints=(
             "Give every axis a letter, and the two axes that are multiplied the same one.",
             "x is bsd, the kernel dnh. In which order should b, s, n and h come?",
-            'np.einsum("bsd,dnh->bnsh", x, kernel)',
+            'np.einsum("bsd,dnh->...", x, kernel): after the arrow comes the order of the result.',
         ),
     ),
     Estimate(
@@ -83,7 +83,7 @@ EXERCISES = [
         hints=(
             "How many numbers are in an array (B, S, D), and how many bytes has each?",
             "8 times 4,096 times 4,096 numbers of two bytes; a MiB is 2 ** 20 bytes.",
-            "8 * 4096 * 4096 * 2 / 2**20",
+            "Count the numbers of all eight texts first, then turn them into bytes.",
         ),
     ),
     Estimate(
@@ -102,7 +102,7 @@ EXERCISES = [
         hints=(
             "A kernel has a number for every pair of an input and an output.",
             "4,096 inputs, 14,336 outputs.",
-            "4096 * 14_336 / 1e6",
+            "Every input is paired with every output. Divide by 1e6 to count in millions.",
         ),
     ),
     Value(
@@ -119,7 +119,8 @@ EXERCISES = [
         hints=(
             "When does JAX read your Python, and when does it run a program that it has already?",
             "3 and 3 have the same shape and dtype. And 3.0?",
-            "[2 * 3, 2 * 3, 10 * 3.0]",
+            "The first two calls run the same program. Which factor does JAX see when it reads the "
+            "function again?",
         ),
     ),
     Value(
@@ -138,7 +139,7 @@ EXERCISES = [
         hints=(
             "With eight digits, how far apart are neighbours from 512 to 1,024?",
             "512 / 128 = 4. Which multiple of 4 is nearest?",
-            "4 * round(1003 / 4)",
+            "Between which two multiples of 4 does 1,003 lie?",
         ),
     ),
 ]
