@@ -1,4 +1,4 @@
-"""Explorers in notebooks: what cells carry, what is committed, and that it is what Python computes."""
+"""Explorers in notebooks: what a cell carries, and that what is committed is Python's."""
 
 import json
 import re

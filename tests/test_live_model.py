@@ -1,4 +1,4 @@
-"""The shipped model alive on a page, in Chromium: what it computes is Python's, and nothing is in the way.
+"""The shipped model alive on a page, in Chromium: it computes what Python does, whatever happens.
 
 The page is a small one of its own: what the whole book needs besides is seen in test_pages.py.
 """
@@ -8,17 +8,18 @@ import re
 import shutil
 import sys
 from contextlib import contextmanager
-from pathlib import Path
+from urllib.parse import parse_qsl, urlsplit
 
 import numpy as np
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 
 import browser
+import build_book
 import house
 from mistral_lib import MistralCausalLM
 from mistral_lib.teaching import explorers
 from mistral_lib.teaching.facts import PROMPT
+from test_explorers import DATA, committed
 
 sys.path.insert(0, str(house.BOOK / "_ext"))
 import live
@@ -40,17 +41,21 @@ def model():
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory, model):
-    """A page with the explorer "Write", the scripts, and the model's files."""
+def folder(tmp_path_factory):
+    """The introduction's explorer on a small page, and as a cell shows it when it is run."""
+    shipped = build_book.PAGES / "_static" / "model"
+    live.write_model(shipped)
     folder = tmp_path_factory.mktemp("pages")
     shutil.copytree(explorers.FOLDER, folder / "_static" / "explorer")
     shutil.copytree(house.BOOK / "_static" / "model", folder / "_static" / "model")
-    live.write_model(folder / "_static" / "model")
-    recorded = explorers.record_writing(model, PROMPT)
-    html = explorers.html("write", recorded)
-    (folder / "notebook.html").write_text(f"<!doctype html><meta charset='utf-8'>{html}")
-    html = re.sub(r"<style>.*?</style>|<script>.*?</script>", "", html, flags=re.DOTALL)
+    for name in (*live.FILES, "index.json"):
+        shutil.copyfile(shipped / name, folder / "_static" / "model" / name)
+    html = next(html for name, html in committed() if name == "intro")
     (folder / "page.html").write_text(PAGE.format(html=html))
+    html = explorers.html("write", json.loads(DATA.search(html)[1]))
+    (folder / "notebook.html").write_text(
+        f"<!doctype html><meta charset='utf-8'><div id='output-area'><img alt='Still'>{html}</div>"
+    )
     return folder
 
 
@@ -124,54 +129,162 @@ def status(page):
 
 
 def test_what_it_shows_is_what_the_library_computes(chromium, address, model):
-    tokenizer = model.preprocessor.tokenizer
-    ids = tokenizer.encode(TEXT, add_bos=True)
+    ids = [int(i) for i in model.preprocessor.tokenizer.encode(TEXT, add_bos=True)]
     with opened(chromium, address) as page:
-        seen = page.evaluate_handle("""() => {
-            const seen = {most: 0}, bar = document.querySelector('progress');
-            new MutationObserver(() => seen.most = Math.max(seen.most, bar.value))
-                .observe(bar, {attributes: true});
-            return seen;
-        }""")
-        assert not any("model.safetensors" in url for url in page.asked)
+        seen = page.evaluate_handle(MOST_OF_THE_BAR)
+        assert model_requests(page) == []
         load(page)
         assert seen.evaluate("seen => seen.most") > 6e6
         page.get_by_label("Your text").fill(TEXT)
-        page.get_by_role("button", name="Next token").click()
-        ready(page)
-        page.locator(".way [role=button]").first.click()
-        ready(page)
+        page.wait_for_function("document.querySelectorAll('.way [role=button]').length === 1")
         for _ in range(2):
-            probabilities = expected(model, ids)
-            shown = bars(page)
+            ready(page)
+            shown, probabilities = bars(page), expected(model, ids)
             assert [*shown] == np.argsort(-probabilities)[: len(shown)].tolist()
             for token, chance in shown.items():
                 assert chance == pytest.approx(probabilities[token], abs=1e-3)
-            # The second way: not the likeliest token.
-            token = [*shown][1]
-            page.locator(f".bars button[data-id='{token}']").click()
-            ready(page)
-            ids = [*ids, token]
-        page.get_by_role("button", name="Write 20 tokens").click()
-        page.get_by_role("button", name="Stop").wait_for()
+            ids.append([*shown][1])  # another way than the likeliest
+            page.locator(f".bars button[data-id='{ids[-1]}']").click()
         ready(page)
-        text = model.generate(ids, max_length=len(ids) + 20)[len(ids) :]
-        found = page.evaluate("new URLSearchParams(location.search).get('write.tokens')").split(",")
-        assert [int(token) for token in found][2:] == [int(i) for i in text]
-        assert {url.split("/_static")[0] for url in page.asked} <= {address, f"{address}/page.html"}
+        page.get_by_role("button", name="Write 20 tokens").click()
+        page.get_by_role("button", name="Write 20 tokens").wait_for()
+        ready(page)
+        written = model.generate(ids, max_length=len(ids) + 20)
+        assert in_address(page)["write.tokens"] == ",".join(str(i) for i in written[len(ids) - 2 :])
+        assert all(url.startswith(address) for url in page.asked)
         assert page.complaints == []
 
-        # The second time nothing is fetched, and the address says where the reader was.
-        before = way(page)
+
+MOST_OF_THE_BAR = """() => {
+    const seen = {most: 0}, bar = document.querySelector('progress');
+    const look = () => { if (bar.checkVisibility()) seen.most = Math.max(seen.most, bar.value); };
+    new MutationObserver(look).observe(bar, {attributes: true});
+    return seen;
+}"""
+
+
+def model_requests(page):
+    return [url for url in page.asked if "model.safetensors" in url]
+
+
+def in_address(page):
+    return dict(parse_qsl(urlsplit(page.url).query))
+
+
+def test_the_second_time_nothing_is_fetched_and_the_page_is_as_it_was(chromium, address):
+    with opened(chromium, address) as page:
+        load(page)
+        page.get_by_label("Your text").fill(TEXT)
+        page.wait_for_function("document.querySelectorAll('.way [role=button]').length === 1")
+        ready(page)
+        page.get_by_role("button", name="Write 20 tokens").click()
+        page.get_by_role("button", name="Write 20 tokens").wait_for()
+        page.locator(".way [role=button]").nth(2).click()
+        before, shown = way(page), bars(page)
         page.asked.clear()
         page.reload()
+        assert page.get_by_label("Your text").input_value() == TEXT
+        page.context.set_offline(True)
         load(page)
         assert page.locator(".explorer").get_attribute("data-stored") == "true"
-        assert not any("model.safetensors" in url for url in page.asked)
-        page.context.set_offline(True)
-        page.reload() if False else None
+        assert model_requests(page) == []
+        assert bars(page) == shown
         assert len(way(page)) == len(before)
+        assert way(page)[:3] == before[:3]
         page.get_by_role("button", name="Reset").click()
-        ready(page)
         assert page.get_by_label("Your text").input_value() == PROMPT
-        assert "?" not in page.url
+        assert in_address(page) == {}
+
+
+def test_it_can_be_used_with_the_keyboard_alone(chromium, address):
+    """Recorded values suffice, so nothing is loaded."""
+    with opened(chromium, address) as page:
+        first = page.locator(".way [role=button]").first
+        assert first.get_attribute("aria-current") == "step"
+        first.focus()
+        page.keyboard.press("ArrowRight")
+        page.keyboard.press("Enter")
+        assert page.locator("[aria-current=step]").inner_text() == "refix"
+        assert "After “p”, most likely next: “refix”" in status(page)
+        page.keyboard.press("Tab")
+        assert page.evaluate("document.activeElement.matches('.bars button')")
+        page.keyboard.press("ArrowDown")
+        page.keyboard.press("ArrowDown")
+        other = page.evaluate("document.activeElement.querySelector('.token').textContent")
+        page.keyboard.press("Enter")
+        assert "".join(way(page)).strip() == f"p{other} ?"
+        assert page.evaluate("document.activeElement.matches('.bars li:first-child button')")
+        page.get_by_role("button", name="Write 20 tokens").press("Enter")
+        assert len(way(page)) > 3
+        assert page.locator("output, [aria-live], [role=status], [role=alert]").count() == 1
+        assert model_requests(page) == []
+
+
+def test_a_long_text_can_be_stopped_and_the_page_stays_alive(chromium, address):
+    with opened(chromium, address) as page:
+        load(page)
+        page.get_by_label("Your text").fill("Return the name. " * 50)
+        page.wait_for_function("document.querySelector('.step').textContent.includes(' of ')")
+        page.get_by_role("button", name="Stop").click()
+        page.get_by_label("Your text").fill(TEXT)
+        page.wait_for_function("document.querySelectorAll('.bars button').length > 0")
+        assert page.complaints == []
+
+
+def without(name):
+    return lambda context: context.route(f"**/{name}*", lambda route: route.fulfill(status=404))
+
+
+def cut(context):
+    context.route("**/tokenizer.model*", lambda route: route.fulfill(body="half"))
+
+
+def broken_off(context):
+    context.route("**/model.safetensors*", lambda route: route.abort())
+
+
+def too_large(context):
+    config = {"num_hidden_layers": 1, "sliding_window": 1e15, "num_key_value_heads": 1}
+    config |= {"hidden_size": 1, "num_attention_heads": 1}
+    body = json.dumps(config).ljust(CONFIG_BYTES)
+    context.route("**/config.json*", lambda route: route.fulfill(body=body))
+
+
+CONFIG_BYTES = 643
+
+
+@pytest.mark.parametrize(
+    ("broken", "said"),
+    [
+        (without("index.json"), r"index.json is not on the server \(404\)"),
+        (without("model.safetensors"), r"model.safetensors is not on the server \(404\)"),
+        (cut, "tokenizer.model has 4 bytes and not"),
+        (broken_off, "The connection broke off"),
+        (too_large, "too little memory"),
+        (without("worker.js"), "The model's program could not start"),
+        (lambda context: context.set_offline(True), "(?i)offline|could not start"),
+    ],
+)
+def test_what_goes_wrong_becomes_a_sentence(chromium, address, broken, said):
+    with opened(chromium, address) as page:
+        broken(page.context)
+        button = page.get_by_role("button", name="Load the model")
+        button.click()
+        page.wait_for_function(
+            "!document.querySelector('[role=status]').textContent.includes('is loading')"
+        )
+        assert re.search(said, status(page))
+        assert button.is_enabled()
+        assert bars(page)  # what was recorded is still there
+
+
+@pytest.mark.parametrize("name", ["page.html", "notebook.html"])
+def test_from_the_disk_and_in_a_notebook_it_shows_recorded_values(chromium, folder, name):
+    with opened(chromium, folder.as_uri(), name) as page:
+        words = "make serve" if name == "page.html" else "run the cell again"
+        assert words in page.locator(".note").inner_text()
+        assert page.get_by_role("button", name="Load the model").count() == 0
+        page.get_by_role("button", name="Next token").click()
+        assert "After “p”, most likely next: “refix”" in status(page)
+        assert page.locator("img").count() == 0
+        assert page.complaints == []

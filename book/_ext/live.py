@@ -1,7 +1,7 @@
 """What the book's explorers need: the shipped model's files, and their scripts on their pages.
 
-The files are those of transformers, in bfloat16, beside `book/_static/model/mistral.js`, which reads
-them. They are made once, and again when the preset is newer; nothing of them is committed.
+The files are those of transformers, in bfloat16, beside `book/_static/model/mistral.js`, which
+reads them. They are made once, and again when the preset is newer; nothing of them is committed.
 """
 
 import hashlib
@@ -23,13 +23,13 @@ def attach_scripts(app, pagename, templatename, context, doctree):
 
 
 def ship_model(app, exception):
-    """Writes the model's files next to the built pages, unless they are there or the build failed."""
+    """Writes the model's files next to the built pages, unless the build failed."""
     if exception is None:
         write_model(Path(app.outdir, "_static", "model"))
 
 
 def write_model(folder):
-    """Writes the model's files, and an index of them, which says how large they are.
+    """Writes the model's files and an index with their sizes, unless they are there.
 
     The index comes last: where it is, the files are whole. Its version changes with any of them.
     """

@@ -1,9 +1,9 @@
 """Explorers: figures that readers can use (used by all chapters).
 
 `show` puts one into a cell: a still picture, a sentence, recorded values, and the script that makes
-them live in JupyterLab and Colab. A committed notebook keeps no script, since `make notebooks` takes
-it out; the rendered book brings its own (`book/_ext/live.py`), and there the shipped model runs in
-the page. The scripts are in `static/explorer`, one file for each explorer.
+them live in JupyterLab and Colab. A committed notebook keeps no script, since `make notebooks`
+takes it out; the rendered book brings its own (`book/_ext/live.py`), and there the shipped model
+runs in the page. The scripts are in `static/explorer`, one file for each explorer.
 """
 
 from __future__ import annotations

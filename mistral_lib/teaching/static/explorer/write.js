@@ -77,10 +77,20 @@
       return entry ? percent(entry[2]) : "";
     }
 
-    function begin({ text: own = data.text, tokens = "", at = null }) {
+    /* What the model writes after the recorded text. */
+    function greedyPath() {
+      const ids = [];
+      for (let best; (best = data.steps[ids.join(",")]?.[0]); ) ids.push(best[0]);
+      return ids;
+    }
+
+    /* Without anything asked for: the recorded text and what follows it, seen at the first step. */
+    function begin({ text: own = data.text, tokens, at }) {
       halt();
-      const ids = tokens.split(",").filter(Boolean).map(Number);
-      state = { text: own, tokens: ids, at: at === null ? ids.length : Math.min(at, ids.length) };
+      const asked = (tokens ?? "").split(",").filter(Boolean).map(Number);
+      const untouched = tokens === undefined && own === data.text;
+      const ids = untouched ? greedyPath() : asked;
+      state = { text: own, tokens: ids, at: untouched ? 0 : Math.min(at ?? Infinity, ids.length) };
       text.value = own;
       how.value = "";
       pieces.set(data.end, "</s>");
@@ -172,7 +182,7 @@
       const [likeliest] = stepAt(state.at) ?? [];
       const last = state.tokens[state.at - 1];
       const came = state.at ? `After “${spoken(pieces.get(last) ?? "…")}”` : "After your text";
-      if (last === data.end) say("The text has ended.");
+      if (last === data.end) say("The text has ended. Go back to a step, or change your text.");
       else if (likeliest)
         say(`${came}, most likely next: “${spoken(likeliest[1])}”, ${percent(likeliest[2])}.`);
       else if (!live) say(`${came}, nothing was recorded.`);
@@ -202,24 +212,20 @@
     }
 
     function remember() {
-      const [at, end] = [state.at, state.tokens.length];
-      address.write({
-        text: state.text === data.text ? "" : state.text,
-        tokens: state.tokens.join(","),
-        at: at === end ? "" : at,
-      });
+      const place = state.at === state.tokens.length ? "" : state.at;
+      const own = state.text === data.text ? "" : state.text;
+      address.write({ text: own, tokens: state.tokens.join(","), at: place });
     }
 
     async function goOn(count) {
       readText();
       halt();
-      if (count > 1) state.at = state.tokens.length;
-      if (state.at < state.tokens.length) {
-        state.at += 1;
-      } else if (live && !hasEnded()) {
-        await write(count);
+      if (count === 1 && state.at < state.tokens.length) {
+        state.at += 1; // along what is there
       } else {
-        for (let left = count; left > 0 && stepAt(state.at)?.length; left--) {
+        state.tokens.splice(state.at);
+        if (live && !hasEnded()) await write(count);
+        for (let left = live ? 0 : count; left > 0 && stepAt(state.at)?.length; left--) {
           state.tokens.push(stepAt(state.at)[0][0]);
           state.at += 1;
         }
@@ -304,7 +310,7 @@
     begin(address.read());
     return () => {
       begin({});
-      remember();
+      address.write({});
       say("");
     };
   });
