@@ -12,6 +12,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import numpy as np
 import pytest
+from test_explorers import DATA, committed
 
 import browser
 import build_book
@@ -19,7 +20,6 @@ import house
 from mistral_lib import MistralCausalLM
 from mistral_lib.teaching import explorers
 from mistral_lib.teaching.facts import PROMPT
-from test_explorers import DATA, committed
 
 sys.path.insert(0, str(house.BOOK / "_ext"))
 import live

@@ -57,6 +57,6 @@ def write_model(folder):
 
 def setup(app):
     """Registers the extension with Sphinx."""
-    app.connect("html-page-context", attach_scripts)
+    app.connect("html-page-context", attach_scripts, priority=400)  # before scripts are dropped
     app.connect("build-finished", ship_model)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

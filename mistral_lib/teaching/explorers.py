@@ -29,14 +29,17 @@ SENTENCE = (
 LENGTH, WAYS, WAY_LENGTH, LIKELIEST = 12, 3, 3, 8
 PLACES = 64  # lengths are rounded up to a multiple of it, so that few programs are compiled
 DRAWN = 5  # bars of the still picture
+NAMED, BARS = 40, 12  # pieces that are recorded for "sampling", and bars of its picture
 
 
 def show(name: str, *, model: MistralCausalLM | None = None, text: str = PROMPT) -> None:
     """Shows an explorer under the cell.
 
     Args:
-        name: "write", in which the model goes on with a text, token by token.
-        model: a model with a preprocessor; by default the shipped one.
+        name: "write", in which the model goes on with a text, token by token; or "sampling", in
+            which the settings of a sampler change what could come next.
+        model: a model with a preprocessor; by default the shipped one, which is also the one that
+            runs in the rendered book.
         text: what the model reads first.
 
     Raises:
@@ -44,7 +47,7 @@ def show(name: str, *, model: MistralCausalLM | None = None, text: str = PROMPT)
 
     >>> show("read")
     Traceback (most recent call last):
-    ValueError: name must be one of ['write'], but is 'read'.
+    ValueError: name must be one of ['sampling', 'write'], but is 'read'.
     """
     if name not in EXPLORERS:
         raise ValueError(f"name must be one of {sorted(EXPLORERS)}, but is {name!r}.")
@@ -94,7 +97,7 @@ def record_writing(model: MistralCausalLM, text: str) -> dict[str, Any]:
     >>> [piece for _, piece, _ in recorded["steps"][""]][:2]
     ['▁file', '▁object']
     """
-    tokenizer = model.preprocessor.tokenizer
+    tokenizer = _tokenizer(model)
     prompt = [int(i) for i in tokenizer.encode(text, add_bos=True)]
     start, end = len(prompt), tokenizer.end_token_id
     places = -(-(start + LENGTH + WAY_LENGTH) // PLACES) * PLACES
@@ -108,13 +111,21 @@ def record_writing(model: MistralCausalLM, text: str) -> dict[str, Any]:
         for row in rows[1:]:
             if row[-1] != end:
                 row.append(steps[_path(row[start:])][0][0])
-    size = 2 * model.count_params() + len(tokenizer.proto)
-    return {
-        "text": text,
-        "end": end,
-        "megabytes": round(size / 1e6, 1),
-        "steps": _steps(model, rows, start, places),
-    }
+    steps = _steps(model, rows, start, places)
+    return {"text": text, "end": end, "megabytes": _megabytes(model), "steps": steps}
+
+
+def _tokenizer(model: MistralCausalLM) -> Any:
+    """The tokenizer of a model that can read text."""
+    if model.preprocessor is None:
+        raise ValueError("model has no preprocessor, so it cannot read text. Give it one.")
+    return model.preprocessor.tokenizer
+
+
+def _megabytes(model: MistralCausalLM) -> float:
+    """What the files of a model have: two bytes a parameter, and the vocabulary."""
+    size = 2 * model.count_params() + len(_tokenizer(model).proto or b"")
+    return round(size / 1e6, 1)
 
 
 def _path(ids: list[int]) -> str:
@@ -126,7 +137,7 @@ def _steps(
     model: MistralCausalLM, rows: list[list[int]], start: int, places: int
 ) -> dict[str, list[tuple[int, str, float]]]:
     """The likeliest tokens after each beginning of the rows, from `start` tokens on."""
-    tokenizer = model.preprocessor.tokenizer
+    tokenizer = _tokenizer(model)
     lengths = np.array([[len(row)] for row in rows])
     ids = np.array([row + [0] * (places - len(row)) for row in rows])
     inputs = {"token_ids": ids, "padding_mask": np.arange(places) < lengths}
@@ -141,6 +152,46 @@ def _steps(
                 (int(i), tokenizer.id_to_token(int(i)), float(chances[i])) for i in best
             ]
     return steps
+
+
+def record_sampling(model: MistralCausalLM, text: str) -> dict[str, Any]:
+    """What the explorer "sampling" shows without a model.
+
+    Args:
+        model: a model with a preprocessor.
+        text: what the model reads.
+
+    Returns:
+        `text` and `megabytes`; `logits` of all V tokens that could come next, rounded; the ids
+        that are `used` in the text; and `pieces`, the likeliest ids with their pieces.
+    """
+    tokenizer = _tokenizer(model)
+    ids = [int(i) for i in tokenizer.encode(text, add_bos=True)]
+    places = -(-len(ids) // PLACES) * PLACES
+    token_ids = np.array([ids + [0] * (places - len(ids))])
+    inputs = {"token_ids": token_ids, "padding_mask": np.arange(places)[None] < len(ids)}
+    logits = model.predict(inputs, verbose=0)[0, len(ids) - 1].astype("float64").round(3)
+    best = np.argsort(-logits, kind="stable")[:NAMED]
+    return {
+        "text": text,
+        "megabytes": _megabytes(model),
+        "logits": logits.tolist(),
+        "used": sorted({*ids}),
+        "pieces": [(int(i), tokenizer.id_to_token(int(i))) for i in best],
+    }
+
+
+def draw_sampling(recorded: dict[str, Any]) -> None:
+    """Draws what the explorer "sampling" shows at its start: the likeliest next tokens.
+
+    Args:
+        recorded: as `record_sampling` makes it.
+    """
+    weights = np.exp(np.array(recorded["logits"]) - max(recorded["logits"]))
+    best, names = zip(*recorded["pieces"][:BARS])
+    title = "Before any setting: the likeliest next tokens"
+    chances = (weights / weights.sum())[list(best)]
+    next_token.next_token_bars(plt.subplots(figsize=(7, 3.4))[1], names, chances, title=title)
 
 
 def draw_writing(recorded: dict[str, Any]) -> None:
@@ -167,4 +218,7 @@ def _shipped() -> MistralCausalLM:
     return MistralCausalLM.from_preset("mistral_tiny_en")
 
 
-EXPLORERS = {"write": (record_writing, draw_writing)}
+EXPLORERS = {
+    "write": (record_writing, draw_writing),
+    "sampling": (record_sampling, draw_sampling),
+}

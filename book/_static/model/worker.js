@@ -2,12 +2,13 @@
 
    A page sends { id, do, ... }; every answer has the id of its question, and the last one says `done`.
    { do: "load" }                              answers { loaded, total } in bytes, then { stored }
-   { do: "steps", text, tokens, count, sampler, seed }
+   { do: "steps", text, tokens, count, sampler, seed, whole }
                                                answers a { step } after the text and its tokens, and
                                                one more after each of `count` tokens that it writes
    { do: "stop" }                              ends what is being read or written
    A step is what comes next, the likeliest first: { tokens, pieces, likeliest: [[id, piece, p]] }.
-   Its tokens and their pieces are those after the text. After the end nothing is likely.
+   Its tokens and their pieces are those after the text. After the end nothing is likely. If it is
+   asked for as a whole, it has all logits too, and the tokens that were `used`.
    What goes wrong is answered by { error }, a sentence. */
 import { Mistral, Tokenizer, choose, readTensors, seeded, softmax } from "./mistral.js";
 
@@ -137,7 +138,7 @@ function step(tokens, logits) {
   return { tokens: [...tokens], pieces: tokens.map(piece), likeliest };
 }
 
-async function steps({ id, text, tokens, count = 0, sampler = {}, seed = 0 }) {
+async function steps({ id, text, tokens = [], count = 0, sampler = {}, seed = 0, whole }) {
   const prompt = [tokenizer.start, ...tokenizer.encode(text)];
   const written = [...tokens], random = seeded(seed);
   const alive = () => id === latest;
@@ -146,7 +147,8 @@ async function steps({ id, text, tokens, count = 0, sampler = {}, seed = 0 }) {
     const ids = [...prompt, ...written];
     const next = ended ? [] : await logitsOf(ids, alive, (progress) => answer(id, progress));
     if (next === null) return;
-    answer(id, { step: step(written, ended ? null : next) });
+    const all = whole ? { logits: next, used: [...new Set(ids)] } : {};
+    answer(id, { step: { ...step(written, ended ? null : next), ...all } });
     if (ended || left === 0) return;
     written.push(choose(next, sampler, random, new Set(ids)));
     await breathe();

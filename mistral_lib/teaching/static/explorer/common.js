@@ -163,5 +163,57 @@
     stop: () => ask({ do: "stop" }),
   };
 
-  window.explorers = { element, button, slider, rove, define, model };
+  const WITHOUT_MODEL = {
+    page: "These are recorded values. Load the model to type your own text.",
+    disk:
+      "These are recorded values, because a page that is opened from the disk cannot load the " +
+      "model. Run “make serve” in the book's repository, and open http://localhost:8000 instead.",
+    notebook:
+      "These values were computed when the cell ran. For another text, change it in the cell and " +
+      "run the cell again.",
+  };
+
+  /* The button that loads the model, how far it is, and what an explorer shows without it.
+     `ready` is called when the model is there. */
+  function loader(root, megabytes, say, ready) {
+    const load = button(`Load the model (${megabytes.toFixed(1)} MB)`, start);
+    const bar = element("progress", { "aria-label": "How much of the model is loaded" });
+    const amount = element("span");
+    const progress = element("p", { hidden: "" }, bar, amount);
+    const note = element("p", { class: "note" }, WITHOUT_MODEL[model.place]);
+    load.hidden = model.place !== "page";
+
+    function hear({ loaded, total, stored }) {
+      if (stored !== undefined) root.dataset.stored = stored;
+      if (!total) return;
+      [bar.max, bar.value] = [total, loaded];
+      amount.textContent = ` ${(loaded / 1e6).toFixed(1)} of ${(total / 1e6).toFixed(1)} MB`;
+    }
+
+    async function start() {
+      load.disabled = true;
+      progress.hidden = false;
+      say("The model is loading.");
+      try {
+        await model.load(hear);
+        load.hidden = note.hidden = true;
+        say("The model is loaded. Now you can type your own text.");
+        ready();
+      } catch (error) {
+        say(error.message);
+      }
+      load.disabled = false;
+      progress.hidden = true;
+    }
+    return { load, progress, note };
+  }
+
+  const percent = (p) => `${(100 * p).toFixed(1)}%`;
+  /* A token as a label shows it, and as a sentence says it. */
+  const label = (piece) => piece.replaceAll("\n", "⏎");
+  const spoken = (piece) => label(piece).replaceAll("▁", " ").trim() || "a space";
+
+  window.explorers = {
+    ...{ element, button, slider, rove, define, model, loader, percent, label, spoken },
+  };
 })();

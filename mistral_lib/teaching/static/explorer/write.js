@@ -5,21 +5,8 @@
 (() => {
   "use strict";
 
-  const { element, button, rove, define, model } = window.explorers;
+  const { element, button, rove, define, model, loader, percent, label, spoken } = window.explorers;
   const BARS = 8, COUNT = 20, LONGEST = 2000, TAIL = 60;
-  const percent = (p) => `${(100 * p).toFixed(1)}%`;
-  const label = (piece) => piece.replaceAll("\n", "⏎");
-  const spoken = (piece) => label(piece).replaceAll("▁", " ").trim() || "a space";
-
-  const WITHOUT_MODEL = {
-    page: "These are recorded values. Load the model to type your own text and to go any way.",
-    disk:
-      "These are recorded values, because a page that is opened from the disk cannot load the " +
-      "model. Run “make serve” in the book's repository, and open http://localhost:8000 instead.",
-    notebook:
-      "These values were computed when the cell ran. For another text, change it in the cell and " +
-      "run the cell again.",
-  };
 
   define("write", "Write", ({ root, body, data, say, address }) => {
     let state; // the text, the ids of the tokens after it, and the place that is looked at
@@ -30,17 +17,13 @@
     // --- What is on the screen ---
 
     const text = element("textarea", { rows: 5, maxlength: LONGEST, spellcheck: "false" });
-    const load = button(`Load the model (${data.megabytes.toFixed(1)} MB)`, loadModel);
+    const { load, progress, note } = loader(root, data.megabytes, say, goLive);
     const next = button("Next token", () => goOn(1));
     const more = button("", () => (busy ? halt() : goOn(COUNT)));
     const how = element("select");
     for (const [value, name] of [["", "the likeliest"], ["1", "by chance, as the bars say"]])
       how.append(element("option", { value }, name));
     const choice = element("label", {}, "Choose ", how);
-    const bar = element("progress", { "aria-label": "How much of the model is loaded" });
-    const amount = element("span");
-    const progress = element("p", { class: "progress", hidden: "" }, bar, amount);
-    const note = element("p", { class: "note" }, WITHOUT_MODEL[model.place]);
     const way = element("div", { class: "way", role: "toolbar", "aria-label": "Tokens so far" });
     const title = element("p", { class: "step" });
     const bars = element("ol", { class: "bars", "aria-label": "The likeliest next tokens" });
@@ -105,8 +88,6 @@
 
     function show(focus = null) {
       text.readOnly = choice.hidden = !live;
-      load.hidden = live || model.place !== "page";
-      note.hidden = live;
       more.textContent = busy ? "Stop" : `Write ${COUNT} tokens`;
       drawWay();
       drawBars();
@@ -282,27 +263,10 @@
 
     // --- The model ---
 
-    async function loadModel() {
-      load.disabled = true;
-      progress.hidden = false;
-      say("The model is loading.");
-      try {
-        await model.load(({ loaded, total, stored }) => {
-          if (stored !== undefined) root.dataset.stored = stored;
-          if (!total) return;
-          [bar.max, bar.value] = [total, loaded];
-          amount.textContent = ` ${(loaded / 1e6).toFixed(1)} of ${(total / 1e6).toFixed(1)} MB`;
-        });
-        live = true;
-        known = new Map();
-        say("The model is loaded. Now you can type your own text.");
-      } catch (error) {
-        say(error.message);
-      }
-      load.disabled = false;
-      progress.hidden = true;
+    function goLive() {
+      live = true;
+      known = new Map();
       show();
-      if (!live) return;
       text.focus();
       lookUp();
     }
