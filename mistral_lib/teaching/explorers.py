@@ -52,7 +52,7 @@ def show(name: str, *, model: MistralCausalLM | None = None, text: str = PROMPT)
     if name not in EXPLORERS:
         raise ValueError(f"name must be one of {sorted(EXPLORERS)}, but is {name!r}.")
     record, draw = EXPLORERS[name]
-    recorded = record(model or _shipped(), text)
+    recorded = record(_shipped() if model is None else model, text)
     draw(recorded)
     plt.show()
     display(HTML(html(name, recorded)))

@@ -153,7 +153,7 @@
     function barOf([id, piece, p], row, taken) {
       const made = button("", () => take(id), { "data-id": id, tabindex: row ? -1 : 0 });
       made.append(element("span", { class: "token" }, label(piece)), ...strip(p));
-      if (taken) made.append(element("span", { class: "mark" }, "✓"));
+      if (taken) made.append(element("span", { class: "tick" }, "✓"));
       made.classList.toggle("taken", taken);
       return element("li", {}, made);
     }
