@@ -86,7 +86,8 @@
     const bars = element("ol", { class: "bars", "aria-label": "The likeliest tokens" });
     const words = element("label", { class: "wide" }, element("span", {}, "Your text"), text);
     const actions = element("p", { class: "actions" }, load, hundred);
-    body.append(words, progress, note, form, actions, title, bars);
+    const key = element("p", { class: "key" }, "Outlined: before the settings. Filled: after them.");
+    body.append(words, progress, note, form, actions, title, key, bars);
     text.addEventListener("input", () => {
       clearTimeout(typing);
       typing = setTimeout(readText, 400);
@@ -117,10 +118,10 @@
       const most = Math.max(...order.map((id) => Math.max(before[id], after[id])));
       const rows = order.map((id) => row(id, before[id] / most, after[id], most, cut[id]));
       const sum = (all) => 1 - order.reduce((total, id) => total + all[id], 0);
-      const others = { count: before.length - order.length, before: sum(before), after: sum(after) };
-      bars.replaceChildren(...rows, otherRow(others, most, order));
+      bars.replaceChildren(...rows, otherRow(sum(before), sum(after), most, order));
       const left = after.filter((p) => p > 0).length;
-      title.textContent = `${left.toLocaleString("en")} of ${after.length.toLocaleString("en")} tokens are left`;
+      const [some, all] = [left, after.length].map((count) => count.toLocaleString("en"));
+      title.textContent = `${some} of ${all} tokens are left`;
       return { before, after };
     }
 
@@ -145,8 +146,8 @@
       return made;
     }
 
-    function otherRow({ count, before, after }, most, order) {
-      const name = element("span", { class: "token" }, `${count.toLocaleString("en")} others`);
+    function otherRow(before, after, most, order) {
+      const name = element("span", { class: "token" }, "all others");
       const made = element("li", { class: "rest" }, name, strip(before / most, after / most));
       made.append(element("span", { class: "chance" }, percent(Math.max(0, after))));
       const shown = order.reduce((sum, id) => sum + (drawn?.get(id) ?? 0), 0);
