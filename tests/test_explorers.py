@@ -4,7 +4,9 @@ import json
 import re
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import nbformat
+import numpy as np
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 from nbval.plugin import get_sanitize_patterns
@@ -68,9 +70,32 @@ def test_names_are_checked():
         explorers.show("right")
 
 
+@pytest.fixture(scope="module")
+def model():
+    return MistralCausalLM.from_preset("mistral_tiny_en")
+
+
 @pytest.mark.slow
-def test_what_is_committed_is_what_the_library_computes():
-    model = MistralCausalLM.from_preset("mistral_tiny_en")
+def test_show_draws_a_picture_and_carries_the_values(model, monkeypatch):
+    monkeypatch.setattr(explorers, "display", lambda html: shown.append(html.data))
+    shown, text = [], "Return the name of the"
+    plt.close("all")
+    for name in ("write", "sampling"):
+        explorers.show(name, model=model, text=text)
+    assert len(plt.get_fignums()) == 2
+    writing, sampling = (json.loads(DATA.search(html)[1]) for html in shown)
+    assert writing["text"] == sampling["text"] == text
+    weights = np.exp(sampling["logits"])
+    likeliest = writing["steps"][""]
+    for (token, piece, chance), named in zip(likeliest, sampling["pieces"]):
+        assert named == [token, piece]
+        assert weights[token] / weights.sum() == pytest.approx(chance, abs=1e-3)
+    ids = model.preprocessor.tokenizer.encode(text, add_bos=True)
+    assert sampling["used"] == sorted({*ids})
+
+
+@pytest.mark.slow
+def test_what_is_committed_is_what_the_library_computes(model):
     found = [*committed()]
     assert {"intro", "01_one_token"} <= {name for name, _ in found}
     for name, html in found:

@@ -30,9 +30,11 @@ PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>A page</ti
 <link rel="stylesheet" href="_static/explorer/explorer.css"><main><h1>A page</h1>
 <div class="cell_output">{html}<figure><img alt="A still picture" src="data:,">
 <figcaption>A caption.</figcaption></figure></div></main>
-<script src="_static/explorer/common.js"></script><script src="_static/explorer/write.js"></script>
+<script src="_static/explorer/common.js"></script>
+<script src="_static/explorer/{name}.js"></script>
 """
 TEXT = "Return the name of the"
+NOTHING = {"text": "", "megabytes": 6.3, "logits": [0] * 2048, "used": [], "pieces": []}
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +53,10 @@ def folder(tmp_path_factory):
     for name in (*live.FILES, "index.json"):
         shutil.copyfile(shipped / name, folder / "_static" / "model" / name)
     html = next(html for name, html in committed() if name == "intro")
-    (folder / "page.html").write_text(PAGE.format(html=html))
+    (folder / "page.html").write_text(PAGE.format(html=html, name="write"))
+    html = explorers.html("sampling", NOTHING).partition("<style>")[0]
+    (folder / "sampling.html").write_text(PAGE.format(html=html, name="sampling"))
+    html = next(html for name, html in committed() if name == "intro")
     html = explorers.html("write", json.loads(DATA.search(html)[1]))
     (folder / "notebook.html").write_text(
         f"<!doctype html><meta charset='utf-8'><div id='output-area'><img alt='Still'>{html}</div>"
@@ -104,9 +109,9 @@ def ready(page):
     )
 
 
-def bars(page):
+def bars(page, rows=".bars button"):
     """The tokens of the bars with the probabilities that are written beside them."""
-    rows = page.locator(".bars button").evaluate_all(
+    rows = page.locator(rows).evaluate_all(
         "all => all.map(b => [+b.dataset.id, b.querySelector('.chance').textContent])"
     )
     return {token: float(chance.rstrip("%")) / 100 for token, chance in rows}
@@ -152,6 +157,22 @@ def test_what_it_shows_is_what_the_library_computes(chromium, address, model):
         written = model.generate(ids, max_length=len(ids) + 20)
         assert in_address(page)["write.tokens"] == ",".join(str(i) for i in written[len(ids) - 2 :])
         assert all(url.startswith(address) for url in page.asked)
+        assert page.complaints == []
+
+
+def test_sampling_starts_from_what_the_library_computes(chromium, address, model):
+    ids = [int(i) for i in model.preprocessor.tokenizer.encode(TEXT, add_bos=True)]
+    with opened(chromium, address, "sampling.html") as page:
+        load(page)
+        page.get_by_label("Your text").fill(TEXT)
+        page.wait_for_function(
+            "document.querySelector('[role=status]').textContent.includes('file')"
+        )
+        probabilities = expected(model, ids)
+        shown = bars(page, ".bars li[data-id]")
+        assert [*shown] == np.argsort(-probabilities)[: len(shown)].tolist()
+        for token, chance in shown.items():
+            assert chance == pytest.approx(probabilities[token], abs=1e-3)
         assert page.complaints == []
 
 

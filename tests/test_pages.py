@@ -327,9 +327,9 @@ def test_the_model_runs_in_the_page(chromium, address, theme, size):
         page.get_by_text("prefix", exact=False).last.wait_for()
         assert before
         assert page.evaluate(TOO_WIDE) == []
-        assert barriers(page, rules={"label-content-name-mismatch": {"enabled": True}}) == {}
         assert page.refused == []
         assert page.complaints == []
+        assert barriers(page, rules={"label-content-name-mismatch": {"enabled": True}}) == {}
 
 
 def model_files(address):
