@@ -7,7 +7,6 @@ reads them. They are made once, and again when the preset is newer; nothing of t
 import hashlib
 import json
 import re
-import shutil
 import tempfile
 from pathlib import Path
 
@@ -43,16 +42,17 @@ def write_model(folder):
     from mistral_lib import MistralCausalLM
 
     folder.mkdir(parents=True, exist_ok=True)
-    index.unlink(missing_ok=True)
     model = MistralCausalLM.from_preset("mistral_tiny_en", dtype="bfloat16")
-    with tempfile.TemporaryDirectory() as exported:
-        model.export_to_transformers(exported)
-        for name in FILES:
-            shutil.copyfile(Path(exported, name), folder / name)
-    contents = {name: (folder / name).read_bytes() for name in FILES}
-    version = hashlib.sha256(b"".join(contents.values())).hexdigest()[:16]
-    sizes = {name: len(data) for name, data in contents.items()}
-    index.write_text(json.dumps({"version": version, "files": sizes}))
+    with tempfile.TemporaryDirectory(dir=folder.parent) as made:
+        made = Path(made)
+        model.export_to_transformers(made / "model")
+        contents = {name: (made / "model" / name).read_bytes() for name in FILES}
+        version = hashlib.sha256(b"".join(contents.values())).hexdigest()[:16]
+        sizes = {name: len(data) for name, data in contents.items()}
+        entry = json.dumps({"version": version, "files": sizes})
+        (made / "model" / "index.json").write_text(entry)
+        for name in (*FILES, "index.json"):  # at once, since tests build side by side
+            (made / "model" / name).replace(folder / name)
 
 
 def setup(app):
