@@ -1,5 +1,6 @@
 """The built pages in a real browser: whole without a network, and readable by everyone."""
 
+import json
 import re
 from contextlib import contextmanager
 from io import BytesIO
@@ -31,6 +32,8 @@ for _key, _target in TARGETS.items():
             _key.removeprefix("fig:")
         )
 WITH_FIGURES = [name for name in PAGES if name in FIGURES]
+# Explorers take the place of their pictures.
+LIVE = "[...document.querySelectorAll('.explorer')].map(e => e.closest('figure')?.id ?? '')"
 VERSIONS = "[...document.querySelectorAll('.bd-article picture img')]"
 LIGHT = 2_000_000  # bytes that one view of a page may transfer
 AXE = Axe()
@@ -217,7 +220,8 @@ def test_a_figure_is_shown_in_the_version_that_fits(page):
     files = page.evaluate(f"{VERSIONS}.map(i => new URL(i.currentSrc).pathname.split('/').pop())")
     dark, narrow = page.theme == "dark", page.size == "phone"
     ending = ("-dark" if dark else "") + ("-narrow" if narrow else "")
-    keys = FIGURES[page.name]
+    live = {figure.removeprefix("fig-") for figure in page.evaluate(LIVE)}
+    keys = [key for key in FIGURES[page.name] if key not in live]
     if ending:
         assert files == [f"{key}{ending}.png" for key in keys]
     else:
@@ -299,6 +303,41 @@ def test_a_page_is_light(chromium, address, name):
     assert sum(sizes.values()) <= LIGHT, heaviest
 
 
+@shown("book/07_sliding_windows", sizes=SIZES)
+def test_the_mask_is_a_grid_of_equal_squares(page):
+    boxes = page.evaluate(
+        "[...document.querySelectorAll('.mask-explorer [role=gridcell]')]"
+        ".map(cell => cell.getBoundingClientRect()).map(box => [box.width, box.height])"
+    )
+    assert len(boxes) == 8**2
+    assert max(map(max, boxes)) - min(map(min, boxes)) < 2
+    assert min(map(min, boxes)) >= 24  # large enough for a finger
+
+
+@pytest.mark.parametrize(("theme", "size"), [("light", "desktop"), ("dark", "phone")])
+def test_the_model_runs_in_the_page(chromium, address, theme, size):
+    with opened(chromium, address, "book/intro", theme, size) as page:
+        before = page.locator(".bars").inner_text()
+        button = page.get_by_role("button", name="Load the model")
+        assert f"{sum(model_files(address).values()) / 1e6:.1f} MB" in button.inner_text()
+        button.click()
+        button.wait_for(state="hidden")
+        page.get_by_role("button", name="Write 20 tokens").click()
+        page.get_by_role("button", name="Write 20 tokens").wait_for()
+        page.get_by_text("prefix", exact=False).last.wait_for()
+        assert before
+        assert page.evaluate(TOO_WIDE) == []
+        assert page.refused == []
+        assert page.complaints == []
+        assert barriers(page, rules={"label-content-name-mismatch": {"enabled": True}}) == {}
+
+
+def model_files(address):
+    """The names and sizes of the model's files."""
+    with urlopen(f"{address}/_static/model/index.json") as response:
+        return json.load(response)["files"]
+
+
 @shown("book/07_sliding_windows")
 def test_icons_are_drawn(page):
     glyphs = """
@@ -357,7 +396,7 @@ def test_nothing_of_the_notation_is_seen(page):
 
 @shown()
 def test_every_picture_of_a_cell_has_its_caption_once(page):
-    pictures = "[...document.querySelectorAll('.cell_output img:not(.only-dark)')]"
+    pictures = "[...document.querySelectorAll('.cell_output :is(img:not(.only-dark), .explorer)')]"
     captions = page.evaluate(
         f"{pictures}.map(i => i.closest('figure')?.querySelector('figcaption').innerText ?? '')"
     )

@@ -33,7 +33,8 @@ def main() -> None:
     result = build()
     if result.returncode:
         sys.exit(f"{result.stdout}\nmake: the book has warnings or errors; they stand above.")
-    print(f"The book is at {PAGES / 'index.html'}")
+    print(f"The book is at {PAGES / 'index.html'}. Browsers let the model run in its pages only")
+    print("if they come from a server: make serve, and open http://localhost:8000.")
 
 
 if __name__ == "__main__":

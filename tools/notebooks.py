@@ -54,6 +54,8 @@ if find("google") and find("google.colab") and not find("mistral_lib"):
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"]
     subprocess.run([*pip, *needed, library], check=True)
     importlib.invalidate_caches()"""
+# What an explorer carries with it for a notebook that runs; its recorded values stay.
+SCRIPT = re.compile(r"<(script|style)>.*?</\1>", re.DOTALL)
 # A number in the prose, or a question mark that waits for one, and the name it was recorded under.
 FACT = re.compile(rf"((?<![\w.,])(?P<text>{NUMBER.pattern}|\?))?<!-- =(?P<name>{NAME.pattern}) -->")
 
@@ -143,7 +145,7 @@ def normalise(notebook: NotebookNode) -> None:
 
 
 def _plain_output(output: NotebookNode, count: int) -> NotebookNode:
-    """An output without the metadata that front ends add, but with the size of a picture.
+    """An output without scripts and the metadata of front ends, but with the size of a picture.
 
     Without it Jupyter shows a picture drawn for sharp screens at twice its size.
     """
@@ -152,6 +154,8 @@ def _plain_output(output: NotebookNode, count: int) -> NotebookNode:
         output.metadata = NotebookNode(
             {key: value for key, value in output.metadata.items() if key in kept}
         )
+    if "text/html" in output.get("data", {}):  # an explorer: the rendered book has its script
+        output.data["text/html"] = SCRIPT.sub("", output.data["text/html"])
     if output.output_type == "execute_result":
         output.execution_count = count
     return output

@@ -1,17 +1,15 @@
 """The mask explorer, in Chromium: its rule is Python's, and it can be used without a mouse."""
 
 from itertools import product
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 import browser
-import build_book
 from mistral_lib.masks import attention_mask, can_see
 from mistral_lib.teaching import plots
+from mistral_lib.teaching.explorers import FOLDER
 
-FOLDER = Path(__file__).parents[1] / "book" / "_static" / "explorer"
 SYMBOLS = {
     "seen": plots.SEEN,
     "future": plots.FUTURE,
@@ -35,7 +33,8 @@ def page():
         page.on("pageerror", lambda error: page.complaints.append(str(error)))
         page.set_content('<div class="mask-explorer">Only in the rendered book.</div>')
         page.add_style_tag(content=(FOLDER / "explorer.css").read_text())
-        page.add_script_tag(content=(FOLDER / "explorer.js").read_text())
+        for name in ("common", "mask"):
+            page.add_script_tag(content=(FOLDER / f"{name}.js").read_text())
         yield page
         assert page.complaints == []
 
@@ -53,6 +52,10 @@ def shown(page):
         "[...document.querySelectorAll('tbody tr')]"
         ".map(row => [...row.querySelectorAll('[role=gridcell]')].map(cell => cell.textContent))"
     )
+
+
+def said(page):
+    return page.locator("[role=status]").inner_text()
 
 
 def ringed(page):
@@ -92,18 +95,27 @@ def test_rings_count_what_differs(page):
     select.select_option("index")
     late = attention_mask(keys[5:], keys, 4) != attention_mask(keys[:3], keys, 4)
     assert ringed(page) == late.sum()
-    assert f"{late.sum()} cells differ" in page.locator("[role=status]").inner_text()
+    assert f"{late.sum()} cells differ" in said(page)
     select.select_option("")
     assert ringed(page) == 0
 
 
+def test_one_is_not_many(page):
+    set_sliders(page, 7, 0, 0, 0)
+    page.locator("select").select_option("wider")
+    assert ringed(page) == 1
+    assert said(page).endswith("1 cell differs from W + 1.")
+    page.locator("select").select_option("")
+    set_sliders(page, 1, 1, 0, 0)
+    assert said(page).endswith("1 row sees nothing.")
+
+
 def test_it_can_be_used_with_the_keyboard_alone(page):
     set_sliders(page, 4, 0, 0, 0)
-    status = page.locator("[role=status]")
     # Tab order: four sliders, the list, one cell of the grid.
     page.locator("input[type=range]").first.focus()
     page.keyboard.press("ArrowRight")
-    assert page.locator("output").first.inner_text() == "5"
+    assert page.locator("label .value").first.inner_text() == "5"
     page.keyboard.press("ArrowLeft")
     for _ in range(5):
         page.keyboard.press("Tab")
@@ -114,10 +126,70 @@ def test_it_can_be_used_with_the_keyboard_alone(page):
     page.keyboard.press("ArrowUp")
     page.keyboard.press("ArrowRight")
     assert page.evaluate("document.activeElement.dataset.place") == f"{query - 1},{key + 1}"
-    assert f"Query {query - 1} " in status.inner_text()
+    assert f"Query {query - 1} " in said(page)
     for _ in range(12):  # beyond the edge nothing moves
         page.keyboard.press("ArrowLeft")
     assert page.evaluate("document.activeElement.dataset.place") == f"{query - 1},0"
+
+
+def test_keys_reach_the_ends_of_the_grid(page):
+    set_sliders(page, 4, 0, 0, 2)
+    page.locator("[data-place='5,3']").focus()
+    for key, place in (
+        ("Home", "5,0"),
+        ("End", "5,7"),
+        ("PageUp", "2,7"),
+        ("PageDown", "7,7"),
+        ("Control+Home", "2,0"),
+        ("Control+End", "7,7"),
+    ):
+        page.keyboard.press(key)
+        assert page.evaluate("document.activeElement.dataset.place") == place
+
+
+def test_what_is_described_has_an_outline(page):
+    set_sliders(page, 4, 1, 0, 2)
+    page.locator("[data-place='5,3']").hover()
+    outlined = page.locator(".described").all_inner_texts()
+    assert outlined == ["(", ")", "●"]  # the key's token, the query's, and the cell
+    assert said(page).startswith("Query 5 “)”, key 3 “(”")
+
+
+def test_empty_rows_are_marked(page):
+    set_sliders(page, 2, 3, 0, 0)
+    keys = np.arange(LENGTH)
+    seen = attention_mask(keys, keys, 2, keys >= 3)
+    marks = page.locator("tbody th").all_inner_texts()
+    assert ["∅" in mark for mark in marks] == (~seen.any(axis=1)).tolist()
+    assert said(page).endswith("3 rows see nothing.")
+
+
+def test_no_window_is_called_so(page):
+    set_sliders(page, None, 0, 0, 0)
+    slider = page.locator("input[type=range]").first
+    assert slider.get_attribute("aria-valuetext") == "none"
+
+
+def test_one_part_of_it_speaks(page):
+    assert page.locator("output, [aria-live], [role=status], [role=alert]").count() == 1
+
+
+def test_reset_brings_the_beginning_back(page):
+    set_sliders(page, 4, 0, 0, 0)
+    first = shown(page)
+    set_sliders(page, 2, 3, 1, 4)
+    page.locator("select").select_option("both")
+    page.get_by_role("button", name="Reset").click()
+    assert shown(page) == first
+    assert page.locator("select").input_value() == ""
+
+
+def test_words_of_the_key_stay_together_on_a_phone(page):
+    page.set_viewport_size(browser.PHONE)
+    heights = page.locator("p.key span").evaluate_all("all => all.map(s => s.offsetHeight)")
+    page.set_viewport_size(browser.DESKTOP)
+    assert len(heights) == 5
+    assert max(heights) < 1.5 * min(heights)
 
 
 def test_a_screen_reader_is_told_why(page):
@@ -133,23 +205,5 @@ def test_the_symbols_are_those_of_the_figures(page):
     for name, symbol in SYMBOLS.items():
         texts = set(page.locator(f"td.is-{name}").all_inner_texts())
         assert texts == {symbol}
-    assert page.locator("p.key").inner_text().split() == plots.SYMBOL_KEY.split()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("size", [browser.DESKTOP, browser.PHONE], ids=["desktop", "phone"])
-def test_in_the_book_it_is_a_grid_of_equal_squares(page, size):
-    # Depends on `page` for its skip; the theme's own styles must not reach into the cells.
-    result = build_book.build()
-    assert result.returncode == 0, result.stdout
-    context = page.context.browser.new_context(viewport=size)
-    with browser.serve(build_book.PAGES) as address:
-        chapter = browser.open_page(context, f"{address}/book/07_sliding_windows.html")
-        boxes = chapter.evaluate(
-            "[...document.querySelectorAll('.mask-explorer [role=gridcell]')]"
-            ".map(cell => cell.getBoundingClientRect()).map(box => [box.width, box.height])"
-        )
-        context.close()
-    assert len(boxes) == LENGTH**2
-    assert max(map(max, boxes)) - min(map(min, boxes)) < 2
-    assert min(map(min, boxes)) >= 24  # large enough for a finger
+    key = page.locator("p.key").inner_text().split()
+    assert key == [*plots.SYMBOL_KEY.split(), *"∅ the row sees nothing".split()]
