@@ -6,6 +6,7 @@ docstrings, and whether a chapter exists, from the folder of notebooks.
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 import nbformat
@@ -40,6 +41,7 @@ def modules() -> list[Path]:
     return [path.relative_to(ROOT) for path in found if path.name != "__init__.py"]
 
 
+@cache
 def first_paragraph(module: Path) -> str:
     """The first paragraph of a module's docstring, on one line."""
     docstring = ast.get_docstring(ast.parse((ROOT / module).read_text())) or ""
