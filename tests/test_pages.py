@@ -182,7 +182,7 @@ def test_the_words_of_a_dark_page_stand_out(page):
     assert barriers(page, runOnly=["color-contrast", "link-in-text-block"]) == {}
 
 
-# On a phone pages differ from the same pages on a desk in their frame, so one of each kind is enough.
+# What differs on a phone is the frame of a page, so one page of each kind is enough.
 KINDS = [
     f"book/{name}" for name in ("intro", "07_sliding_windows", "claims", "exercises", "api/masks")
 ]
