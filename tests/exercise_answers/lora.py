@@ -4,8 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-BORDERS = 2 * 8192 + 2 * 5120 + 3 * 18_432
-
 
 def gradient_by_jax(x, a, b, upstream, scale):
     return jax.grad(lambda a: (scale * (x @ a @ b) * upstream).sum())(jnp.asarray(a))
@@ -35,6 +33,11 @@ def mask_of_numbers(weights, question_tokens):
     return mask
 
 
+def alpha_by_factor(r, lora_alpha, use_rslora):
+    factor = lora_alpha / np.sqrt(r) if use_rslora else lora_alpha / r
+    return factor * r
+
+
 ANSWERS = {
     "lora.by_hand": (
         [
@@ -57,21 +60,6 @@ ANSWERS = {
             (22, np.float32(6)),
             jnp.array([22, 6]),
         ],
-    ),
-    "lora.parameters": (
-        [
-            29.4,
-            29,
-            16 * 32 * (8192 + 5120) / 1e6,
-            16 * BORDERS / 1e6,
-            32 * BORDERS / 1e6,
-            41_943_040,
-            0.042,
-            16 * 32 * 3 * 18_432 / 1e6,
-            84,
-            "42 billion",
-        ],
-        [42, 41.9, "42 million", 16 * 32 * BORDERS / 1e6, 41.943, "41,943,040 numbers"],
     ),
     "lora.memory": (
         [0.7, 0.67, 14.48, 116, 29.6, 130, 0.67e9, 7.24, 15_150, 15.15e9, "fifteen", 14.5e9 + 0.7],
@@ -97,14 +85,6 @@ ANSWERS = {
             gradient_of_the_kernel_first,
             lambda x, a, b, upstream, scale: scale * np.einsum("sd,sf,rf->dr", x, upstream, b),
         ],
-    ),
-    "lora.flops": (
-        [0.0977, 0.1, 4 * 8192 / 4096**2, 0.4, 100, 2 * 4 * 8192, 25, 0.39, "a fifth", -0.2],
-        [0.195, 0.2, "0.195 %", 100 * 4 * (4096 + 4096) / 4096**2, 0.19, np.float64(0.1953)],
-    ),
-    "lora.library": (
-        [1, 2, 3, 5, 6, 7, "line 3", 0, "autocast", 4.5],
-        [4, "4", "line 4", np.int64(4)],
     ),
     "lora.mask": (
         [
@@ -146,6 +126,25 @@ ANSWERS = {
             lambda kernel, a, b, alpha: kernel + a @ (b * alpha) / len(b),
             lambda kernel, a, b, alpha: kernel + np.einsum("dr,rf->df", a, b) * alpha / b.shape[0],
             lambda kernel, a, b, alpha: jnp.asarray(kernel) + (alpha / a.shape[1]) * jnp.dot(a, b),
+        ],
+    ),
+    "lora.rslora": (
+        [
+            lambda r, lora_alpha, use_rslora: lora_alpha,
+            lambda r, lora_alpha, use_rslora: lora_alpha * r if use_rslora else lora_alpha,
+            lambda r, lora_alpha, use_rslora: lora_alpha / r**0.5 if use_rslora else lora_alpha,
+            lambda r, lora_alpha, use_rslora: lora_alpha * r**0.5,
+            lambda r, lora_alpha, use_rslora: lora_alpha if use_rslora else lora_alpha * r**0.5,
+            lambda r, lora_alpha, use_rslora: r**0.5 if use_rslora else 1,
+            lambda r, lora_alpha, use_rslora: lora_alpha * r**2 if use_rslora else lora_alpha,
+            lambda r, lora_alpha, use_rslora: lora_alpha / r,
+            lambda r, lora_alpha: lora_alpha * r**0.5,
+        ],
+        [
+            lambda r, lora_alpha, use_rslora: lora_alpha * (r**0.5 if use_rslora else 1),
+            lambda r, lora_alpha, use_rslora: lora_alpha * np.sqrt(r) ** use_rslora,
+            lambda r, lora_alpha, use_rslora: np.where(use_rslora, lora_alpha * r**0.5, lora_alpha),
+            alpha_by_factor,
         ],
     ),
 }

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mistral_lib.layers.projection import Projection
-from mistral_lib.teaching.exercises.kinds import Estimate, Explanation, Function, Line, Value
+from mistral_lib.teaching.exercises.kinds import Estimate, Experiment, Explanation, Function, Value
 
 MISTRAL_7B = 7_241_732_096
 # Inputs plus outputs of the seven projections of a block: query and attention_output, key and
@@ -50,6 +49,19 @@ def _masked(weights, question_tokens):
     return weights & (np.arange(len(weights)) >= question_tokens - 1)
 
 
+def _files():
+    """What files of PEFT say: r, lora_alpha and use_rslora."""
+    yield 4, 8, False
+    yield 4, 8, True
+    yield 16, 8, True
+    yield 64, 16, True
+    yield 9, 1, False
+
+
+def _alpha(r, lora_alpha, use_rslora):
+    return lora_alpha * r**0.5 if use_rslora else lora_alpha
+
+
 EXERCISES = [
     Value(
         name="lora.by_hand",
@@ -66,27 +78,7 @@ EXERCISES = [
         hints=(
             "Three small products: x A is one number, that times B is two, then the scale.",
             "x A = 1·1 + 2·0 + 0·2 + 1·1 = 2.",
-            "[10 + 2 * 2 * 3, 10 + 2 * 2 * -1]",
-        ),
-    ),
-    Estimate(
-        name="lora.parameters",
-        kind="estimate",
-        minutes=4,
-        difficulty=2,
-        solution=ADAPTER_7B / 1e6,
-        factor=1.03,
-        unit="million numbers",
-        mistakes=(
-            (16 * 32 * (8192 + 5120) / 1e6, "that is query and value alone. There are seven."),
-            (16 * BORDERS_7B / 1e6, "that is one block of 32."),
-            (BORDERS_7B * 32 / 1e6, "that is rank 1; here it is 16."),
-            (16 * 32 * 7 * 8192 / 1e6, "not every projection is 4,096 × 4,096."),
-        ),
-        hints=(
-            "A projection from D to F gets r (D + F) numbers.",
-            "D + F is 8,192 twice, 5,120 twice and 18,432 three times: 81,920 a block.",
-            "16 * 32 * (2 * 8192 + 2 * 5120 + 3 * 18432) / 1e6",
+            "Add alpha / r times (x A) B to x W. What are alpha and r here?",
         ),
     ),
     Estimate(
@@ -109,9 +101,9 @@ EXERCISES = [
             (18 * MISTRAL_7B / 1e9, "gradients and moments are kept for trained numbers alone."),
         ),
         hints=(
-            "Two kinds of numbers: frozen ones in bfloat16, trained ones with all that Adam keeps.",
-            "7.24 billion times 2 bytes, and 42 million times 16.",
-            "(2 * 7.24e9 + 16 * 42e6) / 1e9",
+            "Two kinds of numbers: frozen ones in bfloat16, and trained ones with all that Adam keeps.",
+            "A frozen number has no gradient and no moments. How many bytes does it take?",
+            "Add 16 bytes for each number of the adapter to 2 bytes for each of the model.",
         ),
     ),
     Function(
@@ -137,27 +129,9 @@ EXERCISES = [
         },
         hints=(
             "Backwards through a product with B is a product with the transpose of B.",
-            "upstream @ b.T has a number for each token and rank; then x.T gathers the tokens.",
-            "scale * x.T @ (upstream @ b.T)",
-        ),
-    ),
-    Estimate(
-        name="lora.flops",
-        kind="estimate",
-        minutes=3,
-        difficulty=1,
-        solution=100 * 4 * (4096 + 4096) / 4096**2,
-        factor=1.05,
-        unit="per cent",
-        mistakes=(
-            (100 * 4 / 4096, "two thin products, with A and with B: you counted one."),
-            (4 * (4096 + 4096) / 4096**2, "that is the fraction; per cent are asked for."),
-            (100.0, "A @ B would have as many numbers as W, but it is never made."),
-        ),
-        hints=(
-            "Every number of a matrix costs a token two FLOPs, in W as in A and B.",
-            "So compare sizes: 4 (4,096 + 4,096) against 4,096 × 4,096.",
-            "100 * 4 * (4096 + 4096) / 4096**2",
+            "upstream @ b.T has a number for each token and rank; the inputs of all tokens have still "
+            "to be gathered.",
+            "The result is (D, r). Which product with x, (S, D), makes it from (S, r)?",
         ),
     ),
     Function(
@@ -185,7 +159,89 @@ EXERCISES = [
         hints=(
             "A weight belongs to a label, and the label of place t is token t + 1.",
             "The answer's first token is number n, counting from 0. Which place has it as label?",
-            "weights & (np.arange(len(weights)) >= question_tokens - 1)",
+            "np.arange(len(weights)) has the places. Keep the weights from one of them on.",
+        ),
+    ),
+    Experiment(
+        name="lora.directions",
+        kind="run an experiment",
+        minutes=10,
+        difficulty=3,
+        solution=((1.5, 1.3), "c"),
+        within=0.06,
+        claims={
+            "a": "The first direction alone does nearly all that eight do.",
+            "b": "With one direction most is gone, so a training with rank 1 could not learn it.",
+            "c": "With one direction much is gone, but a training with rank 1 might still learn it.",
+        },
+        refusals={
+            "a": "compare the cost with one direction to that of all eight.",
+            "b": "this adapter was trained to use eight directions. Cutting seven of them off says "
+            "nothing about what a training finds that has only one from the start.",
+        },
+        others=(),
+        hints=(
+            "The best matrix of rank k keeps the k strongest directions of the change and drops "
+            "the others.",
+            "Each layer of lora.projections(backbone).values() has lora_kernel_a and "
+            "lora_kernel_b. Fill the rest of both with zeros, and put the old values back at the "
+            "end.",
+            "a[:, :k] = left[:, :k] * values[:k] and b[:k] = right[:k] are factors of it, with "
+            "zeros elsewhere.",
+        ),
+    ),
+    Experiment(
+        name="lora.volume",
+        kind="run an experiment",
+        minutes=8,
+        difficulty=2,
+        solution=((1.5, 1.45), "b"),
+        within=0.06,
+        claims={
+            "a": "Half the adapter learned half as much and forgot half as much.",
+            "b": "Half the adapter keeps most of what was learned and gives back more than half "
+            "of what was forgotten.",
+            "c": "Half the adapter loses most of what was learned, and has forgotten as much.",
+        },
+        refusals={
+            "a": "compute what base and after make of your two numbers: neither share is a half.",
+            "c": "compute what base and after make of your two numbers.",
+        },
+        others=(),
+        hints=(
+            "The update is a product, so half of B is half of the update, as if $\\alpha$ were "
+            "half as large.",
+            "The cell above shows how to set every lora_kernel_b, and how to put the factors back.",
+            "Assign 0.5 * layer.lora_kernel_b.value, call judged twice, and then assign factors "
+            "again.",
+        ),
+    ),
+    Function(
+        name="lora.rslora",
+        kind="missing lines",
+        minutes=5,
+        difficulty=2,
+        solution=_alpha,
+        cases=_files,
+        mistakes={
+            "passes the file's number on: with rsLoRA it is divided by √r there, and by r here.": (
+                lambda r, lora_alpha, use_rslora: lora_alpha
+            ),
+            "multiplies by r. The file's factor is lora_alpha / √r, not lora_alpha.": (
+                lambda r, lora_alpha, use_rslora: lora_alpha * r if use_rslora else lora_alpha
+            ),
+            "divides by √r: that is the factor in front of the update. We divide it by r again.": (
+                lambda r, lora_alpha, use_rslora: lora_alpha / r**0.5 if use_rslora else lora_alpha
+            ),
+            "does so for files without rsLoRA, too.": (
+                lambda r, lora_alpha, use_rslora: lora_alpha * r**0.5
+            ),
+        },
+        hints=(
+            "The factor in front of the update has to be the same in both programs.",
+            "With rsLoRA the file's factor is lora_alpha / √r. Ours is our alpha / r.",
+            "Solve one equation for our alpha, and return the file's own where use_rslora is "
+            "False.",
         ),
     ),
     Function(
@@ -210,26 +266,7 @@ EXERCISES = [
         hints=(
             "What is the update multiplied by while the model trains?",
             "alpha / r, and r is the number of columns of A.",
-            "kernel + alpha / a.shape[1] * (a @ b)",
-        ),
-    ),
-    Line(
-        name="lora.library",
-        kind="read the library",
-        minutes=4,
-        difficulty=2,
-        function=Projection.enable_lora,
-        line="common =",
-        wrong={
-            "# autocast": "this line says so; which one does so?",
-            "self.lora_kernel_a": "here the call begins. In which line do its arguments stand?",
-            "self.kernel": "this line freezes the kernel.",
-            "(rank, self": "this line makes B zero at the start.",
-        },
-        hints=(
-            "A dtype policy may change numbers in two places: as they are stored, and before use.",
-            "Look for a dtype that is named, and for a cast that is switched off.",
-            "Find autocast=False outside of the comment.",
+            "a.shape has two numbers. With a kernel of 2 × 2 and rank 2 both are 2, so try another.",
         ),
     ),
     Explanation(
