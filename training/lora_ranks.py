@@ -10,12 +10,13 @@ after each run, and runs that it has already, of the same text and settings, are
 """
 
 import argparse
+import contextlib
 import json
 import os
 import platform
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -60,26 +61,35 @@ class Settings:
 
 
 VARIED = ("rank", "scale", "targets", "learning_rate", "seed", "mask")
-# What is compared, each with the learning rate around which the search begins. The three laws of
-# the scale agree at rank 8: alpha = r is 1, alpha = 8 is 8 / r, and alpha / sqrt(r) is sqrt(8 / r).
-VARIANTS = (
-    Settings(rank=8),
-    Settings(rank=FULL, learning_rate=6.25e-4),
-    Settings(rank=64, learning_rate=1.25e-3),
-    Settings(rank=1),
-    Settings(rank=64, targets=FEW),
-    Settings(rank=1, targets=FEW, learning_rate=1e-2),
-    Settings(rank=64, scale=(8 / 64) ** 0.5),
-    Settings(rank=64, scale=8 / 64, learning_rate=1e-2),
-    Settings(rank=16, learning_rate=2.5e-3),
-    Settings(rank=4),
+RS, FIXED = (8 / 64) ** 0.5, 8 / 64  # alpha / sqrt(r) and alpha / r at rank 64, if both are 1 at 8
+# What is compared, each with the learning rate around which the search begins. First comes what the
+# chapter rests on, so that a record that is not finished can be read, too.
+GROUPS: tuple[tuple[Settings, ...], ...] = (
+    (
+        Settings(rank=8),
+        Settings(rank=FULL, learning_rate=6.25e-4),
+        Settings(rank=64, learning_rate=1.25e-3),
+        Settings(rank=64, targets=FEW),
+        Settings(rank=1, learning_rate=1e-2),
+    ),
+    (
+        Settings(rank=64, scale=RS, learning_rate=2.5e-3),
+        Settings(rank=64, scale=FIXED, learning_rate=1e-2),
+    ),
+    (
+        Settings(rank=16, learning_rate=2.5e-3),
+        Settings(rank=1, targets=FEW, learning_rate=1e-2),
+        Settings(rank=4),
+    ),
 )
-# At the rate of rank 8 too, whatever is best for them.
-ALSO = (
-    *(Settings(mask=mask) for mask in ("answers", "late", "all")),
-    Settings(rank=FULL, learning_rate=3.125e-4),
-    *(Settings(rank=64, scale=scale) for scale in (1.0, (8 / 64) ** 0.5, 8 / 64)),
-    *(Settings(rank=1, scale=scale) for scale in (1.0, 8**0.5, 8.0)),
+# After the first, second and third group, with all seeds.
+ALSO: tuple[tuple[Settings, ...], ...] = (
+    (
+        *(Settings(mask=mask) for mask in ("answers", "late", "all")),
+        Settings(rank=FULL, learning_rate=3.125e-4),
+    ),
+    tuple(Settings(rank=64, scale=scale) for scale in (1.0, RS, FIXED)),
+    (),
 )
 
 
@@ -96,25 +106,29 @@ def best_rate(variant: Settings, runs: Sequence[dict]) -> float:
     return min(tried, key=lambda run: run["unread"])["learning_rate"]
 
 
-def next_run(variant: Settings, runs: Sequence[dict]) -> Settings | None:
-    """The next run of a variant: rates until the best one lies between two others, then seeds.
+def next_rate(variant: Settings, runs: Sequence[dict]) -> Settings | None:
+    """The next learning rate of a variant: on, until the best one lies between two others.
 
     Args:
-        variant: its settings, with the rate around which the search begins.
+        variant: its settings, with the rate at which the search begins.
         runs: those that have been made.
 
     Returns:
-        The settings; `None` if the variant is complete.
+        The settings; `None` if the best rate is known.
     """
     done = {run["learning_rate"] for run in runs if _differs(run, variant, "learning_rate")}
-    centre = RATES.index(variant.learning_rate)
-    wanted = list(RATES[centre - 1 : centre + 2])
-    if done.issuperset(wanted):
-        place = RATES.index(best_rate(variant, runs))
-        wanted = list(RATES[max(place - 1, 0) : place + 2])
-    for rate in wanted:
+    best = best_rate(variant, runs) if done else variant.learning_rate
+    place = RATES.index(best)
+    for rate in (best, *RATES[place + 1 : place + 2], *RATES[max(place - 1, 0) : place]):
         if rate not in done:
             return replace(variant, learning_rate=rate, seed=SEEDS[0])
+    return None
+
+
+def next_run(variant: Settings, runs: Sequence[dict]) -> Settings | None:
+    """The next run of a variant: rates first, then the other seeds; `None` if it is complete."""
+    if (settings := next_rate(variant, runs)) is not None:
+        return settings
     return next_seed(replace(variant, learning_rate=best_rate(variant, runs)), runs)
 
 
@@ -219,6 +233,21 @@ def spectrum(changes: dict[str, np.ndarray]) -> dict[str, list[float]]:
     return {kind: np.mean(of, axis=0).round(4).tolist() for kind, of in shares.items()}
 
 
+@contextlib.contextmanager
+def halved(model: MistralCausalLM, base: MistralCausalLM) -> Iterator[None]:
+    """Takes half of every change away, for as long as it is entered."""
+    kept = [np.array(variable.value) for variable in model.trainable_variables]
+    old = {variable.path: variable for variable in base.variables}
+    for variable in model.trainable_variables:
+        if variable.name == "lora_kernel_b":
+            variable.assign(variable.value / 2)
+        elif variable.name != "lora_kernel_a":
+            variable.assign((variable.value + old[variable.path].value) / 2)
+    yield
+    for variable, value in zip(model.trainable_variables, kept, strict=True):
+        variable.assign(value)
+
+
 def truncated(
     model: MistralCausalLM,
     base: MistralCausalLM,
@@ -256,7 +285,7 @@ class Sweep:
     def __init__(
         self,
         text: corpus.Corpus,
-        shared: Settings = VARIANTS[0],
+        shared: Settings = Settings(),
         known: dict | None = None,
         keep: Callable[[dict], object] = lambda record: None,
     ):
@@ -301,6 +330,8 @@ class Sweep:
             "unread": round(sum(unread) / max(sum(sizes(left, "answer")), 1), 4),
             **judge(model, self.held_out, settings.length),
         }
+        with halved(model, self.base):
+            run["half"] = judge(model, self.held_out, settings.length)
         if replace(settings, seed=0, mask="answers") == self.shared:
             run |= manner(model, self.held_out)
         if settings.rank in (FULL, 64):
@@ -345,16 +376,16 @@ def main(arguments: list[str] | None = None):
         unfinished.write_text(written(record))
         unfinished.replace(options.out)
 
-    sweep = Sweep(
-        corpus.build_corpus(packages=()), replace(VARIANTS[0], steps=options.steps), known, keep
-    )
-    for variant in VARIANTS:
-        variant = replace(variant, steps=options.steps)
-        while (settings := next_run(variant, sweep.record["runs"])) is not None:
-            sweep.run(settings)
-    for settings in ALSO:
-        for seed in SEEDS:
-            sweep.run(replace(settings, steps=options.steps, seed=seed))
+    sweep = Sweep(corpus.build_corpus(packages=()), Settings(steps=options.steps), known, keep)
+    for variants, also in zip(GROUPS, ALSO, strict=True):
+        for find in (next_rate, next_run):
+            for variant in variants:
+                variant = replace(variant, steps=options.steps)
+                while (settings := find(variant, sweep.record["runs"])) is not None:
+                    sweep.run(settings)
+        for settings in also:
+            for seed in SEEDS:
+                sweep.run(replace(settings, steps=options.steps, seed=seed))
 
 
 if __name__ == "__main__":

@@ -4,13 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mistral_lib.teaching.exercises.kinds import Estimate, Experiment, Explanation, Function, Value
-
-MISTRAL_7B = 7_241_732_096
-# Inputs plus outputs of the seven projections of a block: query and attention_output, key and
-# value, gate, up and down.
-BORDERS_7B = 2 * (4096 + 4096) + 2 * (4096 + 1024) + 3 * (4096 + 14336)
-ADAPTER_7B = 16 * 32 * BORDERS_7B
+from mistral_lib.teaching.exercises.kinds import Experiment, Explanation, Function, Value
 
 
 def _layers():
@@ -81,31 +75,6 @@ EXERCISES = [
             "Add alpha / r times (x A) B to x W. What are alpha and r here?",
         ),
     ),
-    Estimate(
-        name="lora.memory",
-        kind="estimate",
-        minutes=4,
-        difficulty=2,
-        solution=(2 * MISTRAL_7B + 16 * ADAPTER_7B) / 1e9,
-        factor=1.04,
-        unit="GB",
-        mistakes=(
-            (16 * MISTRAL_7B / 1e9, "that is training all of it: only the adapter needs 16 bytes."),
-            (16 * ADAPTER_7B / 1e9, "the frozen weights are in memory, too, to be computed with."),
-            (2 * MISTRAL_7B / 1e9, "the adapter takes room, too, with its gradients and moments."),
-            (0.7, "the frozen weights are in memory, too, to be computed with."),
-            (
-                (4 * MISTRAL_7B + 16 * ADAPTER_7B) / 1e9,
-                "frozen weights may be bfloat16: 2 bytes each.",
-            ),
-            (18 * MISTRAL_7B / 1e9, "gradients and moments are kept for trained numbers alone."),
-        ),
-        hints=(
-            "Two kinds of numbers: frozen ones in bfloat16, and trained ones with all that Adam keeps.",
-            "A frozen number has no gradient and no moments. How many bytes does it take?",
-            "Add 16 bytes for each number of the adapter to 2 bytes for each of the model.",
-        ),
-    ),
     Function(
         name="lora.gradient",
         kind="missing lines",
@@ -167,19 +136,28 @@ EXERCISES = [
         kind="run an experiment",
         minutes=10,
         difficulty=3,
-        solution=((1.5, 1.3), "c"),
+        solution=((0.87, 0.99), "a"),
         within=0.06,
         claims={
-            "a": "The first direction alone does nearly all that eight do.",
-            "b": "With one direction most is gone, so a training with rank 1 could not learn it.",
-            "c": "With one direction much is gone, but a training with rank 1 might still learn it.",
+            "a": "One direction keeps more than four fifths of what was learned.",
+            "b": "One direction keeps about an eighth: all eight count alike.",
+            "c": "One direction keeps more than four fifths, so a rank above 1 is of no use.",
         },
         refusals={
-            "a": "compare the cost with one direction to that of all eight.",
-            "b": "this adapter was trained to use eight directions. Cutting seven of them off says "
-            "nothing about what a training finds that has only one from the start.",
+            "b": "an eighth would be 0.12.",
+            "c": "with four directions telegrams cost still less. And you cut a finished adapter: "
+            "what a training with rank 1 finds is another question.",
         },
-        others=(),
+        others=(
+            ((1.0, 1.0), "that is the whole adapter. Did the factors change?"),
+            ((0.0, 0.0), "that is the model without its adapter."),
+            ((0.99, 0.87), "these are the right numbers in the other order: rank 1 comes first."),
+            ((1.42, 1.29), "these are costs. Which share of base minus after is kept?"),
+            (
+                (0.13, 0.01),
+                "these are the shares that were lost; those that are kept are asked for.",
+            ),
+        ),
         hints=(
             "The best matrix of rank k keeps the k strongest directions of the change and drops "
             "the others.",
@@ -195,22 +173,28 @@ EXERCISES = [
         kind="run an experiment",
         minutes=8,
         difficulty=2,
-        solution=((1.5, 1.45), "b"),
-        within=0.06,
+        solution=((0.93, -0.16), "b"),
+        within=0.1,
         claims={
-            "a": "Half the adapter learned half as much and forgot half as much.",
-            "b": "Half the adapter keeps most of what was learned and gives back more than half "
-            "of what was forgotten.",
-            "c": "Half the adapter loses most of what was learned, and has forgotten as much.",
+            "a": "Half the adapter keeps half of what was learned and half of what was forgotten.",
+            "b": "Half the adapter keeps more than nine tenths of what was learned, and plain "
+            "answers cost no more than before.",
+            "c": "Half the adapter keeps less than half of what was learned.",
         },
         refusals={
-            "a": "compute what base and after make of your two numbers: neither share is a half.",
-            "c": "compute what base and after make of your two numbers.",
+            "a": "the first share is far above a half, and the second is below 0.",
+            "c": "the first share says how much of what was learned is kept.",
         },
-        others=(),
+        others=(
+            ((1.0, 1.0), "that is the whole adapter. Did the factors change?"),
+            ((0.0, 0.0), "that is the model without its adapter."),
+            ((0.75, -0.35), "that is a quarter of the update: were A and B both halved?"),
+            ((-0.16, 0.93), "these are the right numbers in the other order."),
+            ((1.36, 1.39), "these are costs. Which share of the difference to base is left?"),
+        ),
         hints=(
-            "The update is a product, so half of B is half of the update, as if $\\alpha$ were "
-            "half as large.",
+            "The update is a product, so half of B is half of the update, as if alpha were half as "
+            "large.",
             "The cell above shows how to set every lora_kernel_b, and how to put the factors back.",
             "Assign 0.5 * layer.lora_kernel_b.value, call judged twice, and then assign factors "
             "again.",
@@ -266,7 +250,7 @@ EXERCISES = [
         hints=(
             "What is the update multiplied by while the model trains?",
             "alpha / r, and r is the number of columns of A.",
-            "a.shape has two numbers. With a kernel of 2 × 2 and rank 2 both are 2, so try another.",
+            "a.shape has two numbers. For a kernel of 2 × 2 and rank 2 both are 2, so try others.",
         ),
     ),
     Explanation(
