@@ -79,6 +79,12 @@ def test_differences_are_taken_seed_by_seed(record):
         lora_runs.each(runs, runs[::-1], "answer")
 
 
+def test_half_of_a_change_keeps_the_seeds(record):
+    whole = [run(seed=seed) | {"half": {"answer": [20.0, 40.0]}} for seed in (0, 1)]
+    half = lora_runs.halved(whole)
+    assert lora_runs.each(half, whole, "answer") == pytest.approx([0.5, 0.5])
+
+
 def test_over_texts_draws_texts_again(record):
     record["bytes"] = {"answer": [10] * 12}
     record["before"] = {"answer": [20.0] * 12}

@@ -228,7 +228,7 @@ def spectrum(changes: dict[str, np.ndarray]) -> dict[str, list[float]]:
     shares: dict[str, list] = {}
     for path, change in changes.items():
         powers = np.linalg.svd(change.astype("float64"), compute_uv=False) ** 2
-        share = np.cumsum(powers)[np.array(DIRECTIONS) - 1] / powers.sum()
+        share = np.cumsum(powers)[np.minimum(DIRECTIONS, len(powers)) - 1] / powers.sum()
         shares.setdefault(path.rpartition("/")[2], []).append(share)
     return {kind: np.mean(of, axis=0).round(4).tolist() for kind, of in shares.items()}
 

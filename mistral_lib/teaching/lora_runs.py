@@ -86,6 +86,11 @@ def at_best_rate(runs: Sequence[Run]) -> list[Run]:
     return at_rate(runs, best_rate(runs))
 
 
+def halved(runs: Sequence[Run]) -> list[Run]:
+    """What the texts cost if half of every change is taken away after the training."""
+    return [run["half"] | {"seed": run["seed"]} for run in runs]
+
+
 def bits_per_byte(run: Run, kind: str) -> float:
     """What the held-out texts cost after a run.
 

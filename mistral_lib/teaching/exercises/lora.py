@@ -98,8 +98,8 @@ EXERCISES = [
         },
         hints=(
             "Backwards through a product with B is a product with the transpose of B.",
-            "upstream @ b.T has a number for each token and rank; the inputs of all tokens have still "
-            "to be gathered.",
+            "upstream @ b.T has a number for each token and rank; the inputs of all tokens have "
+            "still to be gathered.",
             "The result is (D, r). Which product with x, (S, D), makes it from (S, r)?",
         ),
     ),
