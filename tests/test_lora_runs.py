@@ -7,7 +7,7 @@ import pytest
 
 from mistral_lib.teaching import lora_runs
 
-SIZES = {"answer": [10, 30], "plain": [10, 10]}
+SIZES = {"answer": [10, 30], "documents": [10, 10]}
 
 
 def run(seed=0, rate=0.1, unread=1.0, rank=8, scale=1.0, mask="answers", answer=(10.0, 30.0)):
@@ -20,7 +20,7 @@ def run(seed=0, rate=0.1, unread=1.0, rank=8, scale=1.0, mask="answers", answer=
         "mask": mask,
         "unread": unread,
         "answer": list(answer),
-        "plain": [20.0, 30.0],
+        "documents": [20.0, 30.0],
     }
 
 
@@ -28,7 +28,7 @@ def run(seed=0, rate=0.1, unread=1.0, rank=8, scale=1.0, mask="answers", answer=
 def record(monkeypatch):
     found = {
         "bytes": SIZES,
-        "before": {"answer": [40.0, 60.0], "plain": [20.0, 20.0]},
+        "before": {"answer": [40.0, 60.0], "documents": [20.0, 20.0]},
         "runs": [
             run(seed=1, rate=0.2, unread=0.1, answer=(10.0, 34.0)),
             run(seed=0, rate=0.2, unread=0.9),
@@ -37,7 +37,7 @@ def record(monkeypatch):
             run(mask="late"),
         ],
     }
-    monkeypatch.setattr(lora_runs, "record", lambda: found)
+    monkeypatch.setattr(lora_runs, "results", lambda: found)
     return found
 
 
@@ -96,8 +96,8 @@ def test_over_texts_draws_texts_again(record):
 
 
 def test_the_record_is_that_of_the_library():
-    assert lora_runs.record() == json.loads(lora_runs.RECORD.read_text())
-    kept = lora_runs.record()
+    assert lora_runs.results() == json.loads(lora_runs.RECORD.read_text())
+    kept = lora_runs.results()
     for each in (kept["before"], *kept["runs"]):
         for kind, sizes in kept["bytes"].items():
             assert len(each[kind]) == len(sizes)

@@ -6,8 +6,8 @@ every held-out text costs afterwards. The runs of one seed read the same example
 so differences are taken seed by seed. The record comes with the library; this reads it.
 
 >>> run = at_best_rate(chosen(rank=8))[0]
->>> round(bits_per_byte(run, "plain") - bits_per_byte(before(), "plain"), 1)  # forgotten
-0.2
+>>> round(bits_per_byte(run, "documents") - bits_per_byte(before(), "documents"), 1)  # forgotten
+0.3
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ Run = dict[str, Any]
 
 
 @functools.cache
-def record() -> dict[str, Any]:
+def results() -> dict[str, Any]:
     """The record as it is kept; `training/README.md` describes it."""
     return json.loads(RECORD.read_text(encoding="utf-8"))
 
 
 def before() -> Run:
     """What the texts cost the shipped model, in the form of a run."""
-    return record()["before"]
+    return results()["before"]
 
 
 def chosen(
@@ -59,7 +59,7 @@ def chosen(
     wanted = {"rank": rank, "targets": list(targets), "mask": mask}
     found = [
         run
-        for run in record()["runs"]
+        for run in results()["runs"]
         if run.items() >= wanted.items() and abs(run["scale"] - scale) < 1e-4
     ]
     if not found:
@@ -99,7 +99,7 @@ def bits_per_byte(run: Run, kind: str) -> float:
         kind: "answer", the answers as telegrams; "plain", the same answers as they were written;
             "documents", those of the panel's half "confirm".
     """
-    return sum(run[kind]) / sum(record()["bytes"][kind])
+    return sum(run[kind]) / sum(results()["bytes"][kind])
 
 
 def each(runs: Sequence[Run], others: Sequence[Run] | Run, kind: str) -> Float[np.ndarray, " n"]:
@@ -126,7 +126,7 @@ def over_texts(runs: Sequence[Run], others: Sequence[Run] | Run, kind: str) -> E
     """The same mean, and how other texts would have changed it."""
     pairs = _paired(runs, others)
     differences = np.mean([np.subtract(a[kind], b[kind]) for a, b in pairs], axis=0)
-    return ratio(differences, np.array(record()["bytes"][kind]))
+    return ratio(differences, np.array(results()["bytes"][kind]))
 
 
 def learned(runs: Sequence[Run]) -> Estimate:
@@ -135,8 +135,12 @@ def learned(runs: Sequence[Run]) -> Estimate:
 
 
 def forgotten(runs: Sequence[Run]) -> Estimate:
-    """By how many bits per byte the same answers, as they were written, cost more than before."""
-    return over_runs(runs, before(), "plain")
+    """By how many bits per byte the panel's documents cost more than before, over the seeds.
+
+    Plain answers would be the wrong measure: after a question they *should* cost more, since the
+    model was taught to answer otherwise.
+    """
+    return over_runs(runs, before(), "documents")
 
 
 def _paired(runs: Sequence[Run], others: Sequence[Run] | Run) -> list[tuple[Run, Run]]:

@@ -39,28 +39,6 @@ def alpha_by_factor(r, lora_alpha, use_rslora):
 
 
 ANSWERS = {
-    "lora.by_hand": (
-        [
-            [16, 8],
-            [12, -4],
-            [10, 10],
-            [14, 6],
-            [22, 14],
-            [-2, 14],
-            (6, 22),
-            22,
-            [13, 9],
-            "22 and 6",
-        ],
-        [
-            [22, 6],
-            (22.0000001, 6),
-            np.array([22, 6]),
-            "22, 6",
-            (22, np.float32(6)),
-            jnp.array([22, 6]),
-        ],
-    ),
     "lora.gradient": (
         [
             lambda x, a, b, upstream, scale: scale * (x @ a).T @ upstream,
@@ -101,27 +79,6 @@ ANSWERS = {
             mask_in_place,
             mask_of_numbers,
             lambda weights, n: weights * (jnp.arange(len(weights)) > n - 2),
-        ],
-    ),
-    "lora.bug": (
-        [
-            lambda kernel, a, b, alpha: kernel + alpha * (a @ b),
-            lambda kernel, a, b, alpha: kernel + a @ b,
-            lambda kernel, a, b, alpha: kernel + alpha / len(a) * (a @ b),
-            lambda kernel, a, b, alpha: alpha / a.shape[1] * (kernel + a @ b),
-            lambda kernel, a, b, alpha: kernel + a.shape[1] / alpha * (a @ b),
-            lambda kernel, a, b, alpha: kernel + alpha / a.shape[1] * (b @ a),
-            lambda kernel, a, b, alpha: kernel + alpha * a.shape[1] * (a @ b),
-            lambda kernel, a, b, alpha: kernel + alpha / a.shape[1] ** 0.5 * (a @ b),
-            lambda kernel, a, b, alpha: alpha / a.shape[1] * (a @ b),
-            lambda kernel, a, b, alpha: kernel + alpha // a.shape[1] * (a @ b),
-            lambda kernel, a, b: kernel + a @ b,
-        ],
-        [
-            lambda kernel, a, b, alpha: kernel + alpha / a.shape[-1] * (a @ b),
-            lambda kernel, a, b, alpha: kernel + a @ (b * alpha) / len(b),
-            lambda kernel, a, b, alpha: kernel + np.einsum("dr,rf->df", a, b) * alpha / b.shape[0],
-            lambda kernel, a, b, alpha: jnp.asarray(kernel) + (alpha / a.shape[1]) * jnp.dot(a, b),
         ],
     ),
     "lora.rslora": (
@@ -166,22 +123,22 @@ ANSWERS = {
     ),
     "lora.volume": (
         [
-            ((0.93, -0.16), "a"),
-            ((0.93, -0.16), "c"),
-            ((-0.16, 0.93), "b"),
+            ((0.93, 0.3), "a"),
+            ((0.93, 0.3), "c"),
+            ((0.3, 0.93), "b"),
             ((1, 1), "b"),
             ((0, 0), "b"),
-            ((0.75, -0.35), "b"),
-            ((1.36, 1.39), "b"),
+            ((0.75, 0.09), "b"),
+            ((1.36, 1.44), "b"),
             ((0.5, 0.5), "a"),
             (0.93, "b"),
             "b",
         ],
         [
-            ((0.93, -0.16), "b"),
-            ([0.9309, -0.1569], "b"),
-            (np.array([0.93, -0.1]), "(b)"),
-            [(np.float32(0.94), -0.2), "B"],
+            ((0.93, 0.3), "b"),
+            ([0.9309, 0.2963], "b"),
+            (np.array([0.93, 0.29]), "(b)"),
+            [(np.float32(0.94), 0.35), "B"],
         ],
     ),
 }

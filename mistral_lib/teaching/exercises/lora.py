@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mistral_lib.teaching.exercises.kinds import Experiment, Explanation, Function, Value
+from mistral_lib.teaching.exercises.kinds import Experiment, Explanation, Function
 
 
 def _layers():
@@ -18,19 +18,6 @@ def _layers():
 
 def _gradient(x, a, b, upstream, scale):
     return scale * x.T @ (upstream @ b.T)
-
-
-def _kernels():
-    """A kernel, factors of rank 2 or more, and alpha."""
-    yield np.zeros((2, 2)), np.eye(2), np.eye(2), 2
-    random = np.random.default_rng(15)
-    for size, rank, alpha in ((2, 2, 8), (3, 2, 1), (4, 3, 6)):
-        shapes = (size, size), (size, rank), (rank, size)
-        yield *(random.integers(-3, 4, shape).astype(float) for shape in shapes), alpha
-
-
-def _merged(kernel, a, b, alpha):
-    return kernel + alpha / a.shape[1] * (a @ b)
 
 
 def _weights():
@@ -57,24 +44,6 @@ def _alpha(r, lora_alpha, use_rslora):
 
 
 EXERCISES = [
-    Value(
-        name="lora.by_hand",
-        kind="trace by hand",
-        minutes=4,
-        difficulty=1,
-        solution=[22, 6],
-        mistakes=(
-            ([16, 8], "the update is multiplied by alpha / r, and that is 2 here."),
-            ([12, -4], "that is the update alone; add x W."),
-            ([10, 10], "that is x W; LoRA adds to it."),
-            ([14, 6], "multiply both numbers of B by what x A gave."),
-        ),
-        hints=(
-            "Three small products: x A is one number, that times B is two, then the scale.",
-            "x A = 1·1 + 2·0 + 0·2 + 1·1 = 2.",
-            "Add alpha / r times (x A) B to x W. What are alpha and r here?",
-        ),
-    ),
     Function(
         name="lora.gradient",
         kind="missing lines",
@@ -173,24 +142,24 @@ EXERCISES = [
         kind="run an experiment",
         minutes=8,
         difficulty=2,
-        solution=((0.93, -0.16), "b"),
+        solution=((0.93, 0.3), "b"),
         within=0.1,
         claims={
             "a": "Half the adapter keeps half of what was learned and half of what was forgotten.",
-            "b": "Half the adapter keeps more than nine tenths of what was learned, and plain "
-            "answers cost no more than before.",
+            "b": "Half the adapter keeps more than nine tenths of what was learned, and less than "
+            "a third of what was forgotten.",
             "c": "Half the adapter keeps less than half of what was learned.",
         },
         refusals={
-            "a": "the first share is far above a half, and the second is below 0.",
+            "a": "the first share is far above a half, and the second is below it.",
             "c": "the first share says how much of what was learned is kept.",
         },
         others=(
             ((1.0, 1.0), "that is the whole adapter. Did the factors change?"),
             ((0.0, 0.0), "that is the model without its adapter."),
-            ((0.75, -0.35), "that is a quarter of the update: were A and B both halved?"),
-            ((-0.16, 0.93), "these are the right numbers in the other order."),
-            ((1.36, 1.39), "these are costs. Which share of the difference to base is left?"),
+            ((0.75, 0.09), "that is a quarter of the update: were A and B both halved?"),
+            ((0.3, 0.93), "these are the right numbers in the other order."),
+            ((1.36, 1.44), "these are costs. Which share of the difference to base is left?"),
         ),
         hints=(
             "The update is a product, so half of B is half of the update, as if alpha were half as "
@@ -226,31 +195,6 @@ EXERCISES = [
             "With rsLoRA the file's factor is lora_alpha / √r. Ours is our alpha / r.",
             "Solve one equation for our alpha, and return the file's own where use_rslora is "
             "False.",
-        ),
-    ),
-    Function(
-        name="lora.bug",
-        kind="find the bug",
-        minutes=4,
-        difficulty=2,
-        solution=_merged,
-        cases=_kernels,
-        mistakes={
-            "is the function as it was: alpha is not yet the scale.": (
-                lambda kernel, a, b, alpha: kernel + alpha * (a @ b)
-            ),
-            "leaves alpha out.": lambda kernel, a, b, alpha: kernel + a @ b,
-            "divides by the number of inputs; the rank is the other axis of A.": (
-                lambda kernel, a, b, alpha: kernel + alpha / len(a) * (a @ b)
-            ),
-            "scales the kernel, too.": (
-                lambda kernel, a, b, alpha: alpha / a.shape[1] * (kernel + a @ b)
-            ),
-        },
-        hints=(
-            "What is the update multiplied by while the model trains?",
-            "alpha / r, and r is the number of columns of A.",
-            "a.shape has two numbers. For a kernel of 2 × 2 and rank 2 both are 2, so try others.",
         ),
     ),
     Explanation(
