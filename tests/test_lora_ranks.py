@@ -66,6 +66,21 @@ def test_the_change_of_a_lora_is_its_product():
     assert np.allclose(change, 3 * a.sum(axis=1, keepdims=True), atol=1e-5)
 
 
+def test_half_of_a_change_is_taken_away_and_given_back():
+    base = lora_ranks.prepare(replace(SHORT, rank=0))
+    for settings in (replace(SHORT, rank=0), replace(SHORT, rank=2, targets=("gate",))):
+        model = lora_ranks.prepare(settings)
+        for variable in model.trainable_variables:
+            variable.assign(variable.value + 1)
+        whole = lora_ranks.changes_of(model, base)
+        with lora_ranks.halved(model, base):
+            half = lora_ranks.changes_of(model, base)
+        again = lora_ranks.changes_of(model, base)
+        for path, change in whole.items():
+            assert np.allclose(half[path], change / 2, atol=1e-5)
+            assert np.array_equal(again[path], change)
+
+
 def test_runs_of_the_same_text_and_settings_are_not_made_again(text, monkeypatch):
     kept = []
     first, _ = sweep(text, (SHORT,), keep=lambda record: kept.append(lora_ranks.written(record)))
