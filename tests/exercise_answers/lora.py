@@ -58,6 +58,8 @@ ANSWERS = {
             gradient_by_tokens,
             gradient_of_the_kernel_first,
             lambda x, a, b, upstream, scale: scale * np.einsum("sd,sf,rf->dr", x, upstream, b),
+            lambda x, a, b, upstream, scale: np.dot(x.T * scale, np.dot(upstream, np.transpose(b))),
+            lambda x, a, b, upstream, scale: ((b @ upstream.T) @ x).T * scale,
         ],
     ),
     "lora.mask": (
@@ -79,6 +81,8 @@ ANSWERS = {
             mask_in_place,
             mask_of_numbers,
             lambda weights, n: weights * (jnp.arange(len(weights)) > n - 2),
+            lambda weights, n: np.where(np.arange(len(weights)) < n - 1, 0, weights),
+            lambda weights, n: np.concatenate([np.zeros(n - 1, bool), weights[n - 1 :]]),
         ],
     ),
     "lora.rslora": (
@@ -98,6 +102,9 @@ ANSWERS = {
             lambda r, lora_alpha, use_rslora: lora_alpha * np.sqrt(r) ** use_rslora,
             lambda r, lora_alpha, use_rslora: np.where(use_rslora, lora_alpha * r**0.5, lora_alpha),
             alpha_by_factor,
+            lambda r, lora_alpha, use_rslora: (
+                jnp.sqrt(r) * lora_alpha if use_rslora else lora_alpha
+            ),
         ],
     ),
     "lora.directions": (
@@ -119,6 +126,7 @@ ANSWERS = {
             ([0.8751, 0.9894], "(a)"),
             ((np.float64(0.88), 0.98), "A"),
             [[0.9, 1.0], "a"],
+            (jnp.array([0.875, 0.99]), "a"),
         ],
     ),
     "lora.volume": (
@@ -139,6 +147,7 @@ ANSWERS = {
             ([0.9309, 0.2963], "b"),
             (np.array([0.93, 0.29]), "(b)"),
             [(np.float32(0.94), 0.35), "B"],
+            ((0.92, 0.28), " b "),
         ],
     ),
 }
