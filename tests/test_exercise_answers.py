@@ -204,4 +204,4 @@ def test_a_number_in_words_is_in_the_mark():
                 right = float(number[1].replace(",", ""))
                 million = 1e6 if details["Solution"][number.end() :].startswith(" million") else 1
                 assert np.isclose(values, right * million, rtol=0.04).any(), f"{name}: {number[0]}"
-    assert seen >= 5
+    assert seen >= 3

@@ -103,6 +103,19 @@ def answer_rows(
     return x, y, weights & (np.arange(length) >= starts[:, None])
 
 
+def bits(model: MistralCausalLM, rows: Rows) -> np.ndarray:
+    """What the weighted labels of each row cost a model, in bits, (B,).
+
+    Args:
+        model: a `MistralCausalLM`.
+        rows: inputs, labels and weights, as `answer_rows` makes them.
+    """
+    x, y, weights = rows
+    logits = model.predict(x, batch_size=16, verbose=0)
+    nats = jax.nn.logsumexp(logits, axis=-1) - jnp.take_along_axis(logits, y[..., None], -1)[..., 0]
+    return np.asarray((nats * weights).sum(axis=-1)) / np.log(2)
+
+
 def bits_per_byte(model: MistralCausalLM, rows: Rows, texts: Iterable[str]) -> float:
     """What the weighted labels cost a model, for each byte of the texts that they spell.
 
@@ -111,7 +124,4 @@ def bits_per_byte(model: MistralCausalLM, rows: Rows, texts: Iterable[str]) -> f
         rows: inputs, labels and weights, as `answer_rows` makes them.
         texts: the texts of the weighted labels. End tokens are paid for by their bytes.
     """
-    x, y, weights = rows
-    logits = model.predict(x, batch_size=16, verbose=0)
-    nats = jax.nn.logsumexp(logits, axis=-1) - jnp.take_along_axis(logits, y[..., None], -1)[..., 0]
-    return float((nats * weights).sum() / np.log(2) / sum(len(text.encode()) for text in texts))
+    return float(bits(model, rows).sum() / sum(len(text.encode()) for text in texts))

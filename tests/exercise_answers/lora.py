@@ -4,8 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-BORDERS = 2 * 8192 + 2 * 5120 + 3 * 18_432
-
 
 def gradient_by_jax(x, a, b, upstream, scale):
     return jax.grad(lambda a: (scale * (x @ a @ b) * upstream).sum())(jnp.asarray(a))
@@ -35,48 +33,12 @@ def mask_of_numbers(weights, question_tokens):
     return mask
 
 
+def alpha_by_factor(r, lora_alpha, use_rslora):
+    factor = lora_alpha / np.sqrt(r) if use_rslora else lora_alpha / r
+    return factor * r
+
+
 ANSWERS = {
-    "lora.by_hand": (
-        [
-            [16, 8],
-            [12, -4],
-            [10, 10],
-            [14, 6],
-            [22, 14],
-            [-2, 14],
-            (6, 22),
-            22,
-            [13, 9],
-            "22 and 6",
-        ],
-        [
-            [22, 6],
-            (22.0000001, 6),
-            np.array([22, 6]),
-            "22, 6",
-            (22, np.float32(6)),
-            jnp.array([22, 6]),
-        ],
-    ),
-    "lora.parameters": (
-        [
-            29.4,
-            29,
-            16 * 32 * (8192 + 5120) / 1e6,
-            16 * BORDERS / 1e6,
-            32 * BORDERS / 1e6,
-            41_943_040,
-            0.042,
-            16 * 32 * 3 * 18_432 / 1e6,
-            84,
-            "42 billion",
-        ],
-        [42, 41.9, "42 million", 16 * 32 * BORDERS / 1e6, 41.943, "41,943,040 numbers"],
-    ),
-    "lora.memory": (
-        [0.7, 0.67, 14.48, 116, 29.6, 130, 0.67e9, 7.24, 15_150, 15.15e9, "fifteen", 14.5e9 + 0.7],
-        [15.2, 15.15, "15.2 GB", (2 * 7.24e9 + 16 * 42e6) / 1e9, 15, np.float32(15.155)],
-    ),
     "lora.gradient": (
         [
             lambda x, a, b, upstream, scale: scale * (x @ a).T @ upstream,
@@ -96,15 +58,9 @@ ANSWERS = {
             gradient_by_tokens,
             gradient_of_the_kernel_first,
             lambda x, a, b, upstream, scale: scale * np.einsum("sd,sf,rf->dr", x, upstream, b),
+            lambda x, a, b, upstream, scale: np.dot(x.T * scale, np.dot(upstream, np.transpose(b))),
+            lambda x, a, b, upstream, scale: ((b @ upstream.T) @ x).T * scale,
         ],
-    ),
-    "lora.flops": (
-        [0.0977, 0.1, 4 * 8192 / 4096**2, 0.4, 100, 2 * 4 * 8192, 25, 0.39, "a fifth", -0.2],
-        [0.195, 0.2, "0.195 %", 100 * 4 * (4096 + 4096) / 4096**2, 0.19, np.float64(0.1953)],
-    ),
-    "lora.library": (
-        [1, 2, 3, 5, 6, 7, "line 3", 0, "autocast", 4.5],
-        [4, "4", "line 4", np.int64(4)],
     ),
     "lora.mask": (
         [
@@ -125,27 +81,73 @@ ANSWERS = {
             mask_in_place,
             mask_of_numbers,
             lambda weights, n: weights * (jnp.arange(len(weights)) > n - 2),
+            lambda weights, n: np.where(np.arange(len(weights)) < n - 1, 0, weights),
+            lambda weights, n: np.concatenate([np.zeros(n - 1, bool), weights[n - 1 :]]),
         ],
     ),
-    "lora.bug": (
+    "lora.rslora": (
         [
-            lambda kernel, a, b, alpha: kernel + alpha * (a @ b),
-            lambda kernel, a, b, alpha: kernel + a @ b,
-            lambda kernel, a, b, alpha: kernel + alpha / len(a) * (a @ b),
-            lambda kernel, a, b, alpha: alpha / a.shape[1] * (kernel + a @ b),
-            lambda kernel, a, b, alpha: kernel + a.shape[1] / alpha * (a @ b),
-            lambda kernel, a, b, alpha: kernel + alpha / a.shape[1] * (b @ a),
-            lambda kernel, a, b, alpha: kernel + alpha * a.shape[1] * (a @ b),
-            lambda kernel, a, b, alpha: kernel + alpha / a.shape[1] ** 0.5 * (a @ b),
-            lambda kernel, a, b, alpha: alpha / a.shape[1] * (a @ b),
-            lambda kernel, a, b, alpha: kernel + alpha // a.shape[1] * (a @ b),
-            lambda kernel, a, b: kernel + a @ b,
+            lambda r, lora_alpha, use_rslora: lora_alpha,
+            lambda r, lora_alpha, use_rslora: lora_alpha * r if use_rslora else lora_alpha,
+            lambda r, lora_alpha, use_rslora: lora_alpha / r**0.5 if use_rslora else lora_alpha,
+            lambda r, lora_alpha, use_rslora: lora_alpha * r**0.5,
+            lambda r, lora_alpha, use_rslora: lora_alpha if use_rslora else lora_alpha * r**0.5,
+            lambda r, lora_alpha, use_rslora: r**0.5 if use_rslora else 1,
+            lambda r, lora_alpha, use_rslora: lora_alpha * r**2 if use_rslora else lora_alpha,
+            lambda r, lora_alpha, use_rslora: lora_alpha / r,
+            lambda r, lora_alpha: lora_alpha * r**0.5,
         ],
         [
-            lambda kernel, a, b, alpha: kernel + alpha / a.shape[-1] * (a @ b),
-            lambda kernel, a, b, alpha: kernel + a @ (b * alpha) / len(b),
-            lambda kernel, a, b, alpha: kernel + np.einsum("dr,rf->df", a, b) * alpha / b.shape[0],
-            lambda kernel, a, b, alpha: jnp.asarray(kernel) + (alpha / a.shape[1]) * jnp.dot(a, b),
+            lambda r, lora_alpha, use_rslora: lora_alpha * (r**0.5 if use_rslora else 1),
+            lambda r, lora_alpha, use_rslora: lora_alpha * np.sqrt(r) ** use_rslora,
+            lambda r, lora_alpha, use_rslora: np.where(use_rslora, lora_alpha * r**0.5, lora_alpha),
+            alpha_by_factor,
+            lambda r, lora_alpha, use_rslora: (
+                jnp.sqrt(r) * lora_alpha if use_rslora else lora_alpha
+            ),
+        ],
+    ),
+    "lora.directions": (
+        [
+            ((0.87, 0.99), "b"),
+            ((0.87, 0.99), "c"),
+            ((0.99, 0.87), "a"),
+            ((1, 1), "a"),
+            ((0, 0), "a"),
+            ((0.13, 0.01), "a"),
+            ((1.42, 1.29), "a"),
+            ((0.125, 0.5), "b"),
+            (0.87, "a"),
+            ((0.87, 0.99, 1), "a"),
+            "a",
+        ],
+        [
+            ((0.87, 0.99), "a"),
+            ([0.8751, 0.9894], "(a)"),
+            ((np.float64(0.88), 0.98), "A"),
+            [[0.9, 1.0], "a"],
+            (jnp.array([0.875, 0.99]), "a"),
+        ],
+    ),
+    "lora.volume": (
+        [
+            ((0.93, 0.3), "a"),
+            ((0.93, 0.3), "c"),
+            ((0.3, 0.93), "b"),
+            ((1, 1), "b"),
+            ((0, 0), "b"),
+            ((0.75, 0.09), "b"),
+            ((1.36, 1.44), "b"),
+            ((0.5, 0.5), "a"),
+            (0.93, "b"),
+            "b",
+        ],
+        [
+            ((0.93, 0.3), "b"),
+            ([0.9309, 0.2963], "b"),
+            (np.array([0.93, 0.29]), "(b)"),
+            [(np.float32(0.94), 0.35), "B"],
+            ((0.92, 0.28), " b "),
         ],
     ),
 }

@@ -4,14 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mistral_lib.layers.projection import Projection
-from mistral_lib.teaching.exercises.kinds import Estimate, Explanation, Function, Line, Value
-
-MISTRAL_7B = 7_241_732_096
-# Inputs plus outputs of the seven projections of a block: query and attention_output, key and
-# value, gate, up and down.
-BORDERS_7B = 2 * (4096 + 4096) + 2 * (4096 + 1024) + 3 * (4096 + 14336)
-ADAPTER_7B = 16 * 32 * BORDERS_7B
+from mistral_lib.teaching.exercises.kinds import Experiment, Explanation, Function
 
 
 def _layers():
@@ -27,19 +20,6 @@ def _gradient(x, a, b, upstream, scale):
     return scale * x.T @ (upstream @ b.T)
 
 
-def _kernels():
-    """A kernel, factors of rank 2 or more, and alpha."""
-    yield np.zeros((2, 2)), np.eye(2), np.eye(2), 2
-    random = np.random.default_rng(15)
-    for size, rank, alpha in ((2, 2, 8), (3, 2, 1), (4, 3, 6)):
-        shapes = (size, size), (size, rank), (rank, size)
-        yield *(random.integers(-3, 4, shape).astype(float) for shape in shapes), alpha
-
-
-def _merged(kernel, a, b, alpha):
-    return kernel + alpha / a.shape[1] * (a @ b)
-
-
 def _weights():
     """Weights as the preprocessor makes them, and how many tokens `<s>` and the question are."""
     for question, answer, padding in ((1, 1, 0), (2, 2, 0), (3, 2, 2), (4, 4, 3)):
@@ -50,70 +30,20 @@ def _masked(weights, question_tokens):
     return weights & (np.arange(len(weights)) >= question_tokens - 1)
 
 
+def _files():
+    """What files of PEFT say: r, lora_alpha and use_rslora."""
+    yield 4, 8, False
+    yield 4, 8, True
+    yield 16, 8, True
+    yield 64, 16, True
+    yield 9, 1, False
+
+
+def _alpha(r, lora_alpha, use_rslora):
+    return lora_alpha * r**0.5 if use_rslora else lora_alpha
+
+
 EXERCISES = [
-    Value(
-        name="lora.by_hand",
-        kind="trace by hand",
-        minutes=4,
-        difficulty=1,
-        solution=[22, 6],
-        mistakes=(
-            ([16, 8], "the update is multiplied by alpha / r, and that is 2 here."),
-            ([12, -4], "that is the update alone; add x W."),
-            ([10, 10], "that is x W; LoRA adds to it."),
-            ([14, 6], "multiply both numbers of B by what x A gave."),
-        ),
-        hints=(
-            "Three small products: x A is one number, that times B is two, then the scale.",
-            "x A = 1·1 + 2·0 + 0·2 + 1·1 = 2.",
-            "[10 + 2 * 2 * 3, 10 + 2 * 2 * -1]",
-        ),
-    ),
-    Estimate(
-        name="lora.parameters",
-        kind="estimate",
-        minutes=4,
-        difficulty=2,
-        solution=ADAPTER_7B / 1e6,
-        factor=1.03,
-        unit="million numbers",
-        mistakes=(
-            (16 * 32 * (8192 + 5120) / 1e6, "that is query and value alone. There are seven."),
-            (16 * BORDERS_7B / 1e6, "that is one block of 32."),
-            (BORDERS_7B * 32 / 1e6, "that is rank 1; here it is 16."),
-            (16 * 32 * 7 * 8192 / 1e6, "not every projection is 4,096 × 4,096."),
-        ),
-        hints=(
-            "A projection from D to F gets r (D + F) numbers.",
-            "D + F is 8,192 twice, 5,120 twice and 18,432 three times: 81,920 a block.",
-            "16 * 32 * (2 * 8192 + 2 * 5120 + 3 * 18432) / 1e6",
-        ),
-    ),
-    Estimate(
-        name="lora.memory",
-        kind="estimate",
-        minutes=4,
-        difficulty=2,
-        solution=(2 * MISTRAL_7B + 16 * ADAPTER_7B) / 1e9,
-        factor=1.04,
-        unit="GB",
-        mistakes=(
-            (16 * MISTRAL_7B / 1e9, "that is training all of it: only the adapter needs 16 bytes."),
-            (16 * ADAPTER_7B / 1e9, "the frozen weights are in memory, too, to be computed with."),
-            (2 * MISTRAL_7B / 1e9, "the adapter takes room, too, with its gradients and moments."),
-            (0.7, "the frozen weights are in memory, too, to be computed with."),
-            (
-                (4 * MISTRAL_7B + 16 * ADAPTER_7B) / 1e9,
-                "frozen weights may be bfloat16: 2 bytes each.",
-            ),
-            (18 * MISTRAL_7B / 1e9, "gradients and moments are kept for trained numbers alone."),
-        ),
-        hints=(
-            "Two kinds of numbers: frozen ones in bfloat16, trained ones with all that Adam keeps.",
-            "7.24 billion times 2 bytes, and 42 million times 16.",
-            "(2 * 7.24e9 + 16 * 42e6) / 1e9",
-        ),
-    ),
     Function(
         name="lora.gradient",
         kind="missing lines",
@@ -137,27 +67,9 @@ EXERCISES = [
         },
         hints=(
             "Backwards through a product with B is a product with the transpose of B.",
-            "upstream @ b.T has a number for each token and rank; then x.T gathers the tokens.",
-            "scale * x.T @ (upstream @ b.T)",
-        ),
-    ),
-    Estimate(
-        name="lora.flops",
-        kind="estimate",
-        minutes=3,
-        difficulty=1,
-        solution=100 * 4 * (4096 + 4096) / 4096**2,
-        factor=1.05,
-        unit="per cent",
-        mistakes=(
-            (100 * 4 / 4096, "two thin products, with A and with B: you counted one."),
-            (4 * (4096 + 4096) / 4096**2, "that is the fraction; per cent are asked for."),
-            (100.0, "A @ B would have as many numbers as W, but it is never made."),
-        ),
-        hints=(
-            "Every number of a matrix costs a token two FLOPs, in W as in A and B.",
-            "So compare sizes: 4 (4,096 + 4,096) against 4,096 × 4,096.",
-            "100 * 4 * (4096 + 4096) / 4096**2",
+            "upstream @ b.T has a number for each token and rank; the inputs of all tokens have "
+            "still to be gathered.",
+            "The result is (D, r). Which product with x, (S, D), makes it from (S, r)?",
         ),
     ),
     Function(
@@ -185,51 +97,104 @@ EXERCISES = [
         hints=(
             "A weight belongs to a label, and the label of place t is token t + 1.",
             "The answer's first token is number n, counting from 0. Which place has it as label?",
-            "weights & (np.arange(len(weights)) >= question_tokens - 1)",
+            "np.arange(len(weights)) has the places. Keep the weights from one of them on.",
+        ),
+    ),
+    Experiment(
+        name="lora.directions",
+        kind="run an experiment",
+        minutes=10,
+        difficulty=3,
+        solution=((0.87, 0.99), "a"),
+        within=0.06,
+        claims={
+            "a": "One direction keeps more than four fifths of what was learned.",
+            "b": "One direction keeps about an eighth: all eight count alike.",
+            "c": "One direction keeps more than four fifths, so a rank above 1 is of no use.",
+        },
+        refusals={
+            "b": "an eighth would be 0.12.",
+            "c": "with four directions telegrams cost still less. And you cut a finished adapter: "
+            "what a training with rank 1 finds is another question.",
+        },
+        others=(
+            ((1.0, 1.0), "that is the whole adapter. Did the factors change?"),
+            ((0.0, 0.0), "that is the model without its adapter."),
+            ((0.99, 0.87), "these are the right numbers in the other order: rank 1 comes first."),
+            ((1.42, 1.29), "these are costs. Which share of base minus after is kept?"),
+            (
+                (0.13, 0.01),
+                "these are the shares that were lost; those that are kept are asked for.",
+            ),
+        ),
+        hints=(
+            "The best matrix of rank k keeps the k strongest directions of the change and drops "
+            "the others.",
+            "Each layer of lora.projections(backbone).values() has lora_kernel_a and "
+            "lora_kernel_b. Fill the rest of both with zeros, and put the old values back at the "
+            "end.",
+            "a[:, :k] = left[:, :k] * values[:k] and b[:k] = right[:k] are factors of it, with "
+            "zeros elsewhere.",
+        ),
+    ),
+    Experiment(
+        name="lora.volume",
+        kind="run an experiment",
+        minutes=8,
+        difficulty=2,
+        solution=((0.93, 0.3), "b"),
+        within=0.1,
+        claims={
+            "a": "Half the adapter keeps half of what was learned and half of what was forgotten.",
+            "b": "Half the adapter keeps more than nine tenths of what was learned, and less than "
+            "a third of what was forgotten.",
+            "c": "Half the adapter keeps less than half of what was learned.",
+        },
+        refusals={
+            "a": "the first share is far above a half, and the second is below it.",
+            "c": "the first share says how much of what was learned is kept.",
+        },
+        others=(
+            ((1.0, 1.0), "that is the whole adapter. Did the factors change?"),
+            ((0.0, 0.0), "that is the model without its adapter."),
+            ((0.75, 0.09), "that is a quarter of the update: were A and B both halved?"),
+            ((0.3, 0.93), "these are the right numbers in the other order."),
+            ((1.36, 1.44), "these are costs. Which share of the difference to base is left?"),
+        ),
+        hints=(
+            "The update is a product, so half of B is half of the update, as if alpha were half as "
+            "large.",
+            "The cell above shows how to set every lora_kernel_b, and how to put the factors back.",
+            "Assign 0.5 * layer.lora_kernel_b.value, call judged twice, and then assign factors "
+            "again.",
         ),
     ),
     Function(
-        name="lora.bug",
-        kind="find the bug",
-        minutes=4,
+        name="lora.rslora",
+        kind="missing lines",
+        minutes=5,
         difficulty=2,
-        solution=_merged,
-        cases=_kernels,
+        solution=_alpha,
+        cases=_files,
         mistakes={
-            "is the function as it was: alpha is not yet the scale.": (
-                lambda kernel, a, b, alpha: kernel + alpha * (a @ b)
+            "passes the file's number on: with rsLoRA it is divided by √r there, and by r here.": (
+                lambda r, lora_alpha, use_rslora: lora_alpha
             ),
-            "leaves alpha out.": lambda kernel, a, b, alpha: kernel + a @ b,
-            "divides by the number of inputs; the rank is the other axis of A.": (
-                lambda kernel, a, b, alpha: kernel + alpha / len(a) * (a @ b)
+            "multiplies by r. The file's factor is lora_alpha / √r, not lora_alpha.": (
+                lambda r, lora_alpha, use_rslora: lora_alpha * r if use_rslora else lora_alpha
             ),
-            "scales the kernel, too.": (
-                lambda kernel, a, b, alpha: alpha / a.shape[1] * (kernel + a @ b)
+            "divides by √r: that is the factor in front of the update. We divide it by r again.": (
+                lambda r, lora_alpha, use_rslora: lora_alpha / r**0.5 if use_rslora else lora_alpha
+            ),
+            "does so for files without rsLoRA, too.": (
+                lambda r, lora_alpha, use_rslora: lora_alpha * r**0.5
             ),
         },
         hints=(
-            "What is the update multiplied by while the model trains?",
-            "alpha / r, and r is the number of columns of A.",
-            "kernel + alpha / a.shape[1] * (a @ b)",
-        ),
-    ),
-    Line(
-        name="lora.library",
-        kind="read the library",
-        minutes=4,
-        difficulty=2,
-        function=Projection.enable_lora,
-        line="common =",
-        wrong={
-            "# autocast": "this line says so; which one does so?",
-            "self.lora_kernel_a": "here the call begins. In which line do its arguments stand?",
-            "self.kernel": "this line freezes the kernel.",
-            "(rank, self": "this line makes B zero at the start.",
-        },
-        hints=(
-            "A dtype policy may change numbers in two places: as they are stored, and before use.",
-            "Look for a dtype that is named, and for a cast that is switched off.",
-            "Find autocast=False outside of the comment.",
+            "The factor in front of the update has to be the same in both programs.",
+            "With rsLoRA the file's factor is lora_alpha / √r. Ours is our alpha / r.",
+            "Solve one equation for our alpha, and return the file's own where use_rslora is "
+            "False.",
         ),
     ),
     Explanation(
