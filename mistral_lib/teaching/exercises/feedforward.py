@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from mistral_lib.teaching.exercises.kinds import Estimate, Explanation, Function, Value
-from mistral_lib.teaching.facts import MISTRAL_7B
-
-BLOCK_7B = 3 * 4096 * 14336
+from mistral_lib.teaching.exercises.kinds import (
+    Estimate,
+    Experiment,
+    Explanation,
+    Function,
+    Value,
+)
 
 
 def _sigmoid(z):
@@ -61,7 +64,7 @@ EXERCISES = [
         hints=(
             "Unit by unit: open the gate, multiply by up, then weigh with down.",
             "The gates open to 0 and 10, and `up` says -8 and 3.",
-            "(0 * -8) * 5 + (10 * 3) * 0.5",
+            "The products are 0 * -8 and 10 * 3. Which row of `down` belongs to which?",
         ),
     ),
     Function(
@@ -82,7 +85,7 @@ EXERCISES = [
         hints=(
             "silu is a product, z times the sigmoid of z.",
             "The sigmoid s has the derivative s (1 - s). Then the product rule.",
-            "s + z * s * (1 - s)",
+            "The first term is s. The second is z times a derivative that you know.",
         ),
     ),
     Function(
@@ -113,7 +116,7 @@ EXERCISES = [
         hints=(
             "Two projections of the same x, multiplied number by number, then a third.",
             "silu goes around x @ gate alone; * and @ bind equally strongly, so use brackets.",
-            "(silu(x @ gate) * (x @ up)) @ down",
+            "Begin with opened = silu(x @ gate) and value = x @ up.",
         ),
     ),
     Function(
@@ -137,26 +140,74 @@ EXERCISES = [
         hints=(
             "In Python * and @ have the same rank, and such chains are read from the left.",
             "`opened * x @ up` is `(opened * x) @ up`. With D = F nothing complains.",
-            "hidden = opened * (x @ up)",
+            "Put brackets around the product that has to be computed first.",
         ),
     ),
-    Estimate(
-        name="feedforward.share",
-        kind="estimate",
-        minutes=3,
-        difficulty=1,
-        solution=100 * 32 * BLOCK_7B / MISTRAL_7B,
-        factor=1.05,
-        unit="per cent",
-        mistakes=(
-            (200 / 3 * 32 * BLOCK_7B / MISTRAL_7B, "two matrices counted? There are three."),
-            (100 * BLOCK_7B / MISTRAL_7B, "that is one block. There are 32."),
-            (32 * BLOCK_7B / MISTRAL_7B, "that is the fraction; per cent are asked for."),
+    Experiment(
+        name="feedforward.search",
+        kind="run an experiment",
+        minutes=10,
+        difficulty=3,
+        solution=((0.66, 0.51), "b"),
+        within=0.006,
+        claims={
+            "a": "this unit recognises the drawn tokens, though we cannot say by what.",
+            "b": "among so many units some fit by luck, and in other texts they are no better than "
+            "chance.",
+            "c": "then the units that fit full stops and line feeds were found by luck, too.",
+        },
+        refusals={
+            "a": "then it would separate them in the other half, too.",
+            "c": "those were quoted from texts in which nobody had searched, and held there.",
+        },
+        others=(
+            ((0.51, 0.66), "the half in which you searched comes first."),
+            ((0.66, 0.66), "that is the same half twice. Quote the other one."),
+            ((0.65, 0.65), "you searched in the half that is to be quoted."),
+            ((1.0, 1.0), "that is the full stop. Take `by_lot`."),
         ),
         hints=(
-            "Count the numbers in three matrices, times the blocks.",
-            "A block has 3 times 4,096 times 14,336 of them, 176 million.",
-            "100 * 32 * 3 * 4096 * 14336 / 7.24e9",
+            "A search among 3,072 units is a lottery with 3,072 tickets.",
+            "by_lot(searched) and by_lot(documents) are lists of bool arrays, as `separations` "
+            "takes them.",
+            "best_unit returns the block, the unit and what it found. Which half have you not "
+            "asked yet?",
+        ),
+    ),
+    Experiment(
+        name="feedforward.choose",
+        kind="run an experiment",
+        minutes=10,
+        difficulty=2,
+        solution=((0.035, 0.047, 0.012), "b"),
+        within=0.002,
+        claims={
+            "a": "the gate decides which units matter, so `up` need not be computed to choose "
+            "them.",
+            "b": "neither factor chooses as well as their product, which needs both matrices.",
+            "c": "`up` decides which units matter, because the gate does no more than open and "
+            "shut.",
+        },
+        refusals={
+            "a": "then the first number would be as small as the third.",
+            "c": "then the second number would be as small as the third.",
+        },
+        others=(
+            ((0.047, 0.035, 0.012), "the order is gate, up, product."),
+            (
+                (0.051, 0.047, 0.012),
+                "the first run kept the largest opened gates, with their signs. Compare sizes.",
+            ),
+            ((0.076, 0.151, 0.040), "that is a tenth of the products. Keep a quarter, 128 of 512."),
+            ((0.014, 0.009, 0.002), "that is half of the products. Keep a quarter, 128 of 512."),
+            ((1.39, 1.41, 1.37), "those are prices. By how much are they above the model's own?"),
+        ),
+        hints=(
+            "All three runs keep the same products at full size. They differ in how they choose.",
+            "Write a network that keeps what largest(...) of some sizes says. In each run the "
+            "sizes are other ones.",
+            "With opened = jax.nn.silu(x @ gate) the first run compares abs(opened), the second "
+            "abs(x @ up). What does the third compare?",
         ),
     ),
     Estimate(
@@ -175,43 +226,7 @@ EXERCISES = [
         hints=(
             "Write the number of parameters of both layers and set them equal.",
             "2 times D times 4 D on one side, 3 times D times F on the other.",
-            "8 / 3 * 4096",
-        ),
-    ),
-    Estimate(
-        name="feedforward.flops",
-        kind="estimate",
-        minutes=3,
-        difficulty=2,
-        solution=2 * 32 * BLOCK_7B / 1e9,
-        factor=1.1,
-        unit="billion FLOPs",
-        mistakes=(
-            (32 * BLOCK_7B / 1e9, "that counts multiplications; each comes with an addition."),
-            (2 * BLOCK_7B / 1e9, "that is one block of 32."),
-            (2 * MISTRAL_7B / 1e9, "that is the whole model with its embedding."),
-        ),
-        hints=(
-            "Every weight meets the token once: how many FLOPs is that?",
-            "32 blocks of 176 million weights, and two FLOPs for each.",
-            "2 * 32 * 3 * 4096 * 14336 / 1e9",
-        ),
-    ),
-    Value(
-        name="feedforward.library",
-        kind="read the library",
-        minutes=3,
-        difficulty=2,
-        solution="gate",
-        mistakes=(
-            ("up", "`up` stays in the compute dtype. What does silu read?"),
-            ("down", "projections run in the compute dtype. What does silu read?"),
-            ("all", "look at what is turned into float32 before silu: one of them."),
-        ),
-        hints=(
-            "An exponential needs digits; a product of two numbers does not.",
-            'Find the word "float32" in the listing, and what stands in its brackets.',
-            '"gate"',
+            "Solve the equation for F. What is left of D?",
         ),
     ),
     Explanation(
@@ -227,7 +242,7 @@ EXERCISES = [
         ),
         hints=(
             "What is silu of -1?",
-            "Compare the cross with the curve in the figure of kept units.",
+            "Compare the cross with the lowest curve in the figure of kept products.",
             "Say what happens to the bits per byte, and which of the three products is saved.",
         ),
     ),
