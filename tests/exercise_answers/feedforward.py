@@ -62,6 +62,8 @@ ANSWERS = {
             lambda z: (silu(z + 1e-4) - silu(z - 1e-4)) / 2e-4,
             lambda z: jax.vmap(jax.grad(jax.nn.silu))(z),
             lambda z: (1 + np.exp(-z) + z * np.exp(-z)) / (1 + np.exp(-z)) ** 2,
+            lambda z: (1 + np.tanh(z / 2)) / 2 + z / (4 * np.cosh(z / 2) ** 2),
+            lambda z: np.array([slope(number) for number in z]),
         ],
     ),
     "feedforward.write": (
@@ -88,6 +90,9 @@ ANSWERS = {
             by_jax,
             token_by_token,
             lambda x, gate, up, down: silu(x @ gate) * (x @ up) @ down,
+            lambda x, gate, up, down: np.einsum("sf,sf,fd->sd", silu(x @ gate), x @ up, down),
+            lambda x, gate, up, down: np.multiply(np.dot(x, up), silu(np.dot(x, gate))).dot(down),
+            lambda x, gate, up, down: ((x @ gate) * sigmoid(x @ gate) * (x @ up)) @ down,
         ],
     ),
     "feedforward.search": (
@@ -129,6 +134,8 @@ ANSWERS = {
             ((0.035, 0.047, 0.012), "b"),
             ([0.0354, 0.0467, 0.0118], "(b)"),
             (np.array([0.036, 0.048, 0.011]), "B"),
+            [["0.035", "0.047", "0.012"], "b"],
+            ((0.035, 0.046, 0.012), " b "),
         ],
     ),
 }
