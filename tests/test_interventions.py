@@ -20,8 +20,8 @@ from mistral_lib.teaching.interventions import (
 from mistral_lib.teaching.transplant import transplanted
 from mistral_lib.tokenizer import MistralTokenizer
 
-L, H, K, D, V = 3, 4, 2, 16, 20
-SIZES = dict(num_query_heads=H, hidden_dim=D, intermediate_dim=24, num_key_value_heads=K)
+L, H, K, D, F, V = 3, 4, 2, 16, 24, 20
+SIZES = dict(num_query_heads=H, hidden_dim=D, intermediate_dim=F, num_key_value_heads=K)
 
 
 def made(seed=0, **changes) -> MistralCausalLM:
@@ -138,6 +138,45 @@ def test_a_network_scaled_by_zero_is_one_without_down_kernel(model):
     assert same(read(model, ROWS, scale(factors)), twin(model, mute))
 
 
+def test_a_unit_that_is_silenced_is_one_without_its_row_of_the_down_kernel(model):
+    def mute(backbone):
+        kernel = backbone.transformer_layers[1].feedforward.down.kernel
+        rows = np.array(kernel.value)
+        rows[5] = 0
+        kernel.assign(rows)
+
+    def silent(where):
+        def edit(site, layer, x):
+            off = site == where and layer == 1
+            return x.at[..., 5].set(0) if off else x
+
+        return edit
+
+    for site in ("gate", "up", "products"):
+        assert same(read(model, ROWS, silent(site)), twin(model, mute))
+
+
+def test_products_are_silu_of_the_gate_times_up(model):
+    found = activations(model, ROWS, "gate", "up", "products")
+    opened = found["gate"] / (1 + np.exp(-found["gate"].astype("float64")))
+    assert np.allclose(found["products"], opened * found["up"], rtol=1e-5, atol=1e-5)
+
+
+def test_a_transplanted_network_is_called_and_has_no_units(model):
+    seen = []
+
+    def edit(site, layer, x):
+        seen.append(site)
+        return x
+
+    with transplanted(model, feedforward=lambda x, gate, up, down: 0 * x):
+        silent = read(model, ROWS, edit)
+    factors = np.ones((L, 2), "float32")
+    factors[:, 1] = 0
+    assert same(silent, read(model, ROWS, scale(factors)))
+    assert {"gate", "up", "products"}.isdisjoint(seen)
+
+
 def test_attention_scaled_by_two_is_a_doubled_output_kernel(model):
     def double(backbone):
         kernel = backbone.transformer_layers[2].self_attention.attention_output.kernel
@@ -226,7 +265,7 @@ def test_weights_are_those_of_the_window(model):
 
 def test_activations_have_the_shapes_that_are_told(model):
     found = activations(model, ROWS, *interventions.SITES)
-    sizes = {"B": 2, "S": 6, "D": D, "H": H, "K": K, "h": 4}
+    sizes = {"B": 2, "S": 6, "D": D, "F": F, "H": H, "K": K, "h": 4}
     for site, words in interventions.SITES.items():
         axes = words[1 : words.index(")")].split(", ")
         layers = L + 1 if site == "stream" else L

@@ -27,6 +27,7 @@ from mistral_lib.masks import attention_mask
 from mistral_lib.teaching.panel import Rows
 
 # Where an edit is asked, and with what. `layer` is the number of the block, but for the stream.
+# In a network that is transplanted it is not asked for gate, up and products.
 SITES = {
     "stream": "(B, S, D), the residual stream: layer 0 before the first block, i after i blocks",
     "query": "(B, S, H, h), turned by their positions",
@@ -35,6 +36,9 @@ SITES = {
     "weights": "(B, H, S, S), of each head's queries on the keys",
     "heads": "(B, S, H, h), the outputs of the heads, before the projection",
     "attention": "(B, S, D), what attention adds to the stream",
+    "gate": "(B, S, F), of each unit of the network, before silu",
+    "up": "(B, S, F), what each unit multiplies by its opened gate",
+    "products": "(B, S, F), of the two, from which the network projects down",
     "network": "(B, S, D), what the feed-forward network adds to the stream",
 }
 
@@ -243,7 +247,8 @@ def stream(
             attend=partial(_attend, edit, layer, mask),
         )
         x = x + edit("attention", layer, added)
-        x = x + edit("network", layer, block.feedforward(block.feedforward_layernorm(x)))
+        added = _feed_forward(edit, layer, block.feedforward, block.feedforward_layernorm(x))
+        x = x + edit("network", layer, added)
         x = edit("stream", step + 1, x)
     return x
 
@@ -259,6 +264,15 @@ def _attend(edit, layer, mask, query, key, value):
     weights = by_head.reshape(weights.shape).astype(value.dtype)
     output = jnp.einsum("bkgst,btkh->bskgh", weights, value)
     return edit("heads", layer, output.reshape(merged)).reshape(grouped)
+
+
+def _feed_forward(edit, layer, network, x):
+    """The network of (B, S, D), with its edits; one that is transplanted has units of its own."""
+    if "call" in vars(network):
+        return network(x)
+    gate, up = edit("gate", layer, network.gate(x)), edit("up", layer, network.up(x))
+    opened = jax.nn.silu(gate.astype("float32")).astype(up.dtype)
+    return network.down(edit("products", layer, opened * up))
 
 
 def _unchanged(site, layer, x):

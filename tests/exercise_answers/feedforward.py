@@ -4,8 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mistral_lib.teaching.facts import MISTRAL_7B
-
 
 def sigmoid(z):
     return 1 / (1 + np.exp(-z))
@@ -64,6 +62,8 @@ ANSWERS = {
             lambda z: (silu(z + 1e-4) - silu(z - 1e-4)) / 2e-4,
             lambda z: jax.vmap(jax.grad(jax.nn.silu))(z),
             lambda z: (1 + np.exp(-z) + z * np.exp(-z)) / (1 + np.exp(-z)) ** 2,
+            lambda z: (1 + np.tanh(z / 2)) / 2 + z / (4 * np.cosh(z / 2) ** 2),
+            lambda z: np.array([slope(number) for number in z]),
         ],
     ),
     "feedforward.write": (
@@ -80,53 +80,62 @@ ANSWERS = {
             lambda x, gate, up, down: silu(x @ gate) @ down,
             lambda x, gate, up, down: x + (silu(x @ gate) * (x @ up)) @ down,
             lambda x, gate, up: silu(x @ gate) * (x @ up),
-        ],
-        [unit_by_unit, by_jax, token_by_token],
-    ),
-    "feedforward.library": (
-        ["up", "down", "all", "silu", "none of them", 1, ["gate", "up"], "float32"],
-        ["gate", "Gate", " gate ", "`gate`", ["gate"]],
-    ),
-    "feedforward.bug": (
-        [
-            precedence,
             lambda x, gate, up, down: silu(x @ gate) @ up * x @ down,
-            lambda x, gate, up, down: (silu(x @ up) * (x @ gate)) @ down,
             lambda x, gate, up, down: silu(x @ gate) * ((x @ up) @ down),
             lambda x, gate, up, down: (silu(x @ gate) * (x @ up)).T @ down,
-            lambda x, gate, up, down: (silu(x @ gate) * x) @ (up @ down),
-            lambda x, gate, up, down: (silu(x @ gate) * (up @ x)) @ down,
             lambda x, gate, up, down: (silu(x @ gate.T) * (x @ up.T)) @ down.T,
-            lambda x, gate, up, down: (silu(x @ gate) * (x @ up)) @ down.T,
-            lambda x, gate, up, down: None,
         ],
         [
             unit_by_unit,
             by_jax,
             token_by_token,
             lambda x, gate, up, down: silu(x @ gate) * (x @ up) @ down,
+            lambda x, gate, up, down: np.einsum("sf,sf,fd->sd", silu(x @ gate), x @ up, down),
+            lambda x, gate, up, down: np.multiply(np.dot(x, up), silu(np.dot(x, gate))).dot(down),
+            lambda x, gate, up, down: ((x @ gate) * sigmoid(x @ gate) * (x @ up)) @ down,
         ],
     ),
-    "feedforward.share": (
-        [52, 2.43, 0.78, 100 * 3 * 4096 * 14_336 / 7.24e9, 0.779, 26, 7.8, 5.6, "most of it", 33],
-        [78, 77.85, 80, "78 %", "78 per cent", 100 * 96 * 4096 * 14_336 / MISTRAL_7B],
-    ),
-    "feedforward.width": (
-        [4 * 4096, 2 * 4096, 4096 / 3, 4096, 14_336, 12_288, 2 / 3 * 4096, 8 / 3, "two thirds"],
-        [8 / 3 * 4096, 10_923, 10_922, 11_000, "10,922", np.int64(10_922)],
-    ),
-    "feedforward.flops": (
+    "feedforward.search": (
         [
-            5.6,
-            2 * 3 * 4096 * 14_336 / 1e9,
-            14.48,
-            2 * 32 * 3 * 4096 * 14_336,
-            11_274,
-            2 * 32 * 2 * 4096 * 14_336 / 1e9,
-            7.24,
-            0.0113,
-            "11 million",
+            ((0.62, 0.50), "a"),
+            ((0.62, 0.50), "c"),
+            ((0.50, 0.62), "b"),
+            ((0.62, 0.62), "b"),
+            ((0.60, 0.60), "b"),
+            ((1.0, 1.0), "c"),
+            ((1.0, 1.0), "b"),
+            ((0.5, 0.5), "b"),
+            (0.62, "b"),
+            ((0.62, 0.50), "luck"),
+            ((0.62, 0.50),),
         ],
-        [11.3, 11, 2 * 5.637, "11.3 billion", "11.3", np.float32(11.27)],
+        [
+            ((0.62, 0.50), "b"),
+            ([0.62, 0.50], "(b)"),
+            (np.array([0.62 + 0.003, 0.50 - 0.003]), "B"),
+            [(f"{0.62}", f"{0.50}"), "b"],
+        ],
+    ),
+    "feedforward.choose": (
+        [
+            ((0.035, 0.047, 0.012), "a"),
+            ((0.035, 0.047, 0.012), "c"),
+            ((0.047, 0.035, 0.012), "b"),
+            ((0.051, 0.047, 0.012), "b"),
+            ((0.076, 0.151, 0.040), "b"),
+            ((0.014, 0.009, 0.002), "b"),
+            ((1.39, 1.41, 1.37), "b"),
+            ((0.012, 0.012, 0.012), "a"),
+            ((0.035, 0.047), "b"),
+            (0.012, "b"),
+            ((0.035, 0.047, 0.012), "product"),
+        ],
+        [
+            ((0.035, 0.047, 0.012), "b"),
+            ([0.0354, 0.0467, 0.0118], "(b)"),
+            (np.array([0.036, 0.048, 0.011]), "B"),
+            [["0.035", "0.047", "0.012"], "b"],
+            ((0.035, 0.046, 0.012), " b "),
+        ],
     ),
 }

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mistral_lib.teaching.exercises.kinds import Estimate, Explanation, Function, Value
-from mistral_lib.teaching.facts import MISTRAL_7B
-
-BLOCK_7B = 3 * 4096 * 14336
+from mistral_lib.teaching.exercises.kinds import Experiment, Function, Value
 
 
 def _sigmoid(z):
@@ -61,7 +58,7 @@ EXERCISES = [
         hints=(
             "Unit by unit: open the gate, multiply by up, then weigh with down.",
             "The gates open to 0 and 10, and `up` says -8 and 3.",
-            "(0 * -8) * 5 + (10 * 3) * 0.5",
+            "The products are 0 * -8 and 10 * 3. Which row of `down` belongs to which?",
         ),
     ),
     Function(
@@ -82,7 +79,7 @@ EXERCISES = [
         hints=(
             "silu is a product, z times the sigmoid of z.",
             "The sigmoid s has the derivative s (1 - s). Then the product rule.",
-            "s + z * s * (1 - s)",
+            "The first term is s. The second is z times a derivative that you know.",
         ),
     ),
     Function(
@@ -95,6 +92,9 @@ EXERCISES = [
         mistakes={
             "opens the wrong branch: silu belongs to gate, and up is left as it is.": (
                 lambda x, gate, up, down: (_silu(x @ up) * (x @ gate)) @ down
+            ),
+            "multiplies by x before `up` does: * and @ have the same rank, so use brackets.": (
+                lambda x, gate, up, down: (_silu(x @ gate) * x) @ up @ down
             ),
             "gates with the sigmoid: that is GLU. silu is z times the sigmoid.": (
                 lambda x, gate, up, down: (_sigmoid(x @ gate) * (x @ up)) @ down
@@ -112,123 +112,75 @@ EXERCISES = [
         },
         hints=(
             "Two projections of the same x, multiplied number by number, then a third.",
-            "silu goes around x @ gate alone; * and @ bind equally strongly, so use brackets.",
-            "(silu(x @ gate) * (x @ up)) @ down",
+            "silu goes around x @ gate alone. In Python * and @ have the same rank.",
+            "Begin with opened = silu(x @ gate) and value = x @ up.",
         ),
     ),
-    Function(
-        name="feedforward.bug",
-        kind="find the bug",
-        minutes=4,
-        difficulty=2,
-        solution=_feed_forward,
-        cases=_layers,
-        mistakes={
-            "is the function as it was: look at what `opened * x @ up` multiplies first.": (
-                lambda x, gate, up, down: (_silu(x @ gate) * x) @ up @ down
-            ),
-            "puts the brackets around the wrong pair: x meets up first.": (
-                lambda x, gate, up, down: _silu(x @ gate) @ up * x @ down
-            ),
-            "opens up instead of gate: that was right already.": (
-                lambda x, gate, up, down: (_silu(x @ up) * (x @ gate)) @ down
-            ),
+    Experiment(
+        name="feedforward.search",
+        kind="run an experiment",
+        minutes=10,
+        difficulty=3,
+        solution=((0.62, 0.50), "b"),
+        within=0.006,
+        claims={
+            "a": "this unit recognises the drawn tokens, though we cannot say by what.",
+            "b": "among so many units some fit by luck, and in other texts they are no better than "
+            "chance.",
+            "c": "then the units that fit full stops and line feeds were found by luck, too.",
         },
-        hints=(
-            "In Python * and @ have the same rank, and such chains are read from the left.",
-            "`opened * x @ up` is `(opened * x) @ up`. With D = F nothing complains.",
-            "hidden = opened * (x @ up)",
-        ),
-    ),
-    Estimate(
-        name="feedforward.share",
-        kind="estimate",
-        minutes=3,
-        difficulty=1,
-        solution=100 * 32 * BLOCK_7B / MISTRAL_7B,
-        factor=1.05,
-        unit="per cent",
-        mistakes=(
-            (200 / 3 * 32 * BLOCK_7B / MISTRAL_7B, "two matrices counted? There are three."),
-            (100 * BLOCK_7B / MISTRAL_7B, "that is one block. There are 32."),
-            (32 * BLOCK_7B / MISTRAL_7B, "that is the fraction; per cent are asked for."),
+        refusals={
+            "a": "then it would separate them in the other half, too.",
+            "c": "those were quoted from texts in which nobody had searched, and held there.",
+        },
+        others=(
+            ((0.50, 0.62), "the half in which you searched comes first."),
+            ((0.62, 0.62), "that is the same half twice. Quote the other one."),
+            ((0.60, 0.60), "you searched in the half that is to be quoted."),
+            ((1.0, 1.0), "that is the full stop. Take `by_lot`."),
         ),
         hints=(
-            "Count the numbers in three matrices, times the blocks.",
-            "A block has 3 times 4,096 times 14,336 of them, 176 million.",
-            "100 * 32 * 3 * 4096 * 14336 / 7.24e9",
+            "A search among 3,072 units is a lottery with 3,072 tickets.",
+            "by_lot(searched) and by_lot(documents) are lists of bool arrays, as `separations` "
+            "takes them.",
+            "best_unit returns the block, the unit and what it found. Which half have you not "
+            "asked yet?",
         ),
     ),
-    Estimate(
-        name="feedforward.width",
-        kind="estimate",
-        minutes=3,
+    Experiment(
+        name="feedforward.choose",
+        kind="run an experiment",
+        minutes=10,
         difficulty=2,
-        solution=8 / 3 * 4096,
-        factor=1.03,
-        unit="units",
-        mistakes=(
-            (4 * 4096, "with three matrices that would be half as many numbers again."),
-            (2 * 4096, "a third is too much to take away: three F are to equal two times 4 D."),
-            (4096 / 3, "that makes the three matrices as large as one of D times D."),
+        solution=((0.035, 0.047, 0.012), "b"),
+        within=0.002,
+        claims={
+            "a": "the gate decides which units matter, so `up` need not be computed to choose "
+            "them.",
+            "b": "neither factor chooses as well as their product, which needs both matrices.",
+            "c": "`up` decides which units matter, because the gate does no more than open and "
+            "shut.",
+        },
+        refusals={
+            "a": "then the first number would be as small as the third.",
+            "c": "then the second number would be as small as the third.",
+        },
+        others=(
+            ((0.047, 0.035, 0.012), "the order is gate, up, product."),
+            (
+                (0.051, 0.047, 0.012),
+                "the first run kept the largest opened gates, with their signs. Compare sizes.",
+            ),
+            ((0.076, 0.151, 0.040), "that is a tenth of the products. Keep a quarter, 128 of 512."),
+            ((0.014, 0.009, 0.002), "that is half of the products. Keep a quarter, 128 of 512."),
+            ((1.39, 1.41, 1.37), "those are prices. By how much are they above the model's own?"),
         ),
         hints=(
-            "Write the number of parameters of both layers and set them equal.",
-            "2 times D times 4 D on one side, 3 times D times F on the other.",
-            "8 / 3 * 4096",
-        ),
-    ),
-    Estimate(
-        name="feedforward.flops",
-        kind="estimate",
-        minutes=3,
-        difficulty=2,
-        solution=2 * 32 * BLOCK_7B / 1e9,
-        factor=1.1,
-        unit="billion FLOPs",
-        mistakes=(
-            (32 * BLOCK_7B / 1e9, "that counts multiplications; each comes with an addition."),
-            (2 * BLOCK_7B / 1e9, "that is one block of 32."),
-            (2 * MISTRAL_7B / 1e9, "that is the whole model with its embedding."),
-        ),
-        hints=(
-            "Every weight meets the token once: how many FLOPs is that?",
-            "32 blocks of 176 million weights, and two FLOPs for each.",
-            "2 * 32 * 3 * 4096 * 14336 / 1e9",
-        ),
-    ),
-    Value(
-        name="feedforward.library",
-        kind="read the library",
-        minutes=3,
-        difficulty=2,
-        solution="gate",
-        mistakes=(
-            ("up", "`up` stays in the compute dtype. What does silu read?"),
-            ("down", "projections run in the compute dtype. What does silu read?"),
-            ("all", "look at what is turned into float32 before silu: one of them."),
-        ),
-        hints=(
-            "An exponential needs digits; a product of two numbers does not.",
-            'Find the word "float32" in the listing, and what stands in its brackets.',
-            '"gate"',
-        ),
-    ),
-    Explanation(
-        name="feedforward.explain",
-        kind="explain",
-        minutes=5,
-        difficulty=2,
-        points=(
-            "a negative gate gives a small number, not zero: silu has a dip",
-            "with relu in its place the zeros are exact, and the model reads worse",
-            "most units are small for a given token, but other units for other tokens",
-            "which units are small is known only after gate and up were computed",
-        ),
-        hints=(
-            "What is silu of -1?",
-            "Compare the cross with the curve in the figure of kept units.",
-            "Say what happens to the bits per byte, and which of the three products is saved.",
+            "All three runs keep the same products at full size. They differ in how they choose.",
+            "Write a network that keeps what largest(...) of some sizes says. In each run the "
+            "sizes are other ones.",
+            "With opened = jax.nn.silu(x @ gate) the first run compares abs(opened), the second "
+            "abs(x @ up). What does the third compare?",
         ),
     ),
 ]
