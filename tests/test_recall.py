@@ -25,7 +25,7 @@ def test_rows_depend_on_the_seed_alone():
 
 @pytest.mark.slow
 def test_windows_are_those_of_the_model():
-    model = recall.trained([None, 8, 8, 8], steps=2, seed=3)
+    model = recall.trained([None, 8, 8, 8], steps=60, seed=3)
     assert model.backbone.config.window(0) is None
     assert model.backbone.config.window(3) == 8
     assert recall.recall(model, count=40).shape == (recall.FURTHEST + 1,)
@@ -34,7 +34,7 @@ def test_windows_are_those_of_the_model():
 @pytest.mark.slow
 def test_each_model_is_trained_from_each_seed():
     models = {"narrow": (2, 3), "mixed": ([2, 2, 2, None], 3)}
-    record = training.train_all(models, seeds=(0, 1), steps=2)
+    record = training.train_all(models, seeds=(0, 1), steps=60)
     assert [(run["model"], run["seed"]) for run in record["runs"]] == [
         ("narrow", 0),
         ("narrow", 1),
