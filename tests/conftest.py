@@ -32,6 +32,17 @@ def ctrl_c_of_python():
     assert left is signal.default_int_handler
 
 
+@pytest.fixture(scope="module")
+def chromium():
+    """A running browser."""
+    import browser  # which needs Playwright, and most tests do not
+
+    if browser.find_chromium() is None:
+        pytest.skip("Chromium is not installed (Debian: sudo apt-get install chromium)")
+    with browser.chromium() as running:
+        yield running
+
+
 def refuse_skip(report) -> None:
     """Turns a skipped test's report into a failed one."""
     reason = report.longrepr[-1] if isinstance(report.longrepr, tuple) else report.longrepr

@@ -65,14 +65,6 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def chromium():
-    if browser.find_chromium() is None:
-        pytest.skip("Chromium is not installed (Debian: sudo apt-get install chromium)")
-    with browser.chromium() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
 def address(folder):
     with browser.serve(folder) as url:
         yield url

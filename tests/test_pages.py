@@ -72,15 +72,6 @@ def built() -> Path:
 
 
 @pytest.fixture(scope="module")
-def chromium():
-    """A running browser."""
-    if browser.find_chromium() is None:
-        pytest.skip("Chromium is not installed (Debian: sudo apt-get install chromium)")
-    with browser.chromium() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
 def address(built):
     """Where the built book is served."""
     with browser.serve(built) as url:

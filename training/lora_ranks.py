@@ -28,11 +28,8 @@ import numpy as np
 
 from mistral_lib import MistralCausalLM, lora
 from mistral_lib.teaching import corpus, interventions, measures, panel, telegrams
+from mistral_lib.teaching.lora_runs import ALL, FEW, RECORD
 
-# In the package, so that the chapter finds it wherever the library is installed.
-RECORD = Path(corpus.__file__).parent / "records" / "lora_ranks.json"
-FEW = ("query", "value")
-ALL = ("query", "key", "value", "attention_output", "gate", "up", "down")
 SEEDS = (0, 1, 2)  # the first one at every rate that is tried, all at the best one
 RATES = tuple(5e-3 * 2.0**k for k in range(-6, 5))
 UNREAD = 64  # examples that a run does not train on, by which a rate is chosen
