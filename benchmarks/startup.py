@@ -57,7 +57,7 @@ def import_seconds(module: str) -> float:
 def measure(size: str, rounds: int, names: list[str]) -> dict:
     """Medians of every stage of every contender."""
     imports = {"keras": [], "mistral_lib": []}
-    for turn in range(4 * rounds + 1):
+    for turn in range(4 * rounds + 1 if size == "full" else 1):
         for module in sorted(imports, reverse=turn % 2 == 1):
             imports[module].append(import_seconds(module))
     runs = {name: [] for name in names}

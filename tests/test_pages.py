@@ -24,6 +24,10 @@ pytestmark = pytest.mark.slow
 # Two pages of the API reference are seen for all: one of a class, one of functions.
 PAGES = [*browser.page_names(), "book/api/layers.attention", "book/api/masks"]
 THEMES, SIZES = ("light", "dark"), ("desktop", "phone")
+# One page of each kind stands for the others where a test is slow and looks at what all share.
+KINDS = [
+    f"book/{name}" for name in ("intro", "07_sliding_windows", "claims", "exercises", "api/masks")
+]
 TARGETS = targets.load()
 FIGURES: dict[str, list[str]] = {}
 for _key, _target in TARGETS.items():
@@ -93,13 +97,15 @@ def page(chromium, address, request):
 def opened(chromium, address, name, theme="light", size="desktop"):
     """Opens a page of the book in one theme and size."""
     context = chromium.new_context(viewport=browser.DESKTOP if size == "desktop" else browser.PHONE)
-    refused, complaints = browser.block_network(context, address), []
+    refused, complaints, sizes = browser.block_network(context, address), [], {}
     context.on("console", lambda m: m.type == "error" and complaints.append(m.text))
     context.on("weberror", lambda e: complaints.append(str(e.error)))
+    length = "content-length"
+    context.on("response", lambda r: sizes.update({r.url: int(r.headers.get(length, 0))}))
     page = browser.open_page(context, f"{address}/{name}.html", theme)
-    page.evaluate(browser.LOAD_ALL)
     page.name, page.theme, page.size = name, theme, size
-    page.refused, page.complaints = refused, complaints
+    page.refused, page.complaints, page.sizes = refused, complaints, dict(sizes)
+    page.evaluate(browser.LOAD_ALL)
     try:
         yield page
     finally:
@@ -165,18 +171,13 @@ def barriers(page, context=CODE, **options) -> dict[str, tuple[int, str]]:
 
 @shown()
 def test_page_has_no_barrier(page):
-    assert barriers(page, rules={"label-content-name-mismatch": {"enabled": True}}) == {}
+    rules = {"label-content-name-mismatch": True, "color-contrast": page.name in KINDS}
+    assert barriers(page, rules={name: {"enabled": on} for name, on in rules.items()}) == {}
 
 
-@shown(themes=("dark",))
+@shown(*KINDS, themes=("dark",))
 def test_the_words_of_a_dark_page_stand_out(page):
     assert barriers(page, runOnly=["color-contrast", "link-in-text-block"]) == {}
-
-
-# What differs on a phone is the frame of a page, so one page of each kind is enough.
-KINDS = [
-    f"book/{name}" for name in ("intro", "07_sliding_windows", "claims", "exercises", "api/masks")
-]
 
 
 @shown(*KINDS, sizes=("phone",))
@@ -184,7 +185,7 @@ def test_page_has_no_barrier_on_a_phone(page):
     assert barriers(page, rules={"color-contrast": {"enabled": False}}) == {}
 
 
-@shown(sizes=SIZES)
+@shown(sizes=("phone",))
 def test_whatever_scrolls_can_be_scrolled_by_keyboard(page):
     assert barriers(page, None, runOnly=["scrollable-region-focusable"]) == {}
 
@@ -207,12 +208,12 @@ CONTRAST = """
 """
 
 
-@shown(themes=THEMES)
+@shown(*KINDS, themes=THEMES)
 def test_code_stands_out(page):
     assert page.evaluate(CONTRAST) >= 4.5
 
 
-@shown(*WITH_FIGURES, themes=THEMES, sizes=SIZES)
+@shown("book/12_the_backbone", "book/07_sliding_windows", themes=THEMES, sizes=SIZES)
 def test_a_figure_is_shown_in_the_version_that_fits(page):
     files = page.evaluate(f"{VERSIONS}.map(i => new URL(i.currentSrc).pathname.split('/').pop())")
     dark, narrow = page.theme == "dark", page.size == "phone"
@@ -224,6 +225,18 @@ def test_a_figure_is_shown_in_the_version_that_fits(page):
     else:
         assert len(files) == len(keys)
         assert not any("narrow" in file or "dark" in file for file in files)
+
+
+@pytest.mark.parametrize("name", WITH_FIGURES)
+def test_every_figure_comes_in_all_versions(built, name):
+    html = (built / f"{name}.html").read_text()
+    named = set(re.findall(r'srcset="[^"]*/([^/"?]+)\.png', html))
+    expected = {
+        f"{key}{version}"
+        for key in FIGURES[name]
+        for version in ("-dark", "-narrow", "-dark-narrow")
+    }
+    assert expected <= named
 
 
 @shown(*WITH_FIGURES, sizes=SIZES)
@@ -288,16 +301,10 @@ def test_a_figure_opens_large_and_closes(page):
     assert not dialog.is_visible()
 
 
-@pytest.mark.parametrize("name", PAGES)
-def test_a_page_is_light(chromium, address, name):
-    context = chromium.new_context(viewport=browser.DESKTOP)
-    page, sizes = context.new_page(), {}
-    page.on("response", lambda r: sizes.update({r.url: int(r.headers.get("content-length", 0))}))
-    page.goto(f"{address}/{name}.html")
-    page.evaluate(browser.AT_REST)
-    context.close()
-    heaviest = sorted(sizes.items(), key=lambda entry: -entry[1])[:5]
-    assert sum(sizes.values()) <= LIGHT, heaviest
+@shown()
+def test_a_page_is_light(page):
+    heaviest = sorted(page.sizes.items(), key=lambda entry: -entry[1])[:5]
+    assert sum(page.sizes.values()) <= LIGHT, heaviest
 
 
 @shown("book/07_sliding_windows", sizes=SIZES)
@@ -420,14 +427,25 @@ def test_folds_have_labels_and_start_closed(page):
         assert not page.evaluate(f"{folds}.some(d => d.querySelector('.cell_output'))")
 
 
-def test_code_in_view_takes_no_more_than_its_share(chromium, address):
-    heights = {}
-    for name in sorted({*PAGES} - {"book/mistral_in_one_file"}):  # which is a program
+@pytest.fixture(scope="module")
+def heights():
+    """The heights of a page's text and of its code in view, by page; filled as pages are seen."""
+    return {}
+
+
+@shown()
+def test_code_in_view_takes_no_more_than_its_share(page, heights):
+    whole, code = heights[page.name] = page.evaluate(HEIGHTS)
+    if page.name != "book/mistral_in_one_file":  # which is a program
+        assert code / whole <= MOST_CODE["a page"]
+
+
+def test_code_in_view_of_the_whole_book(chromium, address, heights):
+    for name in {*PAGES} - {*heights}:  # the test was run alone
         with opened(chromium, address, name) as page:
             heights[name] = page.evaluate(HEIGHTS)
-    shares = {name: code / whole for name, (whole, code) in heights.items() if code}
-    assert {n: share for n, share in shares.items() if share > MOST_CODE["a page"]} == {}
-    with_code = [heights[name] for name in shares]
+    del heights["book/mistral_in_one_file"]
+    with_code = [(whole, code) for whole, code in heights.values() if code]
     share = sum(code for _, code in with_code) / sum(whole for whole, _ in with_code)
     assert share < MOST_CODE["the book"]
 
