@@ -266,15 +266,16 @@ EXERCISES = [
             ((1.55, 0.15, 0.0), "those are distances. A cosine divides by both lengths."),
             (
                 (0.61, 0.61, 1.0),
-                "the second has a long and a short text in each micro-batch: see order.",
+                "the second has a long and a short text in each micro-batch.",
             ),
         ),
         hints=(
             "A cosine of 1 means the same direction, whatever the lengths.",
-            "dataclasses.replace(batch, token_ids=..., padding_mask=...) makes another batch. The "
-            "texts that you cut are the first eight of documents: all are longer than 21 tokens.",
-            "The sum of in_parts(...)[0] over its first axis has the direction of the whole batch. "
-            "Divide a @ b by both lengths.",
+            "Gradients of sums add up: a micro-batch of two has gradients[:4] + gradients[4:], and "
+            "its labels likewise.",
+            "For the third, take the first eight of documents, as wide as batch, and a copy of the "
+            "mask with False from column 21 on. gradients.sum(axis=0) has the direction of the "
+            "whole batch.",
         ),
     ),
     Explanation(
