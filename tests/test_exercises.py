@@ -27,6 +27,7 @@ from mistral_lib.teaching.exercises.kinds import (
     Timing,
 )
 from mistral_lib.teaching.exercises.report import difference, same
+from mistral_lib.training_loss import token_losses
 
 EXERCISES = {exercise.name: exercise for exercise in all_exercises()}
 JUDGED = {name: e for name, e in EXERCISES.items() if not isinstance(e, Explanation)}
@@ -223,8 +224,17 @@ def test_decimal_and_binary_units_are_told_apart():
 def test_another_line_is_quoted(capsys):
     check("masks.library", "line 4")
     assert "Line 4 is `total = weights.sum(" in capsys.readouterr().out
-    check("training_loss.library", 6)
-    assert "Line 6 is empty: the question is about another one." in capsys.readouterr().out
+    exercise = Line(
+        name="x.y",
+        kind="read the library",
+        minutes=1,
+        difficulty=1,
+        function=token_losses,  # its sixth line is empty
+        line="@jax.checkpoint",
+        wrong={},
+        hints=("", "", ""),
+    )
+    assert "Line 6 is empty: the question is about another one." in exercise.examine(6).message
 
 
 EXPERIMENT = Experiment(
@@ -483,4 +493,4 @@ def test_line_numbers_are_those_that_the_chapter_prints():
             assert re.search(printed, source), f"{name}: its function is not printed"
             for number in re.findall(r"tempting answer is (?:line )?(\d+)", details["Solution"]):
                 assert int(number) in dict(exercise.mistakes), f"{name}: line {number}"
-    assert len(seen) > 4
+    assert len(seen) > 3

@@ -2,10 +2,9 @@
 
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
-
-from mistral_lib.teaching.facts import MISTRAL_7B
 
 
 def rows_by_slices(documents, length):
@@ -56,21 +55,27 @@ def adam_in_place(weight, gradient, mean, square, step, rate):
     return weight - rate * (mean / (1 - 0.9**step)) / (np.sqrt(square / (1 - 0.98**step)) + 1e-8)
 
 
-def chunks(losses, size):
-    return [losses[i : i + size] for i in range(0, len(losses), size)]
+def surprises(logits, labels):
+    z = logits - np.max(logits, axis=-1, keepdims=True)
+    return np.log(np.exp(z).sum(-1)) - np.take_along_axis(z, labels[..., None], -1)[..., 0]
 
 
-def mean_by_running_sums(losses, size):
-    total = count = 0
-    for part in chunks(losses, size):
-        total += part.sum()
-        count += len(part)
-    return total / count
+def loss_by_loops(logits, labels):
+    found = []
+    for row, right in zip(logits.reshape(-1, logits.shape[-1]), labels.ravel()):
+        shifted = [x - max(row) for x in row]
+        found.append(math.log(sum(math.exp(x) for x in shifted)) - shifted[right])
+    return sum(found) / len(found)
 
 
-def mean_by_weights(losses, size):
-    parts = chunks(losses, size)
-    return np.average([p.mean() for p in parts], weights=[len(p) for p in parts])
+def loss_by_softmax(logits, labels):
+    chances = jax.nn.log_softmax(jnp.asarray(logits), axis=-1)
+    return -jnp.take_along_axis(chances, labels[..., None], axis=-1).mean()
+
+
+def loss_by_one_hot(logits, labels):
+    right = (np.eye(logits.shape[-1])[labels] * logits).sum(axis=-1)
+    return (np.asarray(jax.nn.logsumexp(logits, axis=-1)) - right).mean()
 
 
 ANSWERS = {
@@ -101,10 +106,6 @@ ANSWERS = {
             lambda documents, length: np.array(rows_by_slices(documents, length)).T,
         ],
         [rows_by_slices, rows_by_windows, rows_of_inputs_and_labels],
-    ),
-    "training_loss.padding": (
-        [4.08, 167 / 4096, 0.959, 24.5, 4096 - 167, 50, 100 * 4096 / 167, "nearly all", -96, 80],
-        [96, 95.9, "96 %", "96 per cent", 100 * (1 - 167 / 4096), 95],
     ),
     "training_loss.first_step": (
         [
@@ -146,64 +147,85 @@ ANSWERS = {
         ],
         [adam, adam_as_keras, adam_in_place],
     ),
-    "training_loss.bytes": (
+    "training_loss.write": (
         [
-            27,
-            4 * MISTRAL_7B / 2**30,
-            8 * MISTRAL_7B / 2**30,
-            12 * MISTRAL_7B / 2**30,
-            115.9,
-            16 * MISTRAL_7B / 1e9,
-            13.5,
-            16 * MISTRAL_7B,
-            110_500,
-            216,
-            "a hundred",
+            lambda logits, labels: surprises(logits, labels).sum(),
+            surprises,
+            lambda logits, labels: -surprises(logits, labels).mean(),
+            lambda logits, labels: surprises(logits, labels).mean() / np.log(2),
+            lambda logits, labels: logits.max(axis=-1).mean(),
+            lambda logits, labels: np.log(np.exp(logits).sum(axis=-1)).mean(),
+            lambda logits, labels: (
+                np.log(np.exp(logits).sum(axis=-1))
+                - np.take_along_axis(logits, labels[..., None], axis=-1)[..., 0]
+            ).mean(),
+            lambda logits, labels: (
+                logits.max(axis=-1) - np.take_along_axis(logits, labels[..., None], -1)[..., 0]
+            ).mean(),
+            lambda logits, labels: (logits.argmax(axis=-1) != labels).mean(),
+            lambda logits, labels: np.exp(-surprises(logits, labels)).mean(),
+            lambda logits, labels: np.exp(surprises(logits, labels).mean()),
+            lambda logits, labels: surprises(logits, labels).mean(axis=0),
+            lambda logits, labels: surprises(logits, labels)[:, -1].mean(),
+            lambda logits, labels: surprises(logits, labels).sum(axis=1).mean(),
+            lambda logits, labels: np.median(surprises(logits, labels)),
+            lambda logits, labels: surprises(logits, labels).max(),
+            lambda logits, labels: surprises(logits, logits.argmax(axis=-1)).mean(),
+            lambda logits, labels: -np.log(logits).mean(),
+            "the mean of the surprises",
+            lambda logits: np.log(np.exp(logits).sum(axis=-1)).mean(),
         ],
-        [108, 107.9, "108 GiB", 16 * MISTRAL_7B / 2**30, 4 * 27, np.float32(107.9)],
+        [loss_by_loops, loss_by_softmax, loss_by_one_hot],
     ),
-    "training_loss.library": (
-        [1, 2, 3, 4, 5, 6, 8, 9, "line 9", 0, "the decorator"],
-        [7, "7", "line 7", np.int64(7)],
-    ),
-    "training_loss.chunks": (
+    "training_loss.initialisation": (
         [
-            lambda losses, size: np.mean([part.mean() for part in chunks(losses, size)]),
-            lambda losses, size: sum(part.sum() for part in chunks(losses, size)),
-            lambda losses, size: sum(part.mean() for part in chunks(losses, size)),
-            lambda losses, size: losses[: len(losses) // size * size].mean(),
-            lambda losses, size: (
-                sum(p.sum() for p in chunks(losses, size)) / len(chunks(losses, size))
-            ),
-            lambda losses, size: losses.sum() / size,
-            lambda losses, size: (
-                np.pad(losses, (0, -len(losses) % size)).reshape(-1, size).mean(axis=1).mean()
-            ),
-            lambda losses, size: np.pad(losses, (0, -len(losses) % size)).mean() + 1,
-            lambda losses, size: losses.reshape(-1, size).mean(),
-            lambda losses, size: [part.mean() for part in chunks(losses, size)],
-            lambda losses: losses.mean(),
+            ((1.27, 0.75), "a"),
+            ((1.27, 0.75), "c"),
+            ((8.91, 7.17), "b"),
+            ((0.75, 1.27), "b"),
+            ((1.27, 1.27), "b"),
+            ((-1.27, -0.75), "b"),
+            ((1.27, 0.0), "a"),
+            ((7.64, 6.42), "b"),
+            ((10, 10), "b"),
+            ((1.27, 0.75), "d"),
+            ((0.0, 0.0), "c"),
+            (("a lot", "less"), "b"),
+            ((8.9, 7.6), "b"),
+            (1.27, "b"),
+            "b",
+            ((1.27, 0.75, 0.1), "b"),
         ],
         [
-            mean_by_running_sums,
-            mean_by_weights,
-            lambda losses, size: losses.mean(),
-            lambda losses, size: jnp.pad(losses, (0, -len(losses) % size)).sum() / len(losses),
+            ((1.27, 0.75), "b"),
+            ((1.3, 0.8), "B"),
+            ([1.25, 0.7], "(b)"),
+            (np.array([1.271, 0.748]), "b"),
         ],
     ),
-    "training_loss.gpu_days": (
+    "training_loss.accumulation": (
         [
-            419,
-            838,
-            30_168,
-            508,
-            1257 * 86_400,
-            1.26,
-            6 * 7.24e9 * 1e12 / 4e14,
-            3.4,
-            "three years",
-            12,
+            ((0.61, 0.99, 1.0), "a"),
+            ((0.61, 0.99, 1.0), "c"),
+            ((1.0, 1.0, 1.0), "b"),
+            ((1.55, 0.15, 0.0), "b"),
+            ((0.61, 0.61, 1.0), "b"),
+            ((0.61, 0.99), "b"),
+            ((0.61, 0.99, 0.61), "b"),
+            ((1.0, 0.99, 0.61), "b"),
+            ((0.39, 0.01, 0.0), "b"),
+            ((0.61, 1.0, 1.0), "b"),
+            ((0.61, 0.99, 1.0), "both"),
+            ((61, 99, 100), "b"),
+            ((0.99, 0.61, 1.0), "b"),
+            "b",
+            0.61,
         ],
-        [1257, 1257.2, 1300, "1,257 days", 6 * 7.24e9 * 1e12 / 4e14 / 86_400, 1200],
+        [
+            ((0.61, 0.99, 1.0), "b"),
+            ((0.607, 0.989, 1), "B"),
+            (np.array([0.6072, 0.9894, 1.0]), "b"),
+            ([0.61, 0.99, 1.0], "(b)"),
+        ],
     ),
 }

@@ -6,11 +6,8 @@ import math
 
 import numpy as np
 
-from mistral_lib.teaching.exercises.kinds import Estimate, Explanation, Function, Line, Value
-from mistral_lib.teaching.facts import MISTRAL_7B
-from mistral_lib.training_loss import token_losses
+from mistral_lib.teaching.exercises.kinds import Experiment, Explanation, Function, Value
 
-H100 = 4e14  # FLOPs a second that one sustains in training
 FOREVER = 10**6  # steps after which nothing is left to correct
 
 
@@ -66,21 +63,63 @@ def _adam(weight, gradient, mean, square, step, rate, *, epsilon=1e-8, under_roo
     return weight - rate * mean / (np.sqrt(square + under_root) + epsilon)
 
 
-def _losses():
-    """Losses of tokens, and the tokens in a chunk: with and without a rest."""
-    yield np.array([1.0, 2.0, 6.0]), 2
-    yield np.array([4.0]), 3
-    yield np.arange(6.0), 3
-    yield np.arange(10.0) ** 2, 4
+def _logits():
+    """Logits and labels: one position of two tokens first."""
+    yield np.array([[[0.0, 0.0]]]), np.array([[1]])
+    yield np.array([[[1.0, 3.0]]]), np.array([[0]])
+    yield np.array([[[0.0, 2.0, 1.0], [3.0, 0.0, 0.0]]]), np.array([[1, 2]])
+    yield np.array([[[900.0, 901.0]], [[-900.0, -901.0]]]), np.array([[0], [0]])  # overflow
+    random = np.random.default_rng(13)
+    yield random.integers(-3, 4, (2, 3, 4)).astype(float), random.integers(0, 4, (2, 3))
 
 
-def _in_chunks(losses, size):
-    count = -(-len(losses) // size)
-    padded = np.pad(losses, (0, count * size - len(losses)))
-    return padded.reshape(count, size)
+def _surprises(logits, labels):
+    largest = logits.max(axis=-1, keepdims=True)
+    total = np.exp(logits - largest).sum(axis=-1)
+    right = np.take_along_axis(logits - largest, labels[..., None], axis=-1)[..., 0]
+    return np.log(total) - right
+
+
+def _unstable(logits, labels):
+    right = np.take_along_axis(logits, labels[..., None], axis=-1)[..., 0]
+    return (np.log(np.exp(logits).sum(axis=-1)) - right).mean()
+
+
+def _below_the_highest(logits, labels):
+    right = np.take_along_axis(logits, labels[..., None], axis=-1)[..., 0]
+    return (logits.max(axis=-1) - right).mean()
 
 
 EXERCISES = [
+    Function(
+        name="training_loss.write",
+        kind="missing lines",
+        minutes=6,
+        difficulty=2,
+        solution=lambda logits, labels: _surprises(logits, labels).mean(),
+        cases=_logits,
+        mistakes={
+            "returns the sum over positions: a batch of twice the size has twice the loss.": (
+                lambda logits, labels: _surprises(logits, labels).sum()
+            ),
+            "overflows: subtract the largest logit before you take exponentials.": _unstable,
+            "goes by the highest logit alone. The soft maximum adds up all exponentials.": (
+                _below_the_highest
+            ),
+            "has the wrong sign: a loss falls as the right logit rises.": (
+                lambda logits, labels: -_surprises(logits, labels).mean()
+            ),
+            "is in bits; the loss is in nats, with the natural logarithm.": (
+                lambda logits, labels: _surprises(logits, labels).mean() / np.log(2)
+            ),
+            "returns the loss of each position: the mean is asked for.": _surprises,
+        },
+        hints=(
+            "For each position you need two numbers: the soft maximum, and one logit.",
+            "np.take_along_axis wants indices with as many axes as the logits: labels[..., None].",
+            "Begin with right = np.take_along_axis(logits, labels[..., None], axis=-1)[..., 0].",
+        ),
+    ),
     Function(
         name="training_loss.rows",
         kind="missing lines",
@@ -101,26 +140,8 @@ EXERCISES = [
         hints=(
             "A row of S questions holds S + 1 tokens. Which token do two neighbours share?",
             "Rows start every `length` tokens and are `length + 1` tokens long.",
-            "stream[np.arange(0, len(stream) - length, length)[:, None] + np.arange(length + 1)]",
-        ),
-    ),
-    Estimate(
-        name="training_loss.padding",
-        kind="estimate",
-        minutes=2,
-        difficulty=1,
-        solution=round(100 * (1 - 167 / 4096), 1),
-        factor=1.03,
-        unit="per cent",
-        mistakes=(
-            (100 * 167 / 4096, "that is the share of the tokens. Padding is asked for."),
-            (1 - 167 / 4096, "that is the fraction; per cent are asked for."),
-            (4096 / 167, "so many documents fit into a row. Which share is empty with one?"),
-        ),
-        hints=(
-            "How many places of a row does a document fill, and how many are there?",
-            "167 of 4,096 places are filled, on average. The others are padding.",
-            "100 * (1 - 167 / 4096)",
+            "np.arange(0, len(stream) - length, length) are the starts of the rows. What do you "
+            "add to each?",
         ),
     ),
     Value(
@@ -141,8 +162,8 @@ EXERCISES = [
         ),
         hints=(
             "In the first step the two averages know a single gradient, g.",
-            "Corrected, the mean is g and the root of the square is |g|. Their ratio is a sign.",
-            "0.02 - 0.003 * (-0.0005 / 0.0005)",
+            "Corrected, the mean is g and the root of the square is |g|. What is their ratio?",
+            "The step is the rate times that ratio. Mind its direction: a step goes downhill.",
         ),
     ),
     Function(
@@ -191,95 +212,70 @@ EXERCISES = [
         hints=(
             "Two averages, of the gradient and of its square; a step is their ratio.",
             "Divide the new averages by 1 - 0.9**step and 1 - 0.98**step before the root.",
-            "weight - rate * (m / (1 - 0.9**step)) / (np.sqrt(s / (1 - 0.98**step)) + 1e-8)",
+            "Begin with m = 0.9 * mean + 0.1 * gradient, and correct it in a line of its own.",
         ),
     ),
-    Function(
-        name="training_loss.chunks",
-        kind="find the bug",
-        minutes=4,
+    Experiment(
+        name="training_loss.initialisation",
+        kind="run an experiment",
+        minutes=10,
         difficulty=2,
-        solution=lambda losses, size: _in_chunks(losses, size).sum() / len(losses),
-        cases=_losses,
-        mistakes={
-            "is the function as it was: zeros that fill the last chunk count as tokens.": (
-                lambda losses, size: _in_chunks(losses, size).mean(axis=1).mean()
-            ),
-            "averages the chunks: a short last chunk then counts as much as a full one.": (
-                lambda losses, size: np.mean(
-                    [losses[i : i + size].mean() for i in range(0, len(losses), size)]
-                )
-            ),
-            "is the sum of the chunks' means.": (
-                lambda losses, size: _in_chunks(losses, size).mean(axis=1).sum()
-            ),
+        solution=((1.27, 0.75), "b"),
+        within=0.15,
+        claims={
+            "a": "large first weights cost something in the first step only.",
+            "b": "training undoes a part of the handicap, but after 30 steps the rest is there.",
+            "c": "with such large first weights nothing is learned.",
         },
-        hints=(
-            "Take three losses and chunks of two. By what is the total divided?",
-            "Keep sums of chunks, and divide once, at the end, by the number of tokens.",
-            "padded.reshape(count, size).sum() / len(losses)",
-        ),
-    ),
-    Line(
-        name="training_loss.library",
-        kind="read the library",
-        minutes=4,
-        difficulty=2,
-        function=token_losses,
-        line="@jax.checkpoint",
-        wrong={
-            "size = min(": "this line says how many tokens a chunk has. Without it nothing runs.",
-            "logits = token_embedding(": (
-                "without this line there are no logits to take a loss from."
-            ),
-            "results = map_in_order(": (
-                "this line runs the chunks one after the other. Without it there is no result."
-            ),
+        refusals={
+            "a": "the second number is more than half of the first, twenty steps later.",
+            "c": "the handicap shrinks, and the loss itself falls by more than a nat.",
         },
+        others=(
+            ((8.91, 7.17), "those are losses. By how much are they above those with factor 1?"),
+            ((-1.27, -0.75), "that is how much better factor 1 is. Subtract the other way round."),
+            ((0.75, 1.27), "the first step comes first."),
+            ((1.27, 1.27), "the second number is the mean over steps 21 to 30."),
+        ),
         hints=(
-            "The backward pass needs every chunk's logits. Where could it have them from?",
-            "A line that computes nothing, and says how the lines below it are differentiated.",
-            "Look for the decorator.",
+            "Both factors read the same batches, so subtract the losses step by step.",
+            "train(...)[1] is the list of losses. Take number 0, and the mean of the last ten.",
+            "Write a function of the factor that returns the losses of the three seeds, an array "
+            "(3, 30).",
         ),
     ),
-    Estimate(
-        name="training_loss.bytes",
-        kind="estimate",
-        minutes=3,
-        difficulty=1,
-        solution=round(16 * MISTRAL_7B / 2**30, 1),
-        factor=1.05,
-        unit="GiB",
-        mistakes=(
-            (4 * MISTRAL_7B / 2**30, "those are the weights alone."),
-            (8 * MISTRAL_7B / 2**30, "weights and gradients. What does Adam remember?"),
-            (12 * MISTRAL_7B / 2**30, "Adam remembers two numbers for every weight."),
-            (16 * MISTRAL_7B / 1e9, "those are GB, of 1000 cubed bytes; GiB are asked for."),
+    Experiment(
+        name="training_loss.accumulation",
+        kind="run an experiment",
+        minutes=12,
+        difficulty=3,
+        solution=((0.61, 0.99, 1.0), "b"),
+        within=0.006,
+        claims={
+            "a": "only the length is wrong, and Adam repairs that.",
+            "b": "the direction is wrong, too, where the numbers of labels differ between "
+            "micro-batches.",
+            "c": "every accumulated gradient is inexact, and small micro-batches are the worst.",
+        },
+        refusals={
+            "a": "a factor of the length would leave every cosine at 1.",
+            "c": "the third one is exact, and its micro-batches have a single text, too.",
+        },
+        others=(
+            ((1.0, 1.0, 1.0), "those are the cosines of the sums. Take mean_of_means."),
+            ((1.55, 0.15, 0.0), "those are distances. A cosine divides by both lengths."),
+            (
+                (0.61, 0.61, 1.0),
+                "the second has a long and a short text in each micro-batch.",
+            ),
         ),
         hints=(
-            "Which numbers exist once for every weight?",
-            "Weight, gradient, mean, mean square: four numbers of four bytes each.",
-            "16 * 7_241_732_096 / 2**30",
-        ),
-    ),
-    Estimate(
-        name="training_loss.gpu_days",
-        kind="estimate",
-        minutes=4,
-        difficulty=2,
-        solution=round(6 * MISTRAL_7B * 1e12 / H100 / 86_400),
-        factor=1.15,
-        unit="days",
-        mistakes=(
-            (2 * MISTRAL_7B * 1e12 / H100 / 86_400, "that is the forward pass alone."),
-            (4 * MISTRAL_7B * 1e12 / H100 / 86_400, "that is the backward pass alone."),
-            (6 * MISTRAL_7B * 1e12 / H100 / 3_600, "those are hours."),
-            (6 * MISTRAL_7B * 1e12 / 9.89e14 / 86_400, "no GPU keeps its peak rate in training."),
-        ),
-        hints=(
-            "FLOPs in all, by FLOPs a second, by seconds a day.",
-            "6 N D with N = 7.24e9 and D = 1e12, at 4e14 a second; a day has 86,400 seconds.",
-            "6 * 7.24e9 * 1e12 / 4e14 / 86_400",
+            "A cosine of 1 means the same direction, whatever the lengths.",
+            "Gradients of sums add up: a micro-batch of two has gradients[:4] + gradients[4:], and "
+            "its labels likewise.",
+            "For the third, take the first eight of documents, as wide as batch, and a copy of the "
+            "mask with False from column 21 on. gradients.sum(axis=0) has the direction of the "
+            "whole batch.",
         ),
     ),
     Explanation(
@@ -288,7 +284,7 @@ EXERCISES = [
         minutes=5,
         difficulty=2,
         points=(
-            "whoever unpacks needs the weights: they are many times larger than the held-out text",
+            "to unpack, you need the weights, which are many times larger than the held-out text",
             "xz may read the training text first, too: then it needs 1.77 bits, not 2.39",
             "the held-out text is of the same kind as the training text; elsewhere it may lose",
             "a coder runs the whole model for every token, in the same order on both machines",
