@@ -199,28 +199,34 @@ EXERCISES = [
             "at_m = upstream + back_network(upstream). Which gradient does attention get?",
         ),
     ),
-    Value(
-        name="decoder.shares",
-        kind="trace by hand",
-        minutes=5,
-        difficulty=2,
-        solution=[1 / 3, 1 / 16],
-        mistakes=(
-            ([1 / 9, 1 / 16], "at right angles squares add up: the stream has the size of 3."),
-            ([1 / 9, 1 / 9], "at right angles squares add up, and post-norm divides every sum."),
-            ([1 / 9, 1 / 256], "at right angles squares add up, so that no sum is twice as large."),
-            ([1 / 3, 1 / 3], "in post-norm each sum is made smaller again, and all that is in it."),
-            ([1 / 3, 1 / 256], "a post-norm sum has the size of the root of 2, and not 2."),
-            ([1 / 3, 1 / 2**0.5], "that is after one sum. There are eight."),
-            ([1 / 16, 1 / 3], "pre-norm comes first."),
-            ([1 / 8**0.5, 1 / 16], "eight updates and the embedding are nine terms."),
-            ([3, 16], "so many times the stream is larger. How large a part of it is that?"),
+    Experiment(
+        name="decoder.nudge",
+        kind="run an experiment",
+        minutes=12,
+        difficulty=3,
+        solution=((0.052, 0.008), "b"),
+        within=0.003,
+        claims={
+            "a": "block 0 hardly matters, because hardly anything of its update is left at the "
+            "end.",
+            "b": "block 0 matters at least as much, because all later blocks read what it wrote.",
+            "c": "both matter alike, because both wrote half of their sum.",
+        },
+        refusals={
+            "a": "its update is gone at the end, but the change of the output is the larger one.",
+            "c": "then both numbers would be alike, but the first is several times as large.",
+        },
+        others=(
+            ((0.008, 0.052), "block 0 comes first."),
+            ((0.017, 0.001), "that is pre-norm. Take post_norm."),
+            ((0.815, 0.815), "that is a step of all weights. Change the kernel of one block."),
         ),
         hints=(
-            "How long is the sum of two vectors of length 1 at right angles?",
-            "In pre-norm nothing is divided. In post-norm the embedding is divided eight times.",
-            "Write the size of a sum of 9 terms, and of one of 2. By which of them is the "
-            "embedding divided, and how often?",
+            "`first_step` changes all weights. You need one block's, and the same measure.",
+            "`before._replace(down=...)` are weights with another `down`; "
+            "`array.at[number].add(...)` is an array with another row.",
+            "Copy `first_step`, and build `after` from `before.down` and "
+            "`jnp.sign(slopes.down[number])`.",
         ),
     ),
     Explanation(
