@@ -204,7 +204,7 @@ EXERCISES = [
         kind="run an experiment",
         minutes=12,
         difficulty=3,
-        solution=((0.052, 0.008), "b"),
+        solution=((0.064, 0.007), "b"),
         within=0.003,
         claims={
             "a": "block 0 hardly matters, because hardly anything of its update is left at the "
@@ -217,9 +217,9 @@ EXERCISES = [
             "c": "then both numbers would be alike, but the first is several times as large.",
         },
         others=(
-            ((0.008, 0.052), "block 0 comes first."),
-            ((0.017, 0.001), "that is pre-norm. Take post_norm."),
-            ((0.815, 0.815), "that is a step of all weights. Change the kernel of one block."),
+            ((0.007, 0.064), "block 0 comes first."),
+            ((0.022, 0.002), "that is pre-norm. Take post_norm."),
+            ((0.925, 0.925), "that is a step of all weights. Change the kernel of one block."),
         ),
         hints=(
             "`first_step` changes all weights. You need one block's, and the same measure.",
