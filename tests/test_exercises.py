@@ -167,7 +167,6 @@ def test_an_estimate_names_how_far_off_it_is(capsys):
         ("attention.cache", 131_072, "bytes, but KiB"),
         ("attention.cache", 0.125, "MiB, but KiB"),
         ("on_ramp.kernel", 58_720_256, "weights, but million weights"),
-        ("decoder.parameters", 218e6, "parameters, but million parameters"),
         ("cache.milliseconds", 0.00313, "seconds, but ms"),
         ("roofline.by_hand", (0.004, 0.02), "seconds, but ms"),
     ],

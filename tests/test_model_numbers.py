@@ -2,8 +2,6 @@
 
 import pytest
 
-import claims
-import house
 from model_numbers import recorded_as_counts
 
 START = 'model = MistralCausalLM.from_preset("mistral_tiny_en")\n'
@@ -61,9 +59,3 @@ def test_counts_and_arithmetic_are_let_through(what):
 
 def test_a_name_is_reported_once():
     assert list(recorded_as_counts(f"{START}record(x=model(1))\nrecord(x=model(2), y=3)")) == ["x"]
-
-
-@pytest.mark.parametrize("name", sorted(claims.UNCONVERTED))
-def test_a_converted_chapter_is_taken_off_the_list(name):
-    notebook = claims.nbformat.read(house.BOOK / f"{name}.ipynb", 4)
-    assert list(claims.number_problems(notebook)), f"take {name} off UNCONVERTED"

@@ -236,8 +236,7 @@ def claimed(chapter: Chapter) -> Iterator[str]:
 
 def counted(chapter: Chapter) -> Iterator[str]:
     """Numbers about the model are recorded as examples or as claims, not as counts."""
-    if chapter.path.stem not in claims.UNCONVERTED:
-        yield from claims.number_problems(chapter.notebook)
+    yield from claims.number_problems(chapter.notebook)
 
 
 def compared(chapter: Chapter) -> Iterator[str]:

@@ -37,9 +37,6 @@ on. What was looked for on one half of them was measured again on the other half
 only that is quoted.
 """
 NONE_YET = "\nNo chapter has recorded a claim yet.\n"
-# Chapters that still record numbers about the model with `record`. The list can only shrink: a test
-# demands that a chapter that no longer does is taken off it.
-UNCONVERTED = set("11_the_block".split())
 ROW = "| {sentence} | {estimate} | {n} | {on} | {verdict} |"
 
 

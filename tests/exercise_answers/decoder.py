@@ -66,22 +66,34 @@ def adds_the_embedding_again(x, attention_norm, attention, feedforward_norm, fee
     return x + feedforward(feedforward_norm(y))
 
 
+def in_two_steps(upstream, back_attention, back_network):
+    at_m = upstream + back_network(upstream)
+    return at_m + back_attention(at_m)
+
+
+def in_steps_of_one(upstream, back_attention, back_network):
+    u = upstream.copy()
+    u += back_network(upstream)
+    return u + back_attention(u)
+
+
+def by_a_loop(upstream, *backs):
+    for back in reversed(backs):
+        upstream = upstream + back(upstream)
+    return upstream
+
+
+def attention_first(upstream, back_attention, back_network):
+    at_m = upstream + back_attention(upstream)
+    return at_m + back_network(at_m)
+
+
+def upstream_again(upstream, back_attention, back_network):
+    at_m = upstream + back_network(upstream)
+    return upstream + back_attention(at_m)
+
+
 ANSWERS = {
-    "decoder.by_hand": (
-        [
-            [-1, 2],
-            [-3, 6],
-            [-1, 4],
-            [3, 0],
-            6,
-            [0, 5],
-            [6, 0],
-            [[3, 0], [-2, 1]],
-            "zero and six",
-            [0],
-        ],
-        [[0, 6], (0, 6), np.array([0.0, 6.0]), "0, 6", jnp.array([0, 6]), [np.int64(0), 6]],
-    ),
     "decoder.write": (
         [
             parallel,
@@ -101,27 +113,78 @@ ANSWERS = {
         [0, 128, 49, True, 2, 6, "all of them", "one", None, [1, 2]],
         [1, "1", 1.0, np.int64(1), [1], np.array(1)],
     ),
-    "decoder.paths": (
-        [64, 128, 2**32, 2.0**65, 2.0**63, 32, 4**64, 64**2, 2**33, 2, "2 to the 64", 10**9],
-        [2.0**64, 2**64, 4**32, 1.8e19, 2e19, np.float64(2) ** 64, "1.8e19"],
-    ),
-    "decoder.parameters": (
+    "decoder.pair": (
         [
-            176,
-            42,
-            41.9,
-            (4 * 4096**2 + 3 * 4096 * 14_336) / 1e6,
-            (2 * 4096**2 + 2 * 4096 * 1024 + 2 * 4096 * 14_336) / 1e6,
-            218e6,
-            0.218,
-            7240 / 30,
-            226 * 32,
-            "218 thousand",
+            ((0.179, 0.218), "a"),
+            ((0.179, 0.218), "c"),
+            ((0.218, 0.179), "b"),
+            ((0.098, 0.081), "b"),
+            ((0.098, 0.218), "b"),
+            ((0.081, 0.218), "b"),
+            ((0.179, 0.03), "c"),
+            ((2.896, 1.576), "b"),
+            ((0.179, 0.25), "b"),
+            ((0.179,), "b"),
+            (0.179, 0.218),
+            "b",
+            ((0.179, 0.218), "d"),
+            ((0.0, 0.0), "a"),
+            (None, "b"),
+            ((2.20, 2.28), "c"),
         ],
-        [218, 218.1, "218 million", 220, 7240 / 33, (41_943_040 + 176_160_768 + 8192) / 1e6],
+        [
+            ((0.179, 0.218), "b"),
+            ([0.1794, 0.2176], "B"),
+            (np.array([0.18, 0.22]), "(b)"),
+            (("0.18", "0.218"), "b"),
+            [(np.float32(0.179), 0.217), "b"],
+        ],
     ),
-    "decoder.growth": (
-        [64, 32, 32**0.5, 1, 65, 4096, 2**64, 16, "it explodes", 6],
-        [8, 64**0.5, 65**0.5, "8", np.sqrt(64), np.linalg.norm(np.ones(64))],
+    "decoder.gradient": (
+        [
+            lambda u, attention, network: u + attention(u) + network(u),
+            lambda u, attention, network: u + attention(network(u)),
+            lambda u, attention, network: attention(network(u)),
+            lambda u, attention, network: attention(u + network(u)),
+            lambda u, attention, network: network(u) + attention(network(u)),
+            attention_first,
+            upstream_again,
+            lambda u, attention, network: u,
+            lambda u, attention, network: u + network(u),
+            lambda u, attention, network: attention(u),
+            lambda u, attention, network: 2 * u + attention(u) + network(u),
+            lambda u, attention, network: network(u) + attention(u),
+            lambda u, attention: u + attention(u),
+        ],
+        [
+            in_two_steps,
+            in_steps_of_one,
+            lambda u, attention, network: u + network(u) + attention(u + network(u)),
+            by_a_loop,
+        ],
+    ),
+    "decoder.nudge": (
+        [
+            ((0.064, 0.007), "a"),
+            ((0.064, 0.007), "c"),
+            ((0.007, 0.064), "b"),
+            ((0.022, 0.002), "b"),
+            ((0.925, 0.925), "c"),
+            ((0.064, 0.02), "b"),
+            ((0.0002, 0.55), "a"),
+            ((0.064, 0.007), "d"),
+            ((0.064, 0.007), 2),
+            ((0.064, "small"), "b"),
+            ((0.5, 0.5), "c"),
+            ((0.064,), "b"),
+            0.064,
+            "b",
+        ],
+        [
+            ((0.064, 0.007), "b"),
+            (np.array([0.0636, 0.0073]), "(b)"),
+            (("0.063", "0.0074"), "B"),
+            [[jnp.float32(0.0636), 0.0073], "b"],
+        ],
     ),
 }

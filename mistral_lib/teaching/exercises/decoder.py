@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mistral_lib.teaching.exercises.kinds import Estimate, Explanation, Function, Value
-
-ATTENTION_7B = 2 * 4096 * 4096 + 2 * 4096 * 1024
-NETWORK_7B = 3 * 4096 * 14336
+from mistral_lib.teaching.exercises.kinds import Experiment, Explanation, Function, Value
 
 
 def _blocks():
@@ -52,25 +49,48 @@ def _no_norms(x, attention_norm, attention, feedforward_norm, feedforward):
     return x + feedforward(x)
 
 
+def _ways_back():
+    """Gradients (S, D) at a block's output, and what stands in for the two ways back.
+
+    Real ones are linear; with these no wrong answer comes to the right number by chance.
+    """
+    yield np.array([[2.0]]), np.square, np.positive
+    yield np.array([[1.0, 2.0], [3.0, 4.0]]), np.positive, np.square
+    yield np.array([[1.0, -2.0, 3.0]]), np.exp2, np.abs
+
+
+def _gradient(upstream, back_attention, back_network):
+    at_m = upstream + back_network(upstream)
+    return at_m + back_attention(at_m)
+
+
+def _missing_path(upstream, back_attention, back_network):
+    return upstream + back_attention(upstream) + back_network(upstream)
+
+
+def _attention_first(upstream, back_attention, back_network):
+    at_m = upstream + back_attention(upstream)
+    return at_m + back_network(at_m)
+
+
+def _no_sums(upstream, back_attention, back_network):
+    return back_attention(back_network(upstream))
+
+
+def _one_sum(upstream, back_attention, back_network):
+    return upstream + back_attention(back_network(upstream))
+
+
+def _not_past_attention(upstream, back_attention, back_network):
+    return back_attention(upstream + back_network(upstream))
+
+
+def _not_past_the_network(upstream, back_attention, back_network):
+    at_m = back_network(upstream)
+    return at_m + back_attention(at_m)
+
+
 EXERCISES = [
-    Value(
-        name="decoder.by_hand",
-        kind="trace by hand",
-        minutes=3,
-        difficulty=1,
-        solution=[0, 6],
-        mistakes=(
-            ([-1, 2], "that is the last update alone. The stream keeps what was there before."),
-            ([-3, 6], "that is the sum of the updates. The embedding is in the stream, too."),
-            ([-1, 4], "one update was left out: there are three."),
-            ([3, 0], "that is the stream as it began."),
-        ),
-        hints=(
-            "Nothing is replaced in a stream. What happens instead?",
-            "Add feature by feature: the embedding and three updates.",
-            "[3 - 2 + 0 - 1, 0 + 1 + 3 + 2]",
-        ),
-    ),
     Function(
         name="decoder.write",
         kind="missing lines",
@@ -91,35 +111,10 @@ EXERCISES = [
             "does not use the norms.": _no_norms,
         },
         hints=(
-            "Twice the same sentence: the stream, plus what a part makes of its normalised copy.",
-            "x = x + part(norm(x)), once for attention and once for the network.",
-            "x = x + attention(attention_norm(x)), and the same for feedforward.",
-        ),
-    ),
-    Estimate(
-        name="decoder.parameters",
-        kind="estimate",
-        minutes=4,
-        difficulty=1,
-        solution=(ATTENTION_7B + NETWORK_7B + 2 * 4096) / 1e6,
-        factor=1.05,
-        unit="million parameters",
-        mistakes=(
-            (NETWORK_7B / 1e6, "that is the network. Attention has four matrices of its own."),
-            (ATTENTION_7B / 1e6, "that is attention. The network has three matrices of its own."),
-            (
-                (4 * 4096 * 4096 + NETWORK_7B) / 1e6,
-                "key and value have 8 heads, not 32: their matrices are a quarter as wide.",
-            ),
-            (
-                (ATTENTION_7B + NETWORK_7B * 2 / 3) / 1e6,
-                "a gated network has three matrices, not two.",
-            ),
-        ),
-        hints=(
-            "Seven matrices and two norms. Which of them are square?",
-            "Query and output are D by D, key and value D by D / 4, and then three of D by F.",
-            "(2 * 4096**2 + 2 * 4096 * 1024 + 3 * 4096 * 14336) / 1e6",
+            "The same sentence twice: the stream, plus what a part makes of its normalised copy.",
+            "Nothing is assigned to the stream but the stream plus something.",
+            "The first line is x = x + attention(...). What does attention read? And which x does "
+            "the network read?",
         ),
     ),
     Value(
@@ -135,48 +130,103 @@ EXERCISES = [
         ),
         hints=(
             "What is left in the stream when every update is zero?",
-            "Only attention moves anything between tokens, and it writes zeros.",
-            "The stream of a token is then its embedding, from the first block to the last: 1.",
+            "Which part can move something from one token to another, and what does it write here?",
+            "Multiply each update in `read` by 0, change one token of the text, and see which rows "
+            "change.",
         ),
     ),
-    Estimate(
-        name="decoder.growth",
-        kind="estimate",
-        minutes=3,
+    Experiment(
+        name="decoder.pair",
+        kind="run an experiment",
+        minutes=10,
         difficulty=2,
-        solution=8.0,
-        factor=1.1,
-        mistakes=(
-            (64, "so large it would be if all updates pointed the same way."),
-            (32, "two parts a block, and at right angles squares add up, not lengths."),
-            (32**0.5, "one update for each block was counted. A block writes twice."),
-            (1, "the stream is not normalised: only the copies are that the parts read."),
+        solution=((0.179, 0.218), "b"),
+        within=0.005,
+        claims={
+            "a": "the costs add up, because each block does work of its own.",
+            "b": "together they cost more, because while one of them was there, it made up for "
+            "part of the other.",
+            "c": "together they cost less, because both do the same work.",
+        },
+        refusals={
+            "a": "then both numbers would be the same. The second is a fifth larger.",
+            "c": "the second number is the larger one.",
+        },
+        others=(
+            ((0.218, 0.179), "the sum comes first."),
+            ((0.098, 0.081), "those are the two costs alone. Add them up."),
+            ((0.098, 0.218), "that is block 2 alone. Add what block 3 costs."),
+            ((0.081, 0.218), "that is block 3 alone. Add what block 2 costs."),
+            ((0.179, 0.030), "that is the swap, in which both are still there."),
+            ((2.896, 1.576), "those are prices. By how much are they above the model's own?"),
         ),
         hints=(
-            "How long is the sum of two vectors of length 1 at right angles?",
-            "Squares of lengths add up, 64 times 1.",
-            "64 ** 0.5",
+            "A part is cheap to lose if others can do without it. What if those are missing as "
+            "well?",
+            "A cut is a list of names of parts, and two such lists can be added.",
+            "`bits_without(...)` takes several cuts and returns a row for each; `cost(row).mean` "
+            "is one number.",
         ),
     ),
-    Estimate(
-        name="decoder.paths",
-        kind="estimate",
-        minutes=3,
+    Function(
+        name="decoder.gradient",
+        kind="missing lines",
+        minutes=7,
         difficulty=2,
-        solution=2.0**64,
-        factor=2.0,
-        unit="paths",
-        mistakes=(
-            (64.0, "that is the number of parts. At each of them there are two ways on."),
-            (128.0, "two ways at each of 64 parts: they multiply."),
-            (2.0**65, "64 sums, and two ways at each: the last norm is no sum."),
-            (2.0**63, "64 sums, and two ways at each, at the first and at the last, too."),
-            (2.0**32, "a block has two parts, each of which can be passed through or by."),
+        solution=_gradient,
+        cases=_ways_back,
+        mistakes={
+            "lacks the path through both parts: the network has read what attention wrote.": (
+                _missing_path
+            ),
+            "meets attention first: on the way back the network's sum is the first.": (
+                _attention_first
+            ),
+            "goes through the parts alone: each sum hands the gradient past its part, too.": (
+                _no_sums
+            ),
+            "passes both parts at once: there are two sums, each with two ways.": _one_sum,
+            "does not go past attention: what arrives at m is passed on undiminished, too.": (
+                _not_past_attention
+            ),
+            "does not go past the network: what arrives at the output is passed on to m, too.": (
+                _not_past_the_network
+            ),
+        },
+        hints=(
+            "A block is two sums. Which of them does the gradient meet first?",
+            "Give the gradient between the two sums, at m, a name of its own.",
+            "at_m = upstream + back_network(upstream). Which gradient does attention get?",
+        ),
+    ),
+    Experiment(
+        name="decoder.nudge",
+        kind="run an experiment",
+        minutes=12,
+        difficulty=3,
+        solution=((0.064, 0.007), "b"),
+        within=0.003,
+        claims={
+            "a": "block 0 hardly matters, because hardly anything of its update is left at the "
+            "end.",
+            "b": "block 0 matters at least as much, because all later blocks read what it wrote.",
+            "c": "both matter alike, because both wrote half of their sum.",
+        },
+        refusals={
+            "a": "its update is gone at the end, but the change of the output is the larger one.",
+            "c": "then both numbers would be alike, but the first is several times as large.",
+        },
+        others=(
+            ((0.007, 0.064), "block 0 comes first."),
+            ((0.022, 0.002), "that is pre-norm. Take post_norm."),
+            ((0.925, 0.925), "that is a step of all weights. Change the kernel of one block."),
         ),
         hints=(
-            "At a sum, a gradient goes both ways. How many sums are there?",
-            "32 blocks with two sums each, and two ways at each of them.",
-            "2.0 ** 64",
+            "`first_step` changes all weights. You need one block's, and the same measure.",
+            "`before._replace(down=...)` are weights with another `down`; "
+            "`array.at[number].add(...)` is an array with another row.",
+            "Copy `first_step`, and build `after` from `before.down` and "
+            "`jnp.sign(slopes.down[number])`.",
         ),
     ),
     Explanation(
@@ -185,14 +235,15 @@ EXERCISES = [
         minutes=5,
         difficulty=2,
         points=(
-            "the blocks before and after it go on writing what they write: the stream is a sum",
-            "a small average can hide single tokens that get much worse",
+            "one text shows how to measure, and only many show what the block is worth",
+            "a small average can hide many tokens at which another choice is made",
             "an effect of removing one part says nothing about removing two",
             "the price is of these texts and this model; measure on the text that matters",
         ),
         hints=(
-            "What does the average over a text leave out?",
-            "Compare the bits per byte with the largest change of a logit.",
+            "On how many texts does the number rest, and what does an average leave out?",
+            "Compare the bits per byte with the share of positions at which the likeliest token "
+            "changes.",
             "Say what you would measure before you delete the block.",
         ),
     ),
