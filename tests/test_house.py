@@ -72,6 +72,16 @@ def test_map_has_every_chapter_and_no_dead_link():
     assert all((house.ROOT / link).exists() for link in links)
 
 
+def test_map_in_introduction_says_in_few_words_what_each_chapter_teaches():
+    table = chapter_map.table(by_key=True)
+    assert len(chapter_map.TEACHES) == len(set(chapter_map.TEACHES)) == len(chapter_map.CHAPTERS)
+    for said in chapter_map.TEACHES:
+        assert f" | {said} |" in table
+        assert len(said.split()) <= 16
+        assert said.startswith(("how ", "what ", "which ", "why "))
+        assert not said.endswith(".")
+
+
 def test_notebook_titles_are_those_of_the_map():
     for path in house.notebook_paths():
         if path.stem[:2].isdigit():
