@@ -374,7 +374,7 @@ def test_readme_example_runs_offline(block, tmp_path):
 
 
 def test_readme_says_how_much_memory_its_example_takes():
-    """As `python -m mistral_lib info` does; the table has int4 even where an older Keras has not."""
+    """As `python -m mistral_lib info` does; a Keras before 3.14 has no int4."""
     described = info.describe_preset("mistral_0.3_instruct_7b_en").partition("Memory\n")[2]
     said = {
         "weights": "| memory of the weights |",

@@ -1,5 +1,6 @@
-"""Writes the map of chapters: with modules and tests into the README, with what each chapter teaches
-into the introduction.
+"""Writes the map of chapters into the README and the introduction.
+
+The README has their modules and tests, the introduction what each chapter teaches.
 
 The chapters stand here; which module belongs to which is read from the first lines of the modules'
 docstrings, and whether a chapter exists, from the folder of notebooks.
