@@ -20,6 +20,7 @@ import chapter_map
 import house
 import links
 import repository
+from mistral_lib.presets import info
 
 README = (house.ROOT / "README.md").read_text()
 PYPROJECT = tomllib.loads((house.ROOT / "pyproject.toml").read_text())
@@ -70,6 +71,16 @@ def test_map_has_every_chapter_and_no_dead_link():
     links = re.findall(r"\]\(([^:)]+)\)", table)
     assert len(links) == 20
     assert all((house.ROOT / link).exists() for link in links)
+
+
+def test_map_in_introduction_says_in_few_words_what_each_chapter_teaches():
+    table = chapter_map.table(by_key=True)
+    assert len(chapter_map.TEACHES) == len(set(chapter_map.TEACHES)) == len(chapter_map.CHAPTERS)
+    for said in chapter_map.TEACHES:
+        assert f" | {said} |" in table
+        assert len(said.split()) <= 16
+        assert said.startswith(("how ", "what ", "which ", "why "))
+        assert not said.endswith(".")
 
 
 def test_notebook_titles_are_those_of_the_map():
@@ -352,12 +363,28 @@ def test_a_python_that_is_too_old_is_refused_by_name(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("block", re.findall(r"```python\n(.*?)```", README, re.DOTALL))
 def test_readme_example_runs_offline(block, tmp_path):
+    """An example that would download a checkpoint runs on the shipped model."""
+    block = re.sub(r"hf://[\w./-]+", "mistral_tiny_en", block)
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "https_proxy": "http://127.0.0.1:9"}
     result = subprocess.run(
         [sys.executable, "-c", block], cwd=tmp_path, env=environment, capture_output=True, text=True
     )
     assert result.returncode == 0, result.stderr
     assert result.stdout.strip()
+
+
+def test_readme_says_how_much_memory_its_example_takes():
+    """As `python -m mistral_lib info` does; a Keras before 3.14 has no int4."""
+    described = info.describe_preset("mistral_0.3_instruct_7b_en").partition("Memory\n")[2]
+    said = {
+        "weights": "| memory of the weights |",
+        "cache of one token": "| and of each token in the cache |",
+    }
+    for line in described.splitlines():
+        title, *sizes = re.split(r"  +", line.strip())
+        if title in said:
+            assert f"{said.pop(title)} {' | '.join(sizes)} |" in README
+    assert not said
 
 
 def test_readme_links_exist():

@@ -1,4 +1,6 @@
-"""Writes the map of chapters, modules and tests into the README and the introduction.
+"""Writes the map of chapters into the README and the introduction.
+
+The README has their modules and tests, the introduction what each chapter teaches.
 
 The chapters stand here; which module belongs to which is read from the first lines of the modules'
 docstrings, and whether a chapter exists, from the folder of notebooks.
@@ -30,8 +32,29 @@ PARTS = {
     "Scale": ["Quantization", "GPU runs", "Many devices"],
 }
 CHAPTERS = dict(enumerate((title for titles in PARTS.values() for title in titles), start=1))
+TEACHES = [
+    "what a language model returns, and how to score its guesses",
+    "how text is cut into the pieces that a model reads",
+    "how tokens become vectors, and vectors become probabilities again",
+    "how a token looks back at earlier ones, which is called attention",
+    "how the model knows the order of words",
+    "why attention has many heads, and how they share memory",
+    "which earlier tokens a token may see, and what happens if it sees too much",
+    "how far information travels through short windows, and what they save",
+    "how the numbers in a model are kept at one size",
+    "what the model does with each token alone, between two layers of attention",
+    "how attention and the rest are joined into one block, and why it adds",
+    "how blocks make a whole model, and how many parameters it has",
+    "how a model learns from nothing but text",
+    "how to fine-tune a model by training a few extra numbers",
+    "how a model writes without reading everything again for each token",
+    "how the next token is chosen: temperature, top-k, top-p and faster ways",
+    "how models are saved, loaded, and exchanged with other libraries",
+    "how to store weights in 8 or 4 bits, and what is lost",
+    "what limits the speed of a GPU, and how to measure it",
+    "how to split a model over several devices",
+]
 NAMED = re.compile(r'\(chapter (\d+), "([^"]+)"\)')
-MANY = 6  # modules, above which the book's map folds them
 MAP = re.compile(r"<!-- map -->\n.*?<!-- /map -->", re.DOTALL)
 
 
@@ -65,17 +88,18 @@ def table(by_key: bool = False) -> str:
     """The map as a Markdown table between its marks.
 
     Args:
-        by_key: whether its links are keys, as in the book, where the page of a module links its
-            tests; by default chapters are paths from the repository's root, as in the README.
+        by_key: whether its links are keys and each chapter says what it teaches, as in the book; by
+            default chapters are paths from the repository's root, with their modules and tests, as
+            in the README.
     """
-    lines = ["| chapter | modules |", "|---|---|"]
+    lines = ["| chapter | what it teaches |", "|---|---|"]
     if not by_key:
         lines = ["| chapter | modules | tests |", "|---|---|---|"]
     for chapter, title in CHAPTERS.items():
-        own = modules_of(chapter)
         if by_key:
-            row = [f"[{chapter}. {title}](chapter:{chapter})", _linked(own)]
+            row = [f"[{chapter}. {title}](chapter:{chapter})", TEACHES[chapter - 1]]
         else:
+            own = modules_of(chapter)
             notebook = notebook_of(chapter).as_posix()
             row = [
                 f"[{chapter}. {title}]({notebook}) [Colab]({colab_link(notebook)})",
@@ -90,21 +114,6 @@ def modules_of(chapter: int) -> list[Path]:
     """The modules that say that a chapter explains them."""
     named = {module: NAMED.search(first_paragraph(module)) for module in modules()}
     return [module for module, match in named.items() if match and int(match[1]) == chapter]
-
-
-def _linked(own: list[Path]) -> str:
-    """Modules as links to their pages, folded if they are many."""
-    documented = targets.modules()
-    names = [".".join(module.with_suffix("").parts) for module in own]
-    shown = ", ".join(
-        f"[`{name.removeprefix('mistral_lib.')}`](api:{name})"
-        if name in documented
-        else f"`{name.removeprefix('mistral_lib.')}`"
-        for name in names
-    )
-    if len(names) > MANY:
-        return f"<details><summary>{len(names)} modules</summary>{shown}</details>"
-    return shown
 
 
 def main() -> None:

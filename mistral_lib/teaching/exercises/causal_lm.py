@@ -18,8 +18,10 @@ from mistral_lib.teaching.exercises.kinds import (
 
 
 def _guesses():
-    """Logarithms (S, V) and token ids (S,): short texts and few words first."""
-    yield np.array([[-1.0, -2.0], [-3.0, -4.0]]), np.array([0, 1])
+    """Logarithms (S, V) and token ids (S,): short texts and few words first.
+
+    The shortest has two questions: with one, a table of every pair would differ by its axes alone.
+    """
     yield -np.arange(1.0, 10.0).reshape(3, 3), np.array([0, 2, 1])
     random = np.random.default_rng(1)
     for length, vocabulary in ((4, 3), (3, 5), (5, 4)):
@@ -74,6 +76,9 @@ EXERCISES = [
             ),
             "lacks the minus sign: a loss is never negative.": (
                 lambda log_p, ids: -_losses(log_p, ids)
+            ),
+            "picks every pair of a row and a column: pair row i with answer i, by np.arange.": (
+                lambda log_p, ids: -log_p[:-1, ids[1:]]
             ),
             "is the average: one number for each predicted token is asked for.": (
                 lambda log_p, ids: _losses(log_p, ids).mean()
