@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -21,6 +21,7 @@ from mistral_lib.teaching.next_token import token_label
 
 MOST, NAMED = 128, 3  # tokens of a text, and tokens that a head favours
 START = (2, 3)  # the block and the head that the explorer begins with
+IN_ROWS = ("score", "drop", "written", "word", "effect")  # of each head, in this order
 DIGITS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 
 
@@ -42,7 +43,7 @@ def rows(model: MistralCausalLM, text: str) -> dict[str, Any]:
     Raises:
         ValueError: if the text is longer.
     """
-    tokenizer = model.preprocessor.tokenizer
+    tokenizer = cast(Any, model.preprocessor).tokenizer
     one = panel.own(tokenizer, [text])
     ids = one.token_ids[0]
     if len(ids) > MOST:
@@ -83,67 +84,69 @@ def record_heads(model: MistralCausalLM, text: str) -> dict[str, Any]:
         text: at most 128 tokens.
 
     Returns:
-        `text`, its `pieces`, and `words`, the pieces that a head favours or not, with blanks
-        between them; the `windows` of the blocks, how many `heads` each has and how many of
-        them share a key head (`group`), the `size` of a head, and the `start`, a block and a head; `values`, packed, and `rows`, for
-        each token what was packed of each block: the size of the stream, and of each head the
-        highest score, how far the others are below it (as roots, since small distances matter
-        most), the size of what it writes, and the tokens that it raises and lowers most, each with
-        its place in `words`. `ranges` says for each kind of number how it is packed: its digits to
-        the base 64, and from where to where they go.
+        `text`, its `pieces`, and `words`, all pieces that a head raises or lowers, with blanks
+        between them; of the model the `windows` of its blocks, the number of `heads` in each and of
+        those that share a key head (`group`), and the `size` of a head; the block and the head to
+        `start` with; and, packed, the `values` and a text for each token, the `rows`. `ranges` says
+        of each kind of number how it is packed: with how many digits to the base 64, and what the
+        lowest and the highest of them mean.
     """
-    all_rows = rows(model, text)
-    backbone = model.backbone
-    scores, seen, effects = (all_rows[name] for name in ("scores", "seen", "effects"))
-    order = np.argsort(-effects, axis=-1)
-    named = np.concatenate([order[..., :NAMED], order[..., : -NAMED - 1 : -1]], axis=-1)
-    words = np.unique(named)
-    drops = np.where(seen[:, :, None], scores, -np.inf)
-    highest = drops.max(axis=-1)
-    drops = np.sqrt(highest[..., None] - np.where(seen[:, :, None], scores, highest[..., None]))
-    numbers = {
-        "score": highest,
-        "drop": drops,
-        "effect": np.take_along_axis(effects, named, axis=-1),
-        "written": all_rows["written"],
-        "size": np.concatenate([all_rows[name].ravel() for name in ("values", "stream")]),
-    }
-    ranges = {
-        name: _range(array, 3 if name in ("score", "size") else 2)
-        for name, array in numbers.items()
-    }
-    ranges["word"] = (2, 0, 64**2 - 1)
+    found = rows(model, text)
+    numbers, words = _numbers(found)
+    ranges = {name: _range(name, array) for name, array in numbers.items()}
     pack = {name: _packer(*of) for name, of in ranges.items()}
-    places = np.searchsorted(words, named)
 
-    def packed(query: int) -> str:
+    def row(query: int) -> str:
         parts = []
-        for block, looks in enumerate(seen[:, query]):
-            parts.append(pack["size"](all_rows["stream"][block, query]))
-            for head in range(scores.shape[2]):
-                at = block, query, head
-                parts.append(pack["score"](highest[at]))
-                parts.append(pack["drop"](drops[at][looks]))
-                parts.append(pack["written"](all_rows["written"][at]))
-                parts.append(pack["word"](places[at]) + pack["effect"](numbers["effect"][at]))
+        for block, looks in enumerate(found["seen"][:, query]):
+            parts.append(pack["size"](found["stream"][block, query]))
+            for head in range(backbone.num_query_heads):
+                of = {name: numbers[name][block, query, head] for name in IN_ROWS}
+                parts += [
+                    pack[name](of[name][looks] if name == "drop" else of[name]) for name in of
+                ]
         return "".join(parts)
 
-    tokenizer = model.preprocessor.tokenizer
+    tokenizer, backbone = cast(Any, model.preprocessor).tokenizer, model.backbone
     group = backbone.num_query_heads // backbone.num_key_value_heads
     blocks = [block.self_attention for block in backbone.transformer_layers]
     return {
         "text": text,
-        "pieces": all_rows["pieces"],
-        "words": " ".join(tokenizer.id_to_token(int(i)) for i in words),
+        "pieces": found["pieces"],
+        "words": " ".join(tokenizer.id_to_token(int(i)).replace(" ", "▁") for i in words),
         "windows": [block.sliding_window for block in blocks],
         "heads": backbone.num_query_heads,
         "group": group,
         "size": backbone.head_dim,
         "start": [min(START[0], len(blocks) - 1), min(START[1], backbone.num_query_heads - 1)],
         "ranges": ranges,
-        "values": pack["size"](all_rows["values"][:, :, ::group]),
-        "rows": [packed(query) for query in range(scores.shape[1])],
+        "values": pack["size"](found["values"][:, :, ::group]),
+        "rows": [row(query) for query in range(len(found["pieces"]))],
     }
+
+
+def _numbers(found: dict[str, Any]) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """What is packed, by the name of its range, and the ids of the words.
+
+    Of the scores, the highest of a row, and the roots of how far the others are below it: what is
+    near the highest matters most, and is packed most exactly.
+    """
+    effects, seen = found["effects"], found["seen"][:, :, None]
+    order = np.argsort(-effects, axis=-1)
+    named = np.concatenate([order[..., :NAMED], order[..., : -NAMED - 1 : -1]], axis=-1)
+    words = np.unique(named)
+    highest = np.where(seen, found["scores"], -np.inf).max(axis=-1)
+    below = np.where(seen, highest[..., None] - found["scores"], 0)
+    sizes = [found[name].ravel() for name in ("values", "stream")]
+    numbers = {
+        "score": highest,
+        "drop": np.sqrt(below),
+        "written": found["written"],
+        "word": np.searchsorted(words, named),
+        "effect": np.take_along_axis(effects, named, axis=-1),
+        "size": np.concatenate(sizes),
+    }
+    return numbers, words
 
 
 def unpack(recorded: dict[str, Any], place: int) -> list[dict[str, Any]]:
@@ -231,7 +234,7 @@ def draw_patterns(ax: Axes, looks: Sequence[Sequence[np.ndarray]], *, title: str
             width = 0.9 / max(len(weights), 24)
             for key in np.flatnonzero(weights > 0.02):
                 left = corner[0] + 0.9 * key / len(weights)
-                bar = Rectangle((left, corner[1]), width, -0.8 * weights[key], ec="none")
+                bar = Rectangle((left, corner[1]), width, -0.8 * float(weights[key]), ec="none")
                 bar.set_facecolor(plots.BLUE)
                 ax.add_patch(bar)
     ax.set(xlim=(-0.5, len(looks[0]) - 0.5), ylim=(len(looks) - 0.5, -0.5))
@@ -242,8 +245,12 @@ def draw_patterns(ax: Axes, looks: Sequence[Sequence[np.ndarray]], *, title: str
     ax.set_title(title, pad=8)
 
 
-def _range(numbers: np.ndarray, digits: int) -> tuple[int, float, float]:
-    """How numbers are packed: the digits of one, the lowest and the highest."""
+def _range(name: str, numbers: np.ndarray) -> tuple[int, float, float]:
+    """How numbers are packed: the digits of one, and what the lowest and the highest mean."""
+    if name == "word":  # whole numbers
+        digits = 2 if numbers.max() < 64**2 else 3
+        return digits, 0, 64**digits - 1
+    digits = 3 if name in ("score", "size") else 2
     return digits, float(np.floor(numbers.min())), float(np.ceil(numbers.max()))
 
 
