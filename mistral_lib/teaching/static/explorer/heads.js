@@ -12,7 +12,7 @@
 
   const TOKENS_KEY =
     "Choose a token to look back from it. A box is filled as high as the weight of its token. " +
-    "▸ is hidden, in the future.";
+    "▸ marks the future, which the mask hides.";
   const HEADS_KEY =
     "Choose a head. Its bars are the weights of the tokens, the first on the left and the last on " +
     "the right.";
