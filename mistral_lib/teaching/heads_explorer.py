@@ -56,12 +56,13 @@ def rows(model: MistralCausalLM, text: str) -> dict[str, Any]:
     key, value = (np.repeat(found[site], group, axis=2) for site in ("key", "value"))
     blocks = [block.self_attention for block in backbone.transformer_layers]
     kernels = np.stack([np.asarray(b.attention_output.kernel, "float32") for b in blocks])
-    added = np.einsum(
-        "lshd,lhde->lshe", found["heads"], kernels.reshape(len(blocks), heads, size, -1)
-    )
+    D = kernels.shape[-1]
+    kernels = kernels.reshape(-1, heads, size, D)
+    added = np.einsum("lshd,lhde->lshe", found["heads"], kernels)
     norm = backbone.layer_norm
     divisor = np.sqrt((stream[-1] ** 2).mean(axis=1) + norm.epsilon)[:, None, None]
-    scaled = added * np.asarray(norm.scale, "float32") / divisor
+    scaled = (added * np.asarray(norm.scale, "float32") / divisor).reshape(len(added), -1, D)
+    effects = backbone.token_embedding(scaled, reverse=True)
     far = np.subtract.outer(np.arange(len(ids)), np.arange(len(ids)))
     windows = [b.sliding_window or len(ids) for b in blocks]
     return {
@@ -72,7 +73,7 @@ def rows(model: MistralCausalLM, text: str) -> dict[str, Any]:
         "values": np.linalg.norm(value, axis=-1),
         "written": np.linalg.norm(added, axis=-1),
         "stream": np.linalg.norm(stream[:-1], axis=-1),
-        "effects": np.asarray(backbone.token_embedding(scaled, reverse=True)),
+        "effects": np.asarray(effects).reshape(*added.shape[:3], -1),
     }
 
 
