@@ -12,7 +12,6 @@ from mistral_lib import MistralBackbone, MistralCausalLM
 from mistral_lib.teaching import explorers, heads_explorer
 from mistral_lib.teaching.facts import PROMPT
 
-pytestmark = pytest.mark.slow
 TEXT = "Return the name of the file, not its path."
 
 
@@ -62,6 +61,21 @@ def places(found):
     return [*range(0, last, 9), last]
 
 
+def test_a_row_is_read_digit_by_digit():
+    """One token, one block, one head, and numbers of one digit that mean what they are."""
+    ranges = dict.fromkeys(("size", "score", "drop", "written", "word", "effect"), (1, 0, 63))
+    recorded = {"rows": ["B" + "KAD" + "ABCCBA" + "98/ABC"], "words": "x ▁y z", "ranges": ranges}
+    (block,) = heads_explorer.unpack(recorded | {"windows": [None], "heads": 1}, 0)
+    assert block["stream"] == 1
+    (head,) = block["heads"]
+    assert head["first"] == 0
+    assert head["scores"] == [10]
+    assert head["written"] == 3
+    assert head["raised"] == [("x", 61), ("▁y", 60), ("z", 63)]
+    assert head["lowered"] == [("z", 0), ("▁y", 1), ("x", 2)]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["shipped", "small"])
 def test_what_is_recorded_is_what_the_library_computes(name, request):
     recorded, found = request.getfixturevalue(name)
@@ -87,6 +101,7 @@ def test_what_is_recorded_is_what_the_library_computes(name, request):
                 np.testing.assert_allclose(lowered, ranked[:3], atol=exact)
 
 
+@pytest.mark.slow
 def test_scores_and_the_mask_give_the_weights(small, shipped):
     for _, found in (small, shipped):
         masked = np.where(found["seen"][:, :, None], found["scores"], -np.inf)
@@ -95,11 +110,13 @@ def test_scores_and_the_mask_give_the_weights(small, shipped):
         np.testing.assert_allclose(weights, found["weights"], atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_text_may_not_be_too_long(model):
     with pytest.raises(ValueError, match="text has 201 tokens, but at most 128"):
         heads_explorer.rows(model, " ".join("a" * 200))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["shipped", "small"])
 def test_the_page_unpacks_what_was_packed(page, name, request):
     recorded, found = request.getfixturevalue(name)
@@ -133,6 +150,7 @@ def said(page):
     return page.locator("[role=status]").inner_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("place", "block", "head"), [(48, 2, 3), (8, 2, 3), (33, 1, 0), (0, 5, 5)])
 def test_what_is_shown_is_what_the_library_computes(page, shipped, place, block, head):
     found, at = shipped[1], (block, place, head)
@@ -151,8 +169,8 @@ def test_what_is_shown_is_what_the_library_computes(page, shipped, place, block,
         assert float(size) == pytest.approx(found["values"][block, key, head], abs=0.051)
     assert sum(float(row[2].rstrip("%")) for row in table) == pytest.approx(100, abs=0.4)
     words = page.locator(".steps").inner_text()
-    assert f"has the size {found['written'][at]:.1f}" in words
-    assert f"a vector of the size {found['stream'][block, place]:.1f}." in words
+    assert f"has the length {found['written'][at]:.1f}" in words
+    assert f"a vector of the length {found['stream'][block, place]:.1f}." in words
     hidden = len(found["pieces"]) - place - 1
     assert (f"The mask hides {hidden} tokens" in words) == (hidden > 0)
     ranked = np.sort(found["effects"][at])
@@ -168,6 +186,7 @@ def test_what_is_shown_is_what_the_library_computes(page, shipped, place, block,
     assert f"to “{best}”" in said(page)
 
 
+@pytest.mark.slow
 def test_it_can_be_used_with_the_keyboard_alone(page):
     page.get_by_role("button", name="Reset").click()
     assert page.locator(".tokens [tabindex='0']").count() == 1
@@ -196,6 +215,7 @@ def test_it_can_be_used_with_the_keyboard_alone(page):
     assert page.locator("[aria-selected=true]").get_attribute("data-place") == "2.3"
 
 
+@pytest.mark.slow
 def test_it_can_be_read_by_everyone(page):
     page.set_viewport_size(browser.PHONE)
     choose(page, 8)

@@ -346,3 +346,13 @@ def test_from_the_disk_and_in_a_notebook_it_shows_recorded_values(chromium, fold
         assert "After “p”, most likely next: “refix”" in status(page)
         assert page.locator("img").count() == 0
         assert page.complaints == []
+
+
+def test_heads_from_the_disk_are_those_that_were_recorded(chromium, folder):
+    with opened(chromium, folder.as_uri(), "heads.html") as page:
+        assert "make serve" in page.locator(".note").inner_text()
+        assert page.get_by_label("Your text").is_hidden()
+        page.locator(".tokens button").nth(8).click()
+        page.locator("[data-place='2.3']").click()
+        assert re.match("From “\\*”, head 2.3 gives .* of its weight to “<s>”", status(page))
+        assert page.complaints == []

@@ -89,7 +89,7 @@
     const headAt = (block, head) => row.blocks[block].heads[head];
     const nameOf = ([block, head]) => `${block}.${head}`;
     const quoted = (place) => `“${spoken(row.pieces[place])}”`;
-    const size = (value) => value.toFixed(1);
+    const short = (value) => value.toFixed(1);
     const signed = (value) => `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(2)}`;
 
     /* The weight of each token of the text; null where the mask hides it. */
@@ -194,12 +194,12 @@
       const order = seen.sort((a, b) => weights[b] - weights[a]), shown = order.slice(0, KEYS);
       const table = element("table", { class: "keys" });
       const header = element("tr");
-      for (const name of ["Key", "Score", "Weight", "Size of value"])
+      for (const name of ["Key", "Score", "Weight", "Length of value"])
         header.append(element("th", { scope: "col" }, name));
       table.append(element("thead", {}, header), element("tbody"));
       for (const key of shown) {
         const at = key - found.first;
-        const cells = [size(found.scores[at]), percent(weights[key]), size(found.values[at])];
+        const cells = [short(found.scores[at]), percent(weights[key]), short(found.values[at])];
         table.tBodies[0].append(lineOf(label(row.pieces[key]), `${key}`, cells));
       }
       const others = order.slice(KEYS), rest = others.reduce((sum, key) => sum + weights[key], 0);
@@ -216,8 +216,8 @@
           masked ? `The mask hides ${hides}. ` : "", "The softmax makes weights of the scores."),
         table,
         element("p", {}, "The values, each times its weight, are added up and go through the head's " +
-          `rows of the output projection. What it writes has the size ${size(written)}, and is ` +
-          `added to a vector of the size ${size(stream)}.`),
+          `rows of the output projection. What it writes has the length ${short(written)}, and is ` +
+          `added to a vector of the length ${short(stream)}.`),
         element("p", {}, "The logits that this raises most: ", ...named(raised)),
         element("p", {}, "The logits that this lowers most: ", ...named(lowered)),
       );
@@ -225,7 +225,8 @@
 
     function lineOf(piece, place, cells) {
       const name = element("th", { scope: "row" });
-      if (place) name.append(element("span", { class: "token" }, piece), ` ${place}`);
+      const token = element("span", { class: "token" }, piece);
+      if (place) name.append(token, " ", element("span", { class: "place" }, place));
       else name.append(piece);
       return element("tr", {}, name, ...cells.map((cell) => element("td", {}, cell)));
     }
