@@ -142,7 +142,7 @@
       made.append(
         element("span", { class: "fill", style: `height: ${100 * (weight ?? 0)}%` }),
         element("span", { class: "token" }, label(piece)),
-        element("span", { class: "weight" }, mark),
+        element("span", { class: "weight", "data-weight": mark }), // its name says it exactly
       );
       made.classList.toggle("masked", hidden);
       if (query) made.setAttribute("aria-current", "true");
