@@ -18,7 +18,7 @@ import browser
 import build_book
 import house
 from mistral_lib import MistralCausalLM
-from mistral_lib.teaching import explorers
+from mistral_lib.teaching import explorers, heads_explorer
 from mistral_lib.teaching.facts import PROMPT
 
 sys.path.insert(0, str(house.BOOK / "_ext"))
@@ -56,6 +56,8 @@ def folder(tmp_path_factory):
     (folder / "page.html").write_text(PAGE.format(html=html, name="write"))
     html = explorers.html("sampling", NOTHING).partition("<style>")[0]
     (folder / "sampling.html").write_text(PAGE.format(html=html, name="sampling"))
+    html = next(html for name, html in committed() if name == "04_one_head")
+    (folder / "heads.html").write_text(PAGE.format(html=html, name="heads"))
     html = next(html for name, html in committed() if name == "intro")
     html = explorers.html("write", json.loads(DATA.search(html)[1]))
     (folder / "notebook.html").write_text(
@@ -166,6 +168,49 @@ def test_sampling_starts_from_what_the_library_computes(chromium, address, model
         for token, chance in shown.items():
             assert chance == pytest.approx(probabilities[token], abs=1e-3)
         assert page.complaints == []
+
+
+HEADS = """async ([text, places]) => {
+    const rows = [];
+    for (const place of places)
+        await explorers.model.heads({text, place}, ({row}) => row && rows.push(row));
+    return rows;
+}"""
+LOOKED = "document.querySelector('[role=status]').textContent.startsWith('From “file”')"
+
+
+def test_heads_of_any_text_are_those_of_the_library(chromium, address, model):
+    found = heads_explorer.rows(model, TEXT + " file")
+    places = range(len(found["pieces"]))
+    with opened(chromium, address, "heads.html") as page:
+        load(page)
+        page.get_by_label("Your text").fill(TEXT + " file")
+        page.wait_for_function(LOOKED)
+        page.locator("[data-place='1.2']").click()
+        looks = found["weights"][1, -1, 2]
+        assert f"head 1.2 gives {looks.max():.1%}"[:-3] in status(page)
+        before = page.locator(".steps").inner_text()
+        page.reload()
+        assert page.locator(".tokens").is_hidden()
+        load(page)
+        page.wait_for_function(LOOKED)
+        assert page.locator(".steps").inner_text() == before
+        rows = page.evaluate(HEADS, [TEXT + " file", [*places]])
+        assert page.complaints == []
+    for place, row in zip(places, rows, strict=True):
+        assert row["pieces"] == found["pieces"]
+        for block, values in enumerate(row["blocks"]):
+            assert values["stream"] == pytest.approx(found["stream"][block, place], abs=1e-3)
+            for number, head in enumerate(values["heads"]):
+                at = block, place, number
+                scores, sizes = found["scores"][at], found["values"][block, :, number]
+                np.testing.assert_allclose(head["scores"], scores[: place + 1], atol=1e-3)
+                np.testing.assert_allclose(head["values"], sizes[: place + 1], atol=1e-3)
+                assert head["written"] == pytest.approx(found["written"][at], abs=1e-3)
+                ranked = np.sort(found["effects"][at])
+                raised, lowered = ([e for _, e in head[key]] for key in ("raised", "lowered"))
+                np.testing.assert_allclose(raised, ranked[:-4:-1], atol=1e-3)
+                np.testing.assert_allclose(lowered, ranked[:3], atol=1e-3)
 
 
 MOST_OF_THE_BAR = """() => {
@@ -300,4 +345,14 @@ def test_from_the_disk_and_in_a_notebook_it_shows_recorded_values(chromium, fold
         page.get_by_role("button", name="Next token").click()
         assert "After “p”, most likely next: “refix”" in status(page)
         assert page.locator("img").count() == 0
+        assert page.complaints == []
+
+
+def test_heads_from_the_disk_are_those_that_were_recorded(chromium, folder):
+    with opened(chromium, folder.as_uri(), "heads.html") as page:
+        assert "make serve" in page.locator(".note").inner_text()
+        assert page.get_by_label("Your text").is_hidden()
+        page.locator(".tokens button").nth(8).click()
+        page.locator("[data-place='2.3']").click()
+        assert re.match("From “\\*”, head 2.3 gives .* of its weight to “<s>”", status(page))
         assert page.complaints == []

@@ -18,7 +18,7 @@ import numpy as np
 from IPython.display import HTML, display
 
 from mistral_lib import MistralCausalLM
-from mistral_lib.teaching import next_token
+from mistral_lib.teaching import heads_explorer, next_token
 from mistral_lib.teaching.facts import PROMPT
 
 FOLDER = Path(__file__).parent / "static" / "explorer"
@@ -36,8 +36,9 @@ def show(name: str, *, model: MistralCausalLM | None = None, text: str = PROMPT)
     """Shows an explorer under the cell.
 
     Args:
-        name: "write", in which the model goes on with a text, token by token; or "sampling", in
-            which the settings of a sampler change what could come next.
+        name: "write", in which the model goes on with a text, token by token; "heads", where each
+            head looks in a text, and what it writes; or "sampling", in which the settings of a
+            sampler change what could come next.
         model: a model with a preprocessor; by default the shipped one, which is also the one that
             runs in the rendered book.
         text: what the model reads first.
@@ -47,12 +48,13 @@ def show(name: str, *, model: MistralCausalLM | None = None, text: str = PROMPT)
 
     >>> show("read")
     Traceback (most recent call last):
-    ValueError: name must be one of ['sampling', 'write'], but is 'read'.
+    ValueError: name must be one of ['heads', 'sampling', 'write'], but is 'read'.
     """
     if name not in EXPLORERS:
         raise ValueError(f"name must be one of {sorted(EXPLORERS)}, but is {name!r}.")
     record, draw = EXPLORERS[name]
-    recorded = record(_shipped() if model is None else model, text)
+    model = _shipped() if model is None else model
+    recorded = {"megabytes": _megabytes(model), **record(model, text)}
     draw(recorded)
     plt.show()
     display(HTML(html(name, recorded)))
@@ -220,5 +222,6 @@ def _shipped() -> MistralCausalLM:
 
 EXPLORERS = {
     "write": (record_writing, draw_writing),
+    "heads": (heads_explorer.record_heads, heads_explorer.draw_heads),
     "sampling": (record_sampling, draw_sampling),
 }

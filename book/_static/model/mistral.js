@@ -177,10 +177,11 @@ function multiply(W, x, rows) {
   return y;
 }
 
-/* x (D), scaled to a mean square of 1, times the gains (chapter 9). */
-function rmsNorm(x, scale, epsilon) {
+/* x (D), scaled to a mean square of 1, times the gains (chapter 9). The mean square may be another
+   vector's: that of the sum of which x is a part. */
+function rmsNorm(x, scale, epsilon, measured = x) {
   let sum = 0;
-  for (const value of x) sum += value * value;
+  for (const value of measured) sum += value * value;
   const factor = 1 / Math.sqrt(sum / x.length + epsilon);
   return x.map((value, i) => value * factor * scale[i]);
 }
@@ -237,17 +238,17 @@ export class Mistral {
   }
 
   /* Reads one token and gives the logits (V) of the next one. What happens on the way goes into
-     `trace`, if there is one: the hidden state (D) and all heads of every layer. */
+     `trace`, if there is one: the hidden state (D) before and after every layer, and its heads. */
   read(token, trace = null) {
     const { hidden_size: D, rms_norm_eps: epsilon, vocab_size: V } = this.config;
     let x = this.embedding.slice(token * D, (token + 1) * D);
     this.layers.forEach((layer, number) => {
-      const heads = trace ? [] : null;
+      const heads = trace ? [] : null, before = x;
       const heard = this.attend(number, rmsNorm(x, layer.input_layernorm, epsilon), heads);
       const middle = add(x, heard);
       x = rmsNorm(middle, layer.post_attention_layernorm, epsilon);
       x = add(middle, feedForward(layer, x));
-      trace?.push({ heads, hidden: x });
+      trace?.push({ before, heads, hidden: x });
     });
     this.position += 1;
     return multiply(this.head, rmsNorm(x, this.norm, epsilon), V);
@@ -283,9 +284,32 @@ export class Mistral {
       for (let place = 0; place < seen; place++)
         for (let i = 0, from = at(place); i < h; i++)
           heard[head * h + i] += weights[place] * values[from + i];
-      heads?.push({ first, scores, weights, heard: heard.slice(head * h, (head + 1) * h) });
+      const [own, newest] = [head * h, (slot * K + shared) * h];
+      heads?.push({
+        query: query.slice(own, own + h),
+        key: keys.slice(newest, newest + h),
+        value: values.slice(newest, newest + h),
+        ...{ first, scores, weights, heard: heard.slice(own, own + h) },
+      });
     }
     return multiply(layer.o_proj, heard, x.length);
+  }
+
+  /* What one head adds to the stream (D): what it heard (h), through its own columns of the output
+     projection. The sum over all heads of a layer is what the layer hears (chapters 4 and 6). */
+  written(number, head, heard) {
+    const projection = this.layers[number].o_proj, h = heard.length;
+    const width = this.config.num_attention_heads * h;
+    return Float32Array.from({ length: projection.length / width }, (_, row) => {
+      const from = row * width + head * h;
+      return heard.reduce((sum, value, i) => sum + projection[from + i] * value, 0);
+    });
+  }
+
+  /* What a vector (D) adds to the logits (V) directly, as a part of the last block's output (D). */
+  favoured(vector, output) {
+    const { rms_norm_eps: epsilon, vocab_size: V } = this.config;
+    return multiply(this.head, rmsNorm(vector, this.norm, epsilon, output), V);
   }
 }
 

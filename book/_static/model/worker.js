@@ -5,6 +5,8 @@
    { do: "steps", text, tokens, count, sampler, seed, whole }
                                                answers a { step } after the text and its tokens, and
                                                one more after each of `count` tokens that it writes
+   { do: "heads", text, place }                answers { row }: what all heads do at a token of the text,
+                                               see heads.js
    { do: "stop" }                              ends what is being read or written
    A step is what comes next, the likeliest first: { tokens, pieces, likeliest: [[id, piece, p]] }.
    Its tokens and their pieces are those after the text. After the end nothing is likely. If it is
@@ -13,6 +15,7 @@
 import { Mistral, Tokenizer, choose, readTensors, seeded, softmax } from "./mistral.js";
 
 const SHOWN = 40; // tokens of a step that are sent; the page knows that the others sum to the rest
+const MOST = 128, NAMED = 3; // tokens whose heads are kept, and tokens that a head favours
 const STORE = "build-mistral-model-";
 const here = (name) => new URL(name, import.meta.url).href;
 const answer = (id, message) => postMessage({ id, ...message });
@@ -155,9 +158,62 @@ async function steps({ id, text, tokens = [], count = 0, sampler = {}, seed = 0,
   }
 }
 
+// --- Looking at heads (chapter 4) ---
+
+let kept = { text: null }; // the text that was read last, token by token
+
+async function readHeads(id, text) {
+  const all = [tokenizer.start, ...tokenizer.encode(text)];
+  const ids = all.slice(0, MOST), traces = [];
+  read = []; // the cache has another text from now on
+  model.forget();
+  for (const token of ids) {
+    const trace = [];
+    model.read(token, trace);
+    traces.push(trace);
+    if (traces.length % 8 === 0) {
+      answer(id, { read: traces.length, of: ids.length });
+      await breathe();
+      if (id !== latest) return false;
+    }
+  }
+  kept = { text, ids, traces, left: all.length - ids.length };
+  return true;
+}
+
+async function heads({ id, text, place }) {
+  if (kept.text !== text && !(await readHeads(id, text))) return;
+  const { ids, traces, left } = kept, at = Math.min(place, ids.length - 1);
+  const blocks = traces[at].map(({ heads, before }, number) => ({
+    stream: sizeOf(before),
+    heads: heads.map((head, index) => rowOf(number, index, head, traces, at)),
+  }));
+  const pieces = ids.map((token) => tokenizer.pieces[token].text);
+  answer(id, { row: { place: at, pieces, left, blocks } });
+}
+
+const sizeOf = (vector) => Math.hypot(...vector);
+
+/* What one head does at one token: its keys from `first` on, and what it adds there. */
+function rowOf(number, index, { first, scores, heard }, traces, at) {
+  const seen = traces.slice(first, at + 1);
+  const added = model.written(number, index, heard);
+  const effects = model.favoured(added, traces[at].at(-1).hidden);
+  const order = [...effects.keys()].sort((a, b) => effects[b] - effects[a]);
+  const name = (id) => [tokenizer.pieces[id].text, effects[id]];
+  return {
+    first,
+    scores: [...scores],
+    values: seen.map((trace) => sizeOf(trace[number].heads[index].value)),
+    written: sizeOf(added),
+    raised: order.slice(0, NAMED).map(name),
+    lowered: order.slice(-NAMED).reverse().map(name),
+  };
+}
+
 // --- Questions ---
 
-const answers = { load: ({ id }) => load(id), steps, stop: () => null };
+const answers = { load: ({ id }) => load(id), steps, heads, stop: () => null };
 
 onmessage = async ({ data: question }) => {
   latest = question.id; // a new question ends the one before it

@@ -160,6 +160,7 @@
     },
     /* See worker.js. */
     steps: (question, hear) => ask({ do: "steps", ...question }, hear),
+    heads: (question, hear) => ask({ do: "heads", ...question }, hear),
     stop: () => ask({ do: "stop" }),
   };
 
