@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="replace")
     options = _parser().parse_args(arguments)
     try:
-        options.run(options)
+        return options.run(options) or 0
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
@@ -52,7 +52,6 @@ def main(arguments: list[str] | None = None) -> int:
     except (ValueError, TypeError, OSError, MemoryError, ImportError) as error:
         print(f"{PROGRAM}: error: {error}", file=sys.stderr)
         return 1
-    return 0
 
 
 def generate(options: argparse.Namespace) -> None:
@@ -104,6 +103,22 @@ def convert(options: argparse.Namespace) -> None:
     files = [target] if target.is_file() else target.rglob("*")
     size = sum(file.stat().st_size for file in files if file.is_file())
     print(f"{target}: {size:,} bytes", flush=True)
+
+
+def exercises(options: argparse.Namespace) -> int:
+    """Writes a package for the book's exercises, checks it, or says what is done."""
+    try:  # only here: the other commands need no IPython
+        from mistral_lib.teaching import own_package
+    except ModuleNotFoundError as error:
+        raise ImportError(f"The exercises need {error.name}: pip install {error.name}") from error
+    if options.do == "init":
+        folder = own_package.init(options.folder)
+        print(f"{folder}: a package of stubs. Its README.md says where to begin.")
+    elif options.do == "check":
+        return 0 if own_package.check(options.folder) else 1
+    else:
+        own_package.progress(options.folder)
+    return 0
 
 
 def _parser():
@@ -167,6 +182,12 @@ def _parser():
         "'auto' is what the source holds (default: %(default)s)",
     )
     _add_quantization(command)
+
+    command = _command(commands, exercises, "work on the book's exercises in a package of your own")
+    command.add_argument(
+        "do", choices=("init", "check", "progress"), help="write it, check it, or say what is done"
+    )
+    command.add_argument("folder", help="of the package, such as my_mistral")
     return parser
 
 
