@@ -21,6 +21,7 @@ examples:
   {PROGRAM} info hf://mistralai/Mistral-7B-v0.1
   {PROGRAM} convert ./checkpoint ./preset --format keras
   {PROGRAM} convert ./checkpoint ./model.gguf --dtype Q4_K
+  {PROGRAM} exercises init my_mistral
 """
 
 
@@ -106,12 +107,20 @@ def convert(options: argparse.Namespace) -> None:
 
 
 def exercises(options: argparse.Namespace) -> int:
-    """Writes a package for the book's exercises, checks it, or says what is done."""
+    """Writes a package for the book's exercises, checks it, or says what is done.
+
+    Without a folder it says which exercises of the notebooks are solved.
+    """
     try:  # only here: the other commands need no IPython
         from mistral_lib.teaching import own_package
+        from mistral_lib.teaching.exercises import print_progress
     except ModuleNotFoundError as error:
         raise ImportError(f"The exercises need {error.name}: pip install {error.name}") from error
-    if options.do == "init":
+    if options.folder is None:
+        if options.do != "progress":
+            options.error(f"{options.do} needs the folder of a package, such as my_mistral")
+        print_progress()
+    elif options.do == "init":
         folder = own_package.init(options.folder)
         print(f"{folder}: a package of stubs. Its README.md says where to begin.")
     elif options.do == "check":
@@ -183,11 +192,17 @@ def _parser():
     )
     _add_quantization(command)
 
-    command = _command(commands, exercises, "work on the book's exercises in a package of your own")
+    command = _command(commands, exercises, "write a Mistral of your own, and see what is solved")
     command.add_argument(
-        "do", choices=("init", "check", "progress"), help="write it, check it, or say what is done"
+        "do",
+        choices=("init", "check", "progress"),
+        help="write a package of stubs, check what you filled in, or say what is done",
     )
-    command.add_argument("folder", help="of the package, such as my_mistral")
+    command.add_argument(
+        "folder",
+        nargs="?",
+        help="of the package, such as my_mistral; progress without it is that of the notebooks",
+    )
     return parser
 
 
