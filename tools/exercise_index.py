@@ -116,16 +116,16 @@ def score(name: str) -> tuple[int, int, int]:
     own, and how many right ones are accepted; nothing for one that is not judged.
 
     Raises:
-        ValueError: a wrong answer is accepted, or a right one is not.
+        ValueError: a wrong answer is accepted. That the right ones are accepted is left to the
+            tests, because it takes long.
     """
     module, known = answers()
     wrong, right = known.get(name, ([], []))
     exercise = find(name)
     with contextlib.redirect_stdout(io.StringIO()):  # an answer may print
         refusals = [exercise.examine(answer) for answer in wrong]
-        accepted = [exercise.examine(answer).right for answer in right]
-    if not all(accepted) or any(verdict.right is not False for verdict in refusals):
-        raise ValueError(f"{name}: an answer in tests/exercise_answers is not judged as it should.")
+    if any(verdict.right is not False for verdict in refusals):
+        raise ValueError(f"{name} accepts a wrong answer of tests/exercise_answers.")
     sentences = module.sentences(exercise) if wrong else []
     own = sum(any(said in verdict.message for said in sentences) for verdict in refusals)
     return len(wrong), own, len(right)
