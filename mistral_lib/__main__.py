@@ -1,6 +1,7 @@
 """The command line: `python -m mistral_lib generate "Return the"` (chapter 16, "Sampling")."""
 
 import argparse
+import importlib
 import io
 import os
 import sys
@@ -111,15 +112,14 @@ def exercises(options: argparse.Namespace) -> int:
 
     Without a folder it says which exercises of the notebooks are solved.
     """
-    try:  # only here: the other commands need no IPython
-        from mistral_lib.teaching import own_package
-        from mistral_lib.teaching.exercises import print_progress
+    try:  # by name and only here: the other commands need no IPython
+        own_package = importlib.import_module("mistral_lib.teaching.own_package")
     except ModuleNotFoundError as error:
         raise ImportError(f"The exercises need {error.name}: pip install {error.name}") from error
     if options.folder is None:
         if options.do != "progress":
             options.error(f"{options.do} needs the folder of a package, such as my_mistral")
-        print_progress()
+        own_package.print_progress()
     elif options.do == "init":
         folder = own_package.init(options.folder)
         print(f"{folder}: a package of stubs. Its README.md says where to begin.")

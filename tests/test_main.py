@@ -326,6 +326,6 @@ def test_exercises_need_a_folder_and_ipython(monkeypatch, capsys):
     with pytest.raises(SystemExit):
         main(["exercises", "check"])
     assert "check needs the folder of a package, such as my_mistral" in capsys.readouterr().err
-    monkeypatch.setitem(sys.modules, "mistral_lib.teaching", None)
+    monkeypatch.setitem(sys.modules, "mistral_lib.teaching.own_package", None)
     assert main(["exercises", "progress"]) == 1
-    assert "The exercises need mistral_lib.teaching" in capsys.readouterr().err
+    assert "The exercises need mistral_lib.teaching.own_package" in capsys.readouterr().err

@@ -15,11 +15,12 @@ from typing import Any
 
 import numpy as np
 
+from mistral_lib import MistralCausalLM
 from mistral_lib.masks import attention_mask
 from mistral_lib.teaching.exercises.answers import Unreadable, numbers
 from mistral_lib.teaching.exercises.running import NotTried
 from mistral_lib.teaching.facts import PROMPT
-from mistral_lib.teaching.own_parts import PARTS
+from mistral_lib.teaching.own_parts import PARTS, TEMPLATE
 from mistral_lib.teaching.panel import record
 
 NEAR = 1e-6  # of the largest number: both sides compute in float64
@@ -35,8 +36,6 @@ def shipped() -> SimpleNamespace:
     >>> shipped().settings["num_layers"], shipped().reading.shape
     (6, (2048, 192))
     """
-    from mistral_lib.teaching.own_package import TEMPLATE
-
     names: dict[str, Any] = {}
     exec(compile((TEMPLATE / "files.py.txt").read_text(), "files.py", "exec"), names)
     return SimpleNamespace(**names)
@@ -158,8 +157,6 @@ def finish(own: Mapping[str, ModuleType]) -> Iterator[tuple[str, str | None]]:
     Yields:
         Pairs of a sentence about what was compared, and what is wrong with it or `None`.
     """
-    from mistral_lib import MistralCausalLM
-
     model = MistralCausalLM.from_preset("mistral_tiny_en")
     prompts = short, long = texts()
 

@@ -25,11 +25,11 @@ from types import ModuleType
 
 from mistral_lib.checks import as_path
 from mistral_lib.teaching import own_model
+from mistral_lib.teaching.exercises import print_progress as print_progress
 from mistral_lib.teaching.exercises.answers import Unreadable
 from mistral_lib.teaching.exercises.running import NotTried, check_arguments
-from mistral_lib.teaching.own_parts import PARTS, Part
+from mistral_lib.teaching.own_parts import PARTS, TEMPLATE, Part
 
-TEMPLATE = Path(__file__).parent / "static" / "own_package"
 NAME = "my_mistral"  # in the template
 PROGRAM = "python -m mistral_lib exercises"
 FINISHED = ("files", "writer")  # modules that the reader need not write

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from mistral_lib.teaching.exercises import find
 from mistral_lib.teaching.exercises.kinds import Function
+
+TEMPLATE = Path(__file__).parent / "static" / "own_package"  # what `init` writes
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import re
+from types import ModuleType
 
 from mistral_lib.teaching.exercises import fresh_estimates, fresh_numbers, fresh_traces, progress
 from mistral_lib.teaching.exercises.exercise import Exercise, Explanation
@@ -166,8 +167,8 @@ def print_progress() -> None:
 
 def _title(name: str) -> tuple[int, str]:
     """The number and the title of an exercise's chapter; the on-ramp has 0."""
-    module = importlib.import_module(f"{__name__}.{name.partition('.')[0]}")
-    named = re.search(r'chapter (\d+), "([^"]+)"', module.__doc__ or "")
+    about = _module(name.partition(".")[0]).__doc__ or ""
+    named = re.search(r'chapter (\d+), "([^"]+)"', about)
     return (int(named[1]), named[2]) if named else (0, "On-ramp")
 
 
@@ -176,4 +177,8 @@ def _chapters() -> list[str]:
 
 
 def _load(chapter: str) -> list[Exercise]:
-    return importlib.import_module(f"{__name__}.{chapter}").EXERCISES
+    return _module(chapter).EXERCISES
+
+
+def _module(chapter: str) -> ModuleType:
+    return importlib.import_module(f"{__name__}.{chapter}")
