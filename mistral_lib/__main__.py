@@ -1,6 +1,7 @@
 """The command line: `python -m mistral_lib generate "Return the"` (chapter 16, "Sampling")."""
 
 import argparse
+import importlib
 import io
 import os
 import sys
@@ -21,6 +22,7 @@ examples:
   {PROGRAM} info hf://mistralai/Mistral-7B-v0.1
   {PROGRAM} convert ./checkpoint ./preset --format keras
   {PROGRAM} convert ./checkpoint ./model.gguf --dtype Q4_K
+  {PROGRAM} exercises init my_mistral
 """
 
 
@@ -39,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="replace")
     options = _parser().parse_args(arguments)
     try:
-        options.run(options)
+        return options.run(options) or 0
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
@@ -52,7 +54,6 @@ def main(arguments: list[str] | None = None) -> int:
     except (ValueError, TypeError, OSError, MemoryError, ImportError) as error:
         print(f"{PROGRAM}: error: {error}", file=sys.stderr)
         return 1
-    return 0
 
 
 def generate(options: argparse.Namespace) -> None:
@@ -104,6 +105,29 @@ def convert(options: argparse.Namespace) -> None:
     files = [target] if target.is_file() else target.rglob("*")
     size = sum(file.stat().st_size for file in files if file.is_file())
     print(f"{target}: {size:,} bytes", flush=True)
+
+
+def exercises(options: argparse.Namespace) -> int:
+    """Writes a package for the book's exercises, checks it, or says what is done.
+
+    Without a folder it says which exercises of the notebooks are solved.
+    """
+    try:  # by name and only here: the other commands need no IPython
+        own_package = importlib.import_module("mistral_lib.teaching.own_package")
+    except ModuleNotFoundError as error:
+        raise ImportError(f"The exercises need {error.name}: pip install {error.name}") from error
+    if options.folder is None:
+        if options.do != "progress":
+            options.error(f"{options.do} needs the folder of a package, such as my_mistral")
+        own_package.print_progress()
+    elif options.do == "init":
+        folder = own_package.init(options.folder)
+        print(f"{folder}: a package of stubs. Its README.md says where to begin.")
+    elif options.do == "check":
+        return 0 if own_package.check(options.folder) else 1
+    else:
+        own_package.progress(options.folder)
+    return 0
 
 
 def _parser():
@@ -167,6 +191,18 @@ def _parser():
         "'auto' is what the source holds (default: %(default)s)",
     )
     _add_quantization(command)
+
+    command = _command(commands, exercises, "write a Mistral of your own, and see what is solved")
+    command.add_argument(
+        "do",
+        choices=("init", "check", "progress"),
+        help="write a package of stubs, check what you filled in, or say what is done",
+    )
+    command.add_argument(
+        "folder",
+        nargs="?",
+        help="of the package, such as my_mistral; progress without it is that of the notebooks",
+    )
     return parser
 
 

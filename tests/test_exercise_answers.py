@@ -13,6 +13,7 @@ from pathlib import Path
 import exercise_answers
 import numpy as np
 import pytest
+from exercise_answers import sentences
 from exercise_cells import exercises_in, given_in
 
 from mistral_lib.teaching.exercises import all_exercises, find
@@ -48,12 +49,6 @@ FINDS = re.compile(
     r"|You measured .+(numbers are right; the first that is not|None of it is what this)",
     re.DOTALL,
 )
-
-
-def sentences(exercise):
-    """The sentences that an author wrote for known mistakes."""
-    known = exercise.mistakes
-    return list(known) if hasattr(known, "items") else [said for _, said in known]
 
 
 @functools.cache

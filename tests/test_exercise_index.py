@@ -57,6 +57,14 @@ def test_the_sums_at_the_top_are_those_of_the_rows():
     assert abs(hours - sum(row.minutes for row in rows) / 60) <= 0.5
 
 
+def test_the_score_by_chapter_adds_up_to_what_is_said():
+    rows = re.findall(r"^\| [^|]+ \| ([\d,]+) \| ([\d,]+) \| ([\d,]+) \|$", PAGE, re.MULTILINE)
+    sums = [sum(int(cell.replace(",", "")) for cell in column) for column in zip(*rows)]
+    said = re.search(r"All of ([\d,]+) wrong .+?([\d,]+) of them.+?([\d,]+) right", PAGE, re.DOTALL)
+    assert sums == [int(number.replace(",", "")) for number in said.groups()]
+    assert sums[0] > sums[1] > sums[2] / 2 > 0
+
+
 @pytest.fixture
 def write(tmp_path):
     def write(*cells):

@@ -12,8 +12,13 @@ ROOT = Path(mistral_lib.__file__).parent
 # Packages that a user may be without, and one that takes its time and that only hubs need: imported
 # where they are used.
 OPTIONAL = {"kagglehub", "gguf", "IPython", "huggingface_hub"}
-# It finds the exercises of a chapter by the chapter's name, when they are asked for.
-BY_NAME = {"mistral_lib.teaching.exercises": {"importlib.import_module(f'{__name__}.{chapter}')"}}
+# The exercises of a chapter are found by the chapter's name, when they are asked for, and a package
+# of a reader by its own. The command line leaves the exercises, and IPython, to those who ask.
+BY_NAME = {
+    "mistral_lib.teaching.exercises": {"importlib.import_module(f'{__name__}.{chapter}')"},
+    "mistral_lib.teaching.own_package": {"importlib.import_module(f'{package}.{name}')"},
+    "mistral_lib.__main__": {"importlib.import_module('mistral_lib.teaching.own_package')"},
+}
 MODELS = {"backbone", "base", "causal_lm", "preprocessor", "tokenizer", "scoring", "training_loss"}
 
 

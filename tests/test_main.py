@@ -121,7 +121,9 @@ def test_wrong_usage(capsys, arguments):
     assert "usage: python -m mistral_lib" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", [[], ["generate"], ["info"], ["convert"]], ids=str)
+@pytest.mark.parametrize(
+    "command", [[], ["generate"], ["info"], ["convert"], ["exercises"]], ids=str
+)
 def test_help(capsys, command):
     with pytest.raises(SystemExit) as caught:
         main([*command, "--help"])
@@ -303,3 +305,27 @@ def test_convert_into_the_home_folder(preset, tmp_path, monkeypatch, capsys):
     assert main(["convert", str(preset), "~/a/b"]) == 0
     size = sum(file.stat().st_size for file in (tmp_path / "a/b").rglob("*") if file.is_file())
     assert f"{tmp_path / 'a/b'}: {size:,} bytes" in capsys.readouterr().out
+
+
+def test_exercises_write_and_judge_a_package(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["exercises", "init", "my_mistral"]) == 0
+    assert capsys.readouterr().out.startswith("my_mistral: a package of stubs.")
+    assert main(["exercises", "check", "my_mistral"]) == 0
+    stub = tmp_path / "my_mistral" / "norm.py"
+    stub.write_text(stub.read_text().replace("return ...", "return x"))
+    assert main(["exercises", "check", "my_mistral"]) == 1
+    assert "norm.norm            not yet\n      Smallest failing case: " in capsys.readouterr().out
+    assert main(["exercises", "progress", "my_mistral"]) == 0
+    assert "chapter  9  0 of 1  left: norm.norm" in capsys.readouterr().out
+    assert main(["exercises", "init", "my_mistral"]) == 1
+    assert "error: my_mistral exists already" in capsys.readouterr().err
+
+
+def test_exercises_need_a_folder_and_ipython(monkeypatch, capsys):
+    with pytest.raises(SystemExit):
+        main(["exercises", "check"])
+    assert "check needs the folder of a package, such as my_mistral" in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "mistral_lib.teaching.own_package", None)
+    assert main(["exercises", "progress"]) == 1
+    assert "The exercises need mistral_lib.teaching.own_package" in capsys.readouterr().err

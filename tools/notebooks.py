@@ -12,6 +12,7 @@ versions long, and writes the index of exercises, the bibliography and the page 
 
 import argparse
 import hashlib
+import os
 import re
 import sys
 from pathlib import Path
@@ -31,6 +32,7 @@ import links
 import solutions
 import targets
 from house import BOOK, PROJECT, REPOSITORY, ROOT, TAG, colab_link, notebook_paths
+from mistral_lib.teaching.exercises import progress
 from mistral_lib.teaching.facts import NAME, NUMBER, PREFIX
 
 SECONDS_PER_CELL = 300
@@ -226,6 +228,7 @@ def run(path: Path) -> None:
     After a cell that draws a figure, the kernel draws the figure's other versions.
     """
     print(f"Running {path.name}", flush=True)
+    os.environ[progress.VARIABLE] = progress.OFF  # for the kernel: nobody solves anything here
     notebook = nbformat.read(path, 4)
     place_setup(notebook)
     solutions.place(notebook)

@@ -15,3 +15,9 @@ def collected() -> dict[str, tuple[list, list]]:
         importlib.import_module(f"{__name__}.{m.name}") for m in pkgutil.iter_modules(__path__)
     )
     return {name: answers for module in modules for name, answers in module.ANSWERS.items()}
+
+
+def sentences(exercise) -> list[str]:
+    """The sentences that an author wrote for known mistakes."""
+    known = exercise.mistakes
+    return list(known) if hasattr(known, "items") else [said for _, said in known]
