@@ -186,17 +186,20 @@ def test_the_check_knows_the_tempting_answer_of_each_solution(notebook):
             assert known or (isinstance(exercise, Estimate) and "is right in" in message), message
 
 
-def test_a_number_in_words_is_in_the_mark():
-    """Where the prose says "The tempting answer is 512", the mark is about the same number."""
-    said = re.compile(r"tempting\s+answer\s+is\s+(?:line\s+)?([\d.,]*\d)(?=[,.;: ]\D)")
-    seen = 0
+UNITS = (1, 0.01, 1e6, 2**20, 2**30)  # per cent, millions, MiB, GiB
+
+
+def test_the_solution_names_the_number_that_is_marked():
+    """The marks are of the numbers that the solution calls wrong, up to a sign and a unit."""
+    seen = set()
     for notebook in NOTEBOOKS:
         for name, _, details, _ in exercises_in(notebook):
-            number = said.search(details["Solution"])
-            values = [eval(text) for text in MARK.findall(details["Solution"]) if number]
-            if number and all(np.ndim(value) == 0 for value in values):
-                seen += 1
-                right = float(number[1].replace(",", ""))
-                million = 1e6 if details["Solution"][number.end() :].startswith(" million") else 1
-                assert np.isclose(values, right * million, rtol=0.04).any(), f"{name}: {number[0]}"
-    assert seen >= 3
+            marks = MARK.findall(details["Solution"])
+            wrong = [float(mark) for mark in marks if re.fullmatch(r"-?[\d.e_]+", mark)]
+            prose = re.sub(r"```.*?```|<!--.*?-->", "", details["Solution"], flags=re.DOTALL)
+            said = [float(n.replace(",", "")) for n in re.findall(r"\d[\d,]*(?:\.\d+)?", prose)]
+            named = np.outer([0, *said], UNITS)
+            for number in wrong:
+                seen.add(name)
+                assert np.isclose(named, abs(number), rtol=0.04).any(), f"{name}: {number}"
+    assert len(seen) >= 12

@@ -55,7 +55,7 @@ class Written:
     def __init__(self, text: str):
         self.text, self.function = text, eval(text, {"np": np})
 
-    def __call__(self, *arguments):
+    def __call__(self, *arguments: object) -> object:
         return self.function(*arguments)
 
     def __repr__(self):

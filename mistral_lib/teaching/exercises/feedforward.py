@@ -176,9 +176,9 @@ EXERCISES = [
             ((1.39, 1.41, 1.37), "those are prices. By how much are they above the model's own?"),
         ),
         hints=(
-            "All three runs keep the same products at full size. They differ in how they choose.",
-            "Write a network that keeps what largest(...) of some sizes says. In each run the "
-            "sizes are other ones.",
+            "All three runs keep 128 products as they are. They differ in how they choose them.",
+            "Write a network that keeps the products that largest(sizes, 128) marks. Only the sizes "
+            "differ between the runs.",
             "With opened = jax.nn.silu(x @ gate) the first run compares abs(opened), the second "
             "abs(x @ up). What does the third compare?",
         ),

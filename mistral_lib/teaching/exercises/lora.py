@@ -128,7 +128,7 @@ EXERCISES = [
             ),
         ),
         hints=(
-            "The best matrix of rank k keeps the k strongest directions of the change and drops "
+            "The closest matrix of rank k keeps the k strongest directions of the change and drops "
             "the others.",
             "Each layer of lora.projections(backbone).values() has lora_kernel_a and "
             "lora_kernel_b. Fill the rest of both with zeros, and put the old values back at the "
