@@ -111,8 +111,8 @@ EXERCISES = [
             "does not use the norms.": _no_norms,
         },
         hints=(
-            "The same sentence twice: the stream, plus what a part makes of its normalised copy.",
-            "Nothing is assigned to the stream but the stream plus something.",
+            "Both lines say the same: the stream, plus what a part makes of its normalised copy.",
+            "Each line assigns to the stream the stream itself plus something.",
             "The first line is x = x + attention(...). What does attention read? And which x does "
             "the network read?",
         ),
