@@ -177,8 +177,8 @@ EXERCISES = [
         ),
         hints=(
             "All three runs keep 128 products as they are. They differ in how they choose them.",
-            "Write a network that keeps the products that largest(sizes, 128) marks. Only the sizes "
-            "differ between the runs.",
+            "Write a network that keeps the products that largest(sizes, 128) marks. Only the "
+            "sizes differ between the runs.",
             "With opened = jax.nn.silu(x @ gate) the first run compares abs(opened), the second "
             "abs(x @ up). What does the third compare?",
         ),
