@@ -106,6 +106,11 @@ def _products():
         )
 
 
+def _product(name: str) -> Function:
+    wrong = {"uses the kernel the other way round.": lambda x, kernel: x @ kernel.T}
+    return _exercise(name, lambda x, kernel: x @ kernel, _products, wrong)
+
+
 def _scores():
     yield (np.array([[0.0, 0.0]]),)
     yield (np.array([[0.0, 1.0], [2.0, -np.inf]]),)
@@ -176,28 +181,8 @@ PARTS = (
             {"takes columns: a token's vector is a row.": lambda ids, table: table[:, ids]},
         ),
     ),
-    Part(
-        3,
-        "embedding",
-        "score",
-        _exercise(
-            "embedding.score",
-            lambda hidden, kernel: hidden @ kernel,
-            _products,
-            {"uses the kernel the other way round.": lambda hidden, kernel: hidden @ kernel.T},
-        ),
-    ),
-    Part(
-        4,
-        "head",
-        "project",
-        _exercise(
-            "head.project",
-            lambda x, kernel: x @ kernel,
-            _products,
-            {"uses the kernel the other way round.": lambda x, kernel: x @ kernel.T},
-        ),
-    ),
+    Part(3, "embedding", "score", _product("embedding.score")),
+    Part(4, "head", "project", _product("head.project")),
     Part(
         4,
         "head",

@@ -8,6 +8,7 @@ default. The questions are in `fresh_estimates`, `fresh_traces` and `fresh_numbe
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
@@ -63,6 +64,15 @@ class Fresh:
         answer = self.answer(**given)
         told = (pair for pair in self.mistakes(**given) if not alike(exercise, pair[0], answer))
         return dataclasses.replace(exercise, **dict(solution=answer, mistakes=tuple(told)))
+
+
+def bfloat16_step(number: float) -> float:
+    """How far apart the bfloat16 numbers near a positive one are.
+
+    >>> bfloat16_step(20), bfloat16_step(1003)
+    (0.125, 4)
+    """
+    return 2 ** (math.floor(math.log2(number)) - 7)
 
 
 def alike(exercise: Exercise, wrong: Any, right: Any) -> bool:

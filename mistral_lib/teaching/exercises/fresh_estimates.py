@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from mistral_lib.teaching.exercises.fresh import Fresh
+from mistral_lib.teaching.exercises.fresh import Fresh, bfloat16_step
 
 WIDTHS = (1024, 2048, 3072, 4096, 5120, 6144, 8192)
 DIGITS = {"bfloat16": 8, "float16": 11, "float32": 24, "float64": 53}
@@ -29,10 +29,6 @@ def _rounds(size, window, turn=2 * math.pi):
 def _blocks(memory, *, gibibyte=2**30, number=2, tables=2 * 32_000 * 4096):
     in_block = 2 * 4096**2 + 2 * 4096 * 1024 + 3 * 4096 * 14_336 + 2 * 4096
     return int((memory * gibibyte / number - tables) / in_block)
-
-
-def _rung(logit):
-    return 2.0 ** (math.floor(math.log2(logit)) - 7)
 
 
 def _percent(exponent):
@@ -135,12 +131,15 @@ FRESH = {
         "one likelier than the other?",
         book=dict(logit=20),
         ranges=dict(logit=(3, 5, 6, 7, 9, 10, 12, 14, 18, 24, 28, 36, 40, 48, 56, 70, 80)),
-        answer=lambda logit: _percent(_rung(logit)),
+        answer=lambda logit: _percent(bfloat16_step(logit)),
         mistakes=lambda logit: (
-            (_percent(_rung(logit) / 2), "that step holds between the powers of two below."),
-            (_percent(_rung(logit) * 2), "that step holds from the next power of two on."),
+            (
+                _percent(bfloat16_step(logit) / 2),
+                "that step holds between the powers of two below.",
+            ),
+            (_percent(bfloat16_step(logit) * 2), "that step holds from the next power of two on."),
             (100 / 256, "that is how far a number moves. Logits are exponents."),
-            (_rung(logit), "that is the step of the logit. What is that in percent?"),
+            (bfloat16_step(logit), "that is the step of the logit. What is that in percent?"),
         ),
     ),
     "masks.pairs": Fresh(

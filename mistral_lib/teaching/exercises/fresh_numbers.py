@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
-
-from mistral_lib.teaching.exercises.fresh import Fresh
+from mistral_lib.teaching.exercises.fresh import Fresh, bfloat16_step
 
 
 def _byte(sign, exponent, fraction, scale):
@@ -18,12 +16,8 @@ def _ring(devices, device):
     return pieces
 
 
-def _step(number):
-    return 2 ** (math.floor(math.log2(number)) - 7)
-
-
 def _rounded(number):
-    return _step(number) * round(number / _step(number))
+    return bfloat16_step(number) * round(number / bfloat16_step(number))
 
 
 def _weight(largest, steps):
@@ -106,15 +100,18 @@ FRESH = {
         text="What is {number:,} in bfloat16? (Between two powers of two there are 128 numbers.)",
         book=dict(number=1003),
         ranges=dict(number=range(515, 4000)),
-        good=lambda number: number % _step(number) not in (0, _step(number) / 2),
+        good=lambda number: number % bfloat16_step(number) not in (0, bfloat16_step(number) / 2),
         answer=_rounded,
         mistakes=lambda number: (
             (
-                number // _step(number) * _step(number) + _step(number) // 2,
-                f"that takes nine binary digits. The neighbours are {_step(number)} apart.",
+                number // bfloat16_step(number) * bfloat16_step(number)
+                + bfloat16_step(number) // 2,
+                f"that takes nine binary digits. The neighbours are {bfloat16_step(number)} apart.",
             ),
             (
-                2 * (number // _step(number)) * _step(number) + _step(number) - _rounded(number),
+                2 * (number // bfloat16_step(number)) * bfloat16_step(number)
+                + bfloat16_step(number)
+                - _rounded(number),
                 "it is the other neighbour. Which of the two is nearer?",
             ),
             (number, "bfloat16 has eight binary digits, and that takes more."),
